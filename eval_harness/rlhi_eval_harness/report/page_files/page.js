@@ -1,0 +1,82 @@
+// Draws the samples. Everything is put in as text, never as markup: answers may hold anything.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const STEP = 12;
+  const field = (id) => document.getElementById(id);
+  const list = field("list"), more = field("more"), count = field("f-count");
+  const filters = ["f-text", "f-wants", "f-group", "f-outcome"].map(field);
+  const [text, wants, group, outcome] = filters;
+  let shown = STEP;
+
+  const element = (name, className, content) => {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (content !== undefined) made.textContent = content;
+    return made;
+  };
+  const options = (select, values) =>
+    values.forEach(([value, label]) => {
+      const option = element("option", "", label);
+      option.value = value;
+      select.append(option);
+    });
+  options(wants, Object.entries(data.labels));
+  options(group, [...new Set(data.items.map((item) => item.group))].sort().map((name) => [name, name]));
+
+  const change = (item) => {
+    const [before, after] = data.compare.map((name) => item.answers[name]?.kept);
+    if (before == null || after == null) return "";
+    return after > before ? "gained" : after < before ? "lost" : "same";
+  };
+  data.items.forEach((item) => {
+    item.change = change(item);
+    item.haystack = [item.request, item.user, ...Object.values(item.answers).map((a) => a.text)].join("\n").toLowerCase();
+  });
+
+  const answer = (subject, given, item) => {
+    const box = element("div", "answer");
+    box.style.setProperty("--colour", data.colours[subject] ?? "#6b7280");
+    const head = element("h4", "", subject);
+    head.append(element("span", "", `${given.words ?? 0} words`));
+    box.append(head, element("p", given.cut ? "cut" : "", given.text || "(empty)"));
+    const chips = element("ul");
+    item.wants.forEach((name) => {
+      const kept = given.each[name] === 1;
+      chips.append(element("li", `chip ${kept ? "kept" : "broken"}`, `${kept ? "✓" : "✗"} ${data.labels[name]}`));
+    });
+    box.append(chips);
+    if (given.system) {
+      const details = element("details");
+      details.append(element("summary", "", "System prompt"), element("pre", "", given.system));
+      box.append(details);
+    }
+    return box;
+  };
+  const card = (item) => {
+    const box = element("article", "sample");
+    box.append(element("h3", "", item.request));
+    const likes = item.wants.map((name) => data.labels[name]).join(", ");
+    box.append(element("p", "who", `${item.user} · ${item.group} wordings · wants: ${likes}`));
+    const answers = element("div", "answers");
+    Object.entries(item.answers).forEach(([subject, given]) => answers.append(answer(subject, given, item)));
+    box.append(answers);
+    return box;
+  };
+  const draw = () => {
+    const needle = text.value.trim().toLowerCase();
+    const found = data.items.filter(
+      (item) =>
+        (!needle || item.haystack.includes(needle)) &&
+        (!wants.value || item.wants.includes(wants.value)) &&
+        (!group.value || item.group === group.value) &&
+        (!outcome.value || item.change === outcome.value),
+    );
+    list.replaceChildren(...found.slice(0, shown).map(card));
+    count.textContent = `${found.length} of ${data.items.length} prompts`;
+    more.hidden = found.length <= shown;
+  };
+  filters.forEach((filter) => filter.addEventListener("input", () => { shown = STEP; draw(); }));
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  more.addEventListener("click", () => { shown += STEP; draw(); });
+  draw();
+})();

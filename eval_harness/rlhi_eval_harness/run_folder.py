@@ -1,0 +1,135 @@
+"""The folder of one evaluation: which files it holds, and how they are written so that a killed run can go on.
+
+In the order in which they appear::
+
+    run.json          what is evaluated: suite, models with digests, versions
+    users.jsonl       the simulated users and their hidden preferences; read by the scoring only
+    history.db        what the held-out users said to the base assistant, logged by RLHIMiddleware
+    utterances.jsonl  the same from the users' side: what they meant by it
+    follow_ups.jsonl  what the labeller made of it
+    personas.jsonl    what the persona builder made of that
+    plan.jsonl        every prompt that every subject is to answer
+    outputs.jsonl     the answers, appended as they arrive
+    report.json, report.md, report.html
+
+A file other than the last two kinds is complete if it exists: it is written under another name and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from rlhi_plugin.errors import ArtefactError, ConfigError
+from rlhi_plugin.records import Record
+
+R = TypeVar("R", bound=Record)
+
+
+class RunFolder:
+    """Paths, reads and writes of one evaluation's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "run.json"
+        self.users = path / "users.jsonl"
+        self.history = path / "history.db"
+        self.utterances = path / "utterances.jsonl"
+        self.follow_ups = path / "follow_ups.jsonl"
+        self.personas = path / "personas.jsonl"
+        self.plan = path / "plan.jsonl"
+        self.outputs = path / "outputs.jsonl"
+        self.report_json = path / "report.json"
+        self.report_markdown = path / "report.md"
+        self.report_html = path / "report.html"
+
+    def begin(self, config: dict[str, Any]) -> bool:
+        """Claim the folder for the run that `config` describes.
+
+        Returns:
+            Whether the folder already held this very run, so that its files are used again.
+
+        Raises:
+            ConfigError: it holds another run.
+        """
+        if self.config.exists():
+            earlier = self.read_config()
+            different = sorted(key for key in earlier.keys() | config.keys() if earlier.get(key) != config.get(key))
+            if not different:
+                return True
+            raise ConfigError(
+                f"{self.path} holds another evaluation (it differs in {', '.join(different)}). "
+                "Choose another --out, or remove the folder."
+            )
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise ConfigError(f"{self.path} is not empty and holds no evaluation. Choose another --out.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return False
+
+    def read_config(self) -> dict[str, Any]:
+        """What is evaluated here.
+
+        Raises:
+            ArtefactError: the folder holds no evaluation, or a damaged one.
+        """
+        try:
+            config: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise ArtefactError(f"{self.path} holds no evaluation. Make one with: rlhi-eval run") from error
+        except ValueError as error:
+            raise ArtefactError(f"{self.config} is damaged: {error}. Remove the folder and run again.") from error
+        return config
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write one JSON object per line, the whole file or none of it."""
+    write_text(path, "".join(record.to_json() + "\n" for record in records))
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Read a JSONL file.
+
+    Raises:
+        ArtefactError: it is absent, or a line is damaged; names file and line.
+    """
+    if not path.exists():
+        raise ArtefactError(f"{path} is missing: the evaluation stopped before. Run the same rlhi-eval run again.")
+    records = []
+    # Not splitlines(): answers may hold characters that it takes for line ends.
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+        if not line:
+            continue
+        try:
+            records.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            raise ArtefactError(
+                f"{path}:{number}: damaged line ({error.errors()[0]['msg']}). Remove the line and run again."
+            ) from error
+    return records
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a kill left without its end, so that appending goes on at a line's start."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)

@@ -1,0 +1,90 @@
+"""Who is speaking, in which thread: read from a LangChain model request without ever failing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from langchain.agents.middleware import ModelRequest
+from langchain_core.messages import AnyMessage
+from langgraph.config import get_config
+from langgraph.runtime import Runtime
+
+from rlhi_plugin.identity import pseudonym
+
+UserLookup = Callable[[Runtime[Any], Mapping[str, Any]], str | int | UUID | None]
+"""From the run's `Runtime` and its ``config["configurable"]`` to the app's own user id; None is anonymous."""
+
+_log = logging.getLogger("rlhi.middleware")
+
+# LangGraph puts a run's checkpointer here. Were the key ever renamed, message ids would be taken for unstable and
+# content digests used in their place, which stores the same messages once all the same.
+_CHECKPOINTER = "__pregel_checkpointer"
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """Where one model call belongs.
+
+    Attributes:
+        thread_id: The app's thread; None where the run has none.
+        user_id: Pseudonym, or None for an anonymous user.
+        history: The thread as the agent's state holds it: what people and tools said, without what inner or outer
+            middleware adds to the prompt.
+        stable_ids: Whether message ids stay the same from run to run. Without a checkpointer LangGraph gives a resent
+            message a new id every time.
+    """
+
+    thread_id: str | None
+    user_id: str | None
+    history: tuple[AnyMessage, ...]
+    stable_ids: bool
+
+
+def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> CallContext:
+    """Read the context of a model call that is in progress.
+
+    The user is what `lookup` says or, without one, ``config["configurable"]["user_id"]``, else the `user_id` of the
+    runtime's context. Whatever goes wrong on the way leaves the user anonymous and is logged as an error.
+    """
+    configurable = _configurable()
+    info = getattr(request.runtime, "execution_info", None)
+    thread_id = getattr(info, "thread_id", None) or configurable.get("thread_id")
+    return CallContext(
+        thread_id=None if thread_id is None else str(thread_id),
+        user_id=_user(request.runtime, configurable, lookup),
+        history=tuple(request.state.get("messages") or request.messages),
+        stable_ids=bool(configurable.get(_CHECKPOINTER)),
+    )
+
+
+def _configurable() -> Mapping[str, Any]:
+    try:
+        return get_config().get("configurable", {})
+    except RuntimeError:  # the middleware is being called outside of a graph
+        return {}
+
+
+def _user(runtime: Runtime[Any], configurable: Mapping[str, Any], lookup: UserLookup | None) -> str | None:
+    try:
+        user = lookup(runtime, configurable) if lookup else _given_user(runtime, configurable)
+        if user is None or user == "":
+            return None
+        # True is an int, and as a user id always a mistake.
+        if isinstance(user, bool) or not isinstance(user, str | int | UUID):
+            raise TypeError(f"a user id is a str, an int or a UUID, not {type(user).__name__}")  # noqa: TRY301 - one place reports every cause
+        return pseudonym(str(user))
+    except Exception:  # noqa: BLE001 - the app's own lookup may raise anything, and must not end the turn
+        _log.exception("the user of this turn could not be identified; it is logged as anonymous")
+        return None
+
+
+def _given_user(runtime: Runtime[Any], configurable: Mapping[str, Any]) -> Any:
+    given = configurable.get("user_id")
+    if given is not None:
+        return given
+    context = getattr(runtime, "context", None)
+    return context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)

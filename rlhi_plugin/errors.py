@@ -1,0 +1,75 @@
+"""Every error that RLHI raises on purpose, in one tree.
+
+::
+
+    RLHIError                      exit code 1: we, or something we depend on, failed
+    ├── UserError                  exit code 2: the caller can mend it; the message says how
+    │   ├── ConfigError            (also a ValueError)   recipe, flag, URL or argument
+    │   ├── RecordError            (also a ValueError)   one bad row, named by file and line
+    │   └── MissingExtraError      (also an ImportError) an optional part is not installed
+    ├── StoreError                 the conversation store cannot be read or written
+    │   └── OwnerMismatchError     the conversation belongs to another user
+    ├── ModelCallError             a model call failed after its retries
+    └── ArtefactError              a run, an adapter or a report is damaged or does not fit
+
+A message ends with what to do about it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RLHIError(Exception):
+    """Root of the tree. Catch it to catch everything RLHI raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(RLHIError):
+    """The caller gave something that cannot work; the message ends with a remedy."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """A recipe, flag, URL or constructor argument is wrong."""
+
+
+class RecordError(UserError, ValueError):
+    """One row of a file cannot be read as a record.
+
+    Attributes:
+        path: The file.
+        line: 1-based line number in it.
+    """
+
+    def __init__(self, message: str, *, path: str | Path, line: int) -> None:
+        super().__init__(f"{path}:{line}: {message}")
+        self.path = Path(path)
+        self.line = line
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed. Install it with: pip install 'rlhi[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class StoreError(RLHIError):
+    """The conversation store cannot be opened, read or written."""
+
+
+class OwnerMismatchError(StoreError):
+    """Messages were offered for a conversation that belongs to another user, or to nobody."""
+
+
+class ModelCallError(RLHIError):
+    """A model call failed for good, after whatever retries were configured."""
+
+
+class ArtefactError(RLHIError):
+    """A run directory, adapter or report is damaged, incomplete, or belongs to something else."""

@@ -1,0 +1,115 @@
+"""A labeller that asks a language model, one call for each follow-up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel
+
+from rlhi_plugin.chat import ChatClient, ChatRequest
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.json_reply import complete_json
+from rlhi_plugin.labelling.exchange import Exchange
+from rlhi_plugin.prompt_files import load_prompt
+from rlhi_plugin.records import ChatMessage, FollowUp, FollowUpLabel
+
+CONCURRENCY = 8
+"""Calls in flight (ours)."""
+MAX_SHOWN = 4_000
+"""Characters of each text that the model is shown: its beginning and its end (ours)."""
+
+_SURE = {"high": 0.95, "medium": 0.8, "low": 0.6}
+"""Probability that stands for each confidence (ours)."""
+
+
+class _Reply(BaseModel):
+    label: FollowUpLabel
+    confidence: Literal["high", "medium", "low"] = "medium"
+    evidence: str | None = None
+
+
+class LLMLabeller:
+    """Labels follow-ups with any `ChatClient`.
+
+    Args:
+        client: What is asked.
+        llm: Instead of a client, the name of a model for LiteLLM.
+
+    Raises:
+        ConfigError: neither or both were given.
+        MissingExtraError: `llm` was given and LiteLLM is not installed.
+    """
+
+    def __init__(self, client: ChatClient | None = None, *, llm: str | None = None) -> None:
+        if (client is None) == (llm is None):
+            raise ConfigError("the llm labeller needs a model. Name one, as LiteLLM writes it: --llm openai/gpt-4o")
+        if llm is not None:
+            from rlhi_plugin.litellm_client import LiteLLMClient
+
+            client = LiteLLMClient(llm)
+        assert client is not None  # noqa: S101 - tells the type checker what the first check has made sure
+        self._client = client
+        self._prompt = load_prompt("rlhi_plugin.labelling", "follow_up")
+
+    @property
+    def name(self) -> str:
+        """Model and prompt version."""
+        return f"llm:{self._client.model}:{self._prompt.version}"
+
+    async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
+        """See `Labeller.label`. Evidence that does not stand in the follow-up is dropped, the label kept."""
+        slots = asyncio.Semaphore(CONCURRENCY)
+
+        async def one(exchange: Exchange) -> FollowUp:
+            async with slots:
+                return await self._label(exchange)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(exchange)) for exchange in exchanges]
+        except ExceptionGroup as failures:
+            # The first failure has cancelled the other calls; callers expect it bare.
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _label(self, exchange: Exchange) -> FollowUp:
+        shown = {
+            "request": _excerpt(exchange.request),
+            "reply": _excerpt(exchange.reply),
+            "follow_up": _excerpt(exchange.follow_up),
+        }
+        request = ChatRequest(
+            messages=(
+                ChatMessage(role="system", content=self._prompt.text),
+                ChatMessage(role="user", content=json.dumps(shown, ensure_ascii=False)),
+            ),
+            max_tokens=300,
+            json_schema=_Reply.model_json_schema(),
+        )
+        reply = await complete_json(self._client, request, _Reply)
+        evidence = reply.evidence if reply.evidence and reply.evidence in exchange.follow_up else None
+        return FollowUp(
+            conversation_id=exchange.conversation_id,
+            turn=exchange.turn,
+            message_id=exchange.message_id,
+            label=reply.label,
+            probabilities=_probabilities(reply),
+            evidence=evidence,
+            labeller=self.name,
+        )
+
+
+def _probabilities(reply: _Reply) -> dict[FollowUpLabel, float]:
+    sure = _SURE[reply.confidence]
+    rest = (1.0 - sure) / (len(FollowUpLabel) - 1)
+    return {label: sure if label is reply.label else rest for label in FollowUpLabel}
+
+
+def _excerpt(text: str) -> str:
+    if len(text) <= MAX_SHOWN:
+        return text
+    half = MAX_SHOWN // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"

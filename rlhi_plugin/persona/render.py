@@ -1,0 +1,55 @@
+"""A persona as prompt text. Serving and training call this same function, so that both see identical bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from rlhi_plugin.records import Persona
+
+FRAME_HEAD = "What this user asked for in earlier conversations, in their own words:"
+FRAME_TAIL = "Follow it where it fits; do not mention it."
+
+FRAME_DIGEST = hashlib.sha256(f"{FRAME_HEAD}\n{FRAME_TAIL}".encode()).hexdigest()
+"""SHA-256 of the frame, in hex. An adapter records the frame that it was trained with."""
+
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co")
+_JOINERS = "\u200c\u200d"
+"""Invisible too, but Persian, Hindi and many emojis are spelt with them."""
+
+
+def fold(text: str) -> str:
+    """One line: every run of white space is one space, and none is left at the ends."""
+    return " ".join(text.split())
+
+
+def visible(text: str) -> str:
+    """The text on one line, without control characters and others that a reader would not see."""
+    return fold("".join(c for c in fold(text) if c in _JOINERS or unicodedata.category(c) not in _INVISIBLE))
+
+
+def render_persona(persona: Persona | None) -> str:
+    """The persona in its frame, as data: numbered quotations, one a line. Pure.
+
+    Returns:
+        The text, without a line break at its end; empty when nothing is known.
+    """
+    if persona is None:
+        return ""
+    # A double quote would let a statement end its quotation and go on as an instruction.
+    quotes = [quote for s in persona.statements if (quote := visible(s.text).replace('"', "'"))]
+    if not quotes:
+        return ""
+    lines = [f'{number}. "{quote}"' for number, quote in enumerate(quotes, start=1)]
+    return "\n".join([FRAME_HEAD, *lines, FRAME_TAIL])
+
+
+def with_persona(system: str | None, persona_text: str) -> str | None:
+    """How a persona joins the app's own system prompt: the app's first, then a blank line, then the persona.
+
+    What comes first stays the same for every user, so a provider's prompt cache keeps working.
+
+    Returns:
+        The system prompt, or None when both are empty.
+    """
+    return "\n\n".join(part for part in (system, persona_text) if part) or None

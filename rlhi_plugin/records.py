@@ -1,0 +1,142 @@
+"""The nouns of the live half: messages, conversations, follow-ups and personas.
+
+All are immutable pydantic models that reject unknown fields. Times are timezone-aware. A record is written as one JSON
+object per line (`Record.to_json`), the form that `rlhi export` writes and every later stage reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+SCHEMA_VERSION = 1
+"""Version of the records in this module; written into every export."""
+
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")]
+"""A pseudonym. Whoever creates a record has already replaced the app's own user name (see `rlhi_plugin.identity`)."""
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, closed, documented under each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def to_json(self) -> str:
+        """One line of JSON, without the fields that hold their default."""
+        return self.model_dump_json(exclude_defaults=True)
+
+
+class ChatMessage(Record):
+    """A role and a text: what a chat template renders and a provider accepts."""
+
+    role: Role
+    content: str
+
+
+class Message(Record):
+    """One logged message, with what answered it when the role is ``assistant``."""
+
+    id: str = Field(min_length=1, max_length=256)
+    """Unique within its conversation; the same message seen twice has the same id."""
+    role: Role
+    content: str
+    created_at: AwareDatetime | None = None
+    """When it was logged, or None where an imported log does not say."""
+    model: str | None = None
+    """The model that wrote it (assistant messages)."""
+    adapter: str | None = None
+    """The `AdapterRecord.adapter_id` that was active, if any."""
+    persona_digest: str | None = None
+    """Digest of the rendered persona that was in the prompt, if any."""
+
+    def as_chat(self) -> ChatMessage:
+        """Role and text alone, as a prompt holds them."""
+        return ChatMessage(role=self.role, content=self.content)
+
+
+class Conversation(Record):
+    """One thread of one user with one assistant, in the order in which it happened."""
+
+    conversation_id: str = Field(min_length=1, max_length=256)
+    user_id: UserId | None = None
+    """The user's pseudonym; None is an anonymous conversation, never merged with another and never given a persona."""
+    messages: tuple[Message, ...]
+    started_at: AwareDatetime | None = None
+    language: str | None = None
+    """Name of the main language in English ("French"), where known."""
+    toxic: bool | None = None
+    """What the log's own moderation said, where it said anything."""
+    source: str = "rlhi"
+    """Which log it comes from: ``rlhi``, ``wildchat``, ..."""
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        ids = [message.id for message in self.messages]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two messages share an id")
+        return self
+
+
+class FollowUpLabel(StrEnum):
+    """What a user message after the first one does (arXiv 2509.25137, section 2.2)."""
+
+    NEW_REQUEST = "new_request"
+    WITH_FEEDBACK = "reattempt_with_feedback"
+    WITHOUT_FEEDBACK = "reattempt_without_feedback"
+    POSITIVE_FEEDBACK = "positive_feedback"
+
+
+class FollowUp(Record):
+    """The label of one user message after the first, judged against the reply just before it."""
+
+    conversation_id: str
+    turn: int = Field(ge=1)
+    """0-based count of user messages: the first follow-up is turn 1."""
+    message_id: str
+    label: FollowUpLabel
+    probabilities: dict[FollowUpLabel, float] = Field(default_factory=dict)
+    """Probability of each class, summing to 1; empty where the labeller gives none."""
+    evidence: str | None = None
+    """The user's own words that decided it, verbatim."""
+    labeller: str
+    """Name and version of what labelled it."""
+
+
+class Evidence(Record):
+    """Where a persona statement comes from: a verbatim quote of a user turn."""
+
+    conversation_id: str
+    message_id: str
+    quote: str = Field(min_length=1)
+    said_at: AwareDatetime | None = None
+
+
+class PersonaStatement(Record):
+    """One preference of one user, in natural language, with the user's words that support it."""
+
+    text: str = Field(min_length=1)
+    """What is rendered into the prompt. One line."""
+    evidence: tuple[Evidence, ...] = Field(min_length=1)
+    confidence: float = Field(default=1.0, ge=0.0, le=1.0)
+
+
+class Persona(Record):
+    """What a user's own words say about how they like to be answered."""
+
+    user_id: UserId
+    statements: tuple[PersonaStatement, ...]
+    """Most important first; never empty strings; may be empty when nothing is known."""
+    covers_until: AwareDatetime | None = None
+    """Time of the newest turn that was read for it; what it is used on must be later."""
+    builder: str
+    """Name and version of the builder."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the statements' texts, in hex: equal personas render to equal bytes."""
+        return hashlib.sha256("\n".join(s.text for s in self.statements).encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""The layers that pyproject.toml declares hold: who may import whom, and one vendor in one file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "rlhi_plugin": ROOT / "rlhi_plugin",
+    "rlhi_training": ROOT / "training" / "rlhi_training",
+    "rlhi_adapters": ROOT / "adapters" / "rlhi_adapters",
+    "rlhi_eval_harness": ROOT / "eval_harness" / "rlhi_eval_harness",
+}
+ONE_VENDOR_ONE_PLACE = {
+    "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
+    "litellm": {"rlhi_plugin/litellm_client.py"},
+    "sqlalchemy": {"rlhi_plugin/stores"},
+    "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
+    "jinja2": {"eval_harness/rlhi_eval_harness/report"},
+}
+
+
+def test_import_linter_contracts_are_kept() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, at module level or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("vendor", sorted(ONE_VENDOR_ONE_PLACE))
+def test_a_vendor_is_imported_in_its_own_place_only(vendor: str) -> None:
+    places = ONE_VENDOR_ONE_PLACE[vendor]
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in PACKAGES.values()
+        for path in folder.rglob("*.py")
+        if vendor in _imported(path)
+    }
+    assert users, f"nothing imports {vendor}: remove it from the dependencies and from this table"
+    strays = {user for user in users if not any(user == place or user.startswith(place + "/") for place in places)}
+    assert not strays
+
+
+def test_outer_folders_are_not_packages() -> None:
+    # `adapters` is another distribution's import name; an __init__.py here would claim it.
+    assert not [
+        folder for folder in ("training", "adapters", "eval_harness") if (ROOT / folder / "__init__.py").exists()
+    ]

@@ -1,0 +1,115 @@
+"""Ingest and label: every drop has its reason, turns are cut as the records promise."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import string
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhi_plugin.errors import RecordError
+from rlhi_plugin.records import Conversation, FollowUpLabel, Message
+from rlhi_training.recipe import IngestSection
+from rlhi_training.run_directory import check_conservation
+from rlhi_training.stages.ingest import CONVERSATIONS, ingest
+from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
+
+
+def test_each_unusable_row_is_dropped_with_its_reason(conversation):
+    rows = [
+        conversation("good", ["Hello there", "Hi"]),
+        RecordError("not JSON", path=Path("/logs/chat.jsonl"), line=7),
+        conversation("good", ["Hello again", "Hi"]),
+        conversation("silent", ["Anybody?"]),
+        conversation("blank", ["  ", "Hello"]),
+        conversation("bad", ["something vile", "no"], toxic=True),
+        conversation("second", ["And this", "Yes"]),
+        conversation("third", ["And that", "No"]),
+    ]
+    result = ingest(rows, IngestSection(max_conversations=2))
+    check_conservation("ingest", result)
+    assert [c.conversation_id for c in result.files[CONVERSATIONS]] == ["good", "second"]
+    assert {d.key: d.reason for d in result.dropped} == {
+        "chat.jsonl:7": "malformed",
+        "good@2": "duplicate",
+        "silent": "no_reply",
+        "blank": "empty",
+        "bad": "toxic",
+        "third": "over_limit",
+    }
+    assert "/logs/chat.jsonl:7" in next(d.detail for d in result.dropped if d.reason == "malformed")
+
+
+def test_toxic_rows_stay_where_the_recipe_says_so(conversation):
+    rows = [conversation("bad", ["something vile", "no"], toxic=True)]
+    assert ingest(rows, IngestSection(drop_toxic=False)).passed == 1
+
+
+async def test_turns_hold_context_answer_and_follow_up(conversation, cue_labeller):
+    talk = conversation("c", ["Q one", "A one", "shorter please", "A two", "thank you"])
+    result = await label([talk], cue_labeller, IngestSection())
+    first, second = result.files[TURNS]
+    assert [m.content for m in first.context] == ["Q one"]
+    assert (first.response, first.follow_up, first.label) == ("A one", "shorter please", FollowUpLabel.WITH_FEEDBACK)
+    assert (first.request_id, first.response_id, first.follow_up_id) == ("c-0", "c-1", "c-2")
+    assert [m.content for m in second.context] == ["Q one", "A one", "shorter please"]
+    assert (second.turn, second.label) == (1, FollowUpLabel.POSITIVE_FEEDBACK)
+    assert len(result.files[FOLLOW_UPS]) == 2
+
+
+async def test_tool_calls_and_unanswered_messages_leave_a_renderable_context(cue_labeller):
+    roles = [
+        ("system", "Be kind."),
+        ("user", "first"),
+        ("user", "second"),
+        ("assistant", ""),
+        ("tool", "42"),
+        ("assistant", "It is 42."),
+        ("user", "and now please"),
+        ("assistant", "It is 43."),
+    ]
+    messages = tuple(Message(id=str(i), role=role, content=text) for i, (role, text) in enumerate(roles))
+    talk = Conversation(conversation_id="c", messages=messages)
+    result = await label([talk], cue_labeller, IngestSection())
+    first, second = result.files[TURNS]
+    assert [(m.role, m.content) for m in first.context] == [("system", "Be kind."), ("user", "first\n\nsecond")]
+    assert (first.turn, first.response) == (1, "It is 42.")
+    assert [m.role for m in second.context] == ["system", "user", "assistant", "user"]
+
+
+async def test_long_histories_are_trimmed_by_whole_turns_and_long_requests_dropped(conversation, cue_labeller):
+    talk = conversation("c", ["a" * 60, "b" * 60, "c" * 60, "d", "e" * 150, "f"])
+    result = await label([talk], cue_labeller, IngestSection(max_context_chars=100))
+    check_conservation("label", result)
+    assert [[m.content[0] for m in t.context] for t in result.files[TURNS]] == [["a"], ["c"]]
+    assert [(d.key, d.reason) for d in result.dropped] == [("c#2", "too_long")]
+
+
+_TEXT = st.text(string.ascii_letters + " \n", max_size=30)
+_ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(talks=st.lists(st.lists(st.tuples(_ROLES, _TEXT), max_size=12), max_size=4), limit=st.integers(100, 160))
+def test_any_log_is_conserved_and_every_turn_is_well_formed(cue_labeller, talks, limit):
+    rows = [
+        Conversation(
+            conversation_id=str(i % 3),
+            messages=tuple(Message(id=str(j), role=role, content=text) for j, (role, text) in enumerate(talk)),
+        )
+        for i, talk in enumerate(talks)
+    ]
+    screened = ingest(rows, IngestSection())
+    check_conservation("ingest", screened)
+    kept = screened.files[CONVERSATIONS]
+    labelled = asyncio.run(label(kept, cue_labeller, IngestSection(max_context_chars=limit)))
+    check_conservation("label", labelled)
+    for turn in labelled.files[TURNS]:
+        roles = [m.role for m in turn.context if m.role != "system"]
+        assert roles[-1] == "user"
+        assert all(first != second for first, second in itertools.pairwise(roles))
+        assert sum(len(m.content) for m in turn.context) <= limit
+        assert (turn.label is None) == (turn.follow_up_id is None)

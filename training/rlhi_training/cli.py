@@ -1,0 +1,169 @@
+"""The `rlhi-train` command: logs in, adapter out, one sub-command per stage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlhi_plugin import terminal
+
+if TYPE_CHECKING:
+    from rlhi_training.records import Stage
+    from rlhi_training.run_directory import Manifest, RunDirectory
+
+app = typer.Typer(
+    name="rlhi-train",
+    help="Conversation logs to a trained adapter.\n\nExample: rlhi-train run logs.jsonl --out runs/1",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Logs = Annotated[Path, typer.Argument(help="Conversation log: an rlhi export or WildChat rows, .jsonl or .jsonl.gz.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Name of a shipped recipe, or path of a .toml file.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Run directory; default runs/<time>. An existing one continues.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")
+]
+Registry = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry", help="Folder of the adapter registry; default RLHI_REGISTRY, else the user's data folder."
+    ),
+]
+Run = Annotated[Path, typer.Argument(help="Run directory made by `rlhi-train run` or `rlhi-train ingest`.")]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more.")] = False,
+) -> None:
+    """Conversation logs to a trained adapter."""
+
+
+@app.command()
+def run(
+    logs: Logs,
+    recipe: RecipeName = "smoke_cpu",
+    out: Out = None,
+    overrides: Overrides = None,
+    registry: Registry = None,
+) -> None:
+    """Run every stage: from a conversation log to a registered adapter. Run it again to continue or reuse.
+
+    Example: rlhi-train run logs.jsonl --recipe rewrites_lora --out runs/1 --set train.epochs=1
+    """
+    directory, manifest = _start(logs, recipe, out, overrides, registry, until="train")
+    notes = manifest.stages["train"].notes
+    for warning in notes["warnings"]:
+        terminal.stderr.print(f"warning: {warning}", style="yellow", markup=False)
+    terminal.stdout.print(f"adapter: {directory.path / 'adapter'}", markup=False)
+    terminal.stdout.print(f"registered as {notes['adapter_id']} in {notes['registry']}", markup=False)
+    terminal.stdout.print(f"manifest: {directory.path / 'manifest.json'}", markup=False)
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes, one line each.
+
+    Example: rlhi-train recipes
+    """
+    from rlhi_training.recipe import shipped_recipes
+
+    rows = [(name, recipe.summary) for name, recipe in shipped_recipes().items()]
+    shown = terminal.table("Shipped recipes", ("recipe", "what it is for"), rows)
+    shown.columns[1].justify = "left"
+    terminal.stdout.print(shown)
+
+
+@app.command()
+def show(run_directory: Run) -> None:
+    """Show what a run did: the follow-up table, and how many items each stage passed on and why it dropped others.
+
+    Example: rlhi-train show runs/1
+    """
+    from rlhi_training.follow_up_table import FollowUpTable, render_follow_ups
+    from rlhi_training.funnel import render_funnel
+
+    manifest = _existing(run_directory).manifest()
+    assert manifest is not None  # noqa: S101 - _existing raises where there is none
+    if "label" in manifest.stages:
+        counts = FollowUpTable.model_validate(manifest.stages["label"].notes["table"])
+        terminal.stdout.print(render_follow_ups(counts))
+    terminal.stdout.print(render_funnel(manifest))
+
+
+@app.command("ingest")
+def ingest_command(logs: Logs, recipe: RecipeName = "smoke_cpu", out: Out = None, overrides: Overrides = None) -> None:
+    """Start a run: screen the conversations of a log.
+
+    Example: rlhi-train ingest logs.jsonl --recipe smoke_cpu --out runs/1
+    """
+    directory, _ = _start(logs, recipe, out, overrides, None, until="ingest")
+    terminal.stdout.print(f"run directory: {directory.path}", markup=False)
+
+
+def _stage_command(stage: Stage, summary: str) -> None:
+    """Add the sub-command of one stage."""
+
+    def command(run_directory: Run, overrides: Overrides = None, registry: Registry = None) -> None:
+        from rlhi_training.pipeline import Pipeline
+        from rlhi_training.recipe import override_recipe
+
+        directory = _existing(run_directory)
+        manifest = directory.manifest()
+        assert manifest is not None  # noqa: S101 - _existing raises where there is none
+        recipe = override_recipe(manifest.recipe, overrides or [])
+        Pipeline(manifest.logs, recipe, directory, registry=registry).run(until=stage)
+
+    command.__doc__ = f"{summary} Earlier stages are reused where they can be.\n\nExample: rlhi-train {stage} runs/1"
+    app.command(stage)(command)
+
+
+for _stage, _summary in (
+    ("label", "Label every follow-up and print the table of follow-ups."),
+    ("personas", "Build each user's persona as of before each conversation."),
+    ("rewrite", "User-Guided Rewrites: improve answers that drew feedback."),
+    ("reward", "User-Based Rewards: sample answers and rank them under the persona."),
+    ("contrast", "Persona contrast: one request's answers ranked under several personas."),
+    ("filter", "Keep the pairs that pass every quality filter."),
+    ("pairs", "Render the pairs with persona and provenance."),
+    ("train", "Train and register the adapter."),
+):
+    _stage_command(_stage, _summary)  # type: ignore[arg-type]  # the names above are Stage's
+
+
+def _start(
+    logs: Path, recipe: str, out: Path | None, overrides: list[str] | None, registry: Path | None, *, until: Stage
+) -> tuple[RunDirectory, Manifest]:
+    from rlhi_plugin.errors import UserError
+    from rlhi_training.pipeline import Pipeline
+    from rlhi_training.recipe import load_recipe
+    from rlhi_training.run_directory import RunDirectory
+
+    loaded = load_recipe(recipe, overrides=overrides or [])
+    if not logs.is_file():
+        # Before a run directory is made for it.
+        what = "is a directory" if logs.is_dir() else "does not exist"
+        raise UserError(f"{logs} {what}. Give a log file: one conversation per line, .jsonl or .jsonl.gz")
+    directory = RunDirectory(out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+    terminal.stdout.print(f"run directory: {directory.path}", markup=False)
+    return directory, Pipeline(logs, loaded, directory, registry=registry).run(until=until)
+
+
+def _existing(path: Path) -> RunDirectory:
+    from rlhi_plugin.errors import UserError
+    from rlhi_training.run_directory import RunDirectory
+
+    if not (path / "manifest.json").is_file():
+        raise UserError(f"{path} is no run directory. Start one with: rlhi-train ingest logs.jsonl --out {path}")
+    return RunDirectory(path)
+
+
+def main() -> None:
+    """Entry point."""
+    terminal.run(app, "rlhi-train")

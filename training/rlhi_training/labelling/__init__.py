@@ -1,0 +1,1 @@
+"""Labellers that need the heavy half's libraries; found by name through the entry points ``rlhi.labellers``."""

@@ -1,0 +1,57 @@
+"""Ingest: which logged conversations are used at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlhi_plugin.errors import RecordError
+from rlhi_plugin.records import Conversation
+from rlhi_training.recipe import IngestSection
+from rlhi_training.records import Dropped
+from rlhi_training.run_directory import StageResult
+
+CONVERSATIONS = "conversations.jsonl"
+
+
+def ingest(rows: Iterable[Conversation | RecordError], recipe: IngestSection) -> StageResult:
+    """Screen the rows of a log (`rlhi_plugin.logs.read_conversations`).
+
+    Drops, by reason: ``malformed`` (named by file and line), ``duplicate`` (a conversation id seen before), ``empty``
+    (no user message with text), ``no_reply`` (no answer with text after one), ``toxic`` (flagged by the log's own
+    moderation), ``over_limit`` (after `IngestSection.max_conversations`).
+    """
+    kept: list[Conversation] = []
+    dropped: list[Dropped] = []
+    seen: dict[str, int] = {}
+    inputs = 0
+    for row in rows:
+        inputs += 1
+        if isinstance(row, RecordError):
+            key = f"{Path(row.path).name}:{row.line}"
+            dropped.append(Dropped(stage="ingest", key=key, reason="malformed", detail=str(row)))
+            continue
+        count = seen[row.conversation_id] = seen.get(row.conversation_id, 0) + 1
+        key = row.conversation_id if count == 1 else f"{row.conversation_id}@{count}"
+        reason = "duplicate" if count > 1 else _screen(row, recipe)
+        if reason is None and recipe.max_conversations is not None and len(kept) >= recipe.max_conversations:
+            reason = "over_limit"
+        if reason is None:
+            kept.append(row)
+        else:
+            dropped.append(Dropped(stage="ingest", key=key, reason=reason))
+    return StageResult(inputs=inputs, passed=len(kept), dropped=dropped, files={CONVERSATIONS: kept})
+
+
+def _screen(conversation: Conversation, recipe: IngestSection) -> str | None:
+    asked = False
+    answered = False
+    for message in conversation.messages:
+        if message.content.strip():
+            asked = asked or message.role == "user"
+            answered = answered or (asked and message.role == "assistant")
+    if not asked:
+        return "empty"
+    if not answered:
+        return "no_reply"
+    return "toxic" if recipe.drop_toxic and conversation.toxic else None

@@ -1,0 +1,102 @@
+"""Personas: what was known about a user at the moment before each conversation, never later.
+
+The paper (arXiv 2509.25137) summarises a user's long-term history, which precedes the turns that it is used on. The
+builders are those of the live half, so that training sees what serving would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from rlhi_plugin.persona import PersonaBuilder
+from rlhi_plugin.records import Conversation, FollowUp, Persona, Record
+from rlhi_plugin.terminal import progress
+from rlhi_training.records import PersonaBefore
+from rlhi_training.run_directory import StageResult
+
+PERSONAS = "personas.jsonl"
+LATEST = "latest_personas.jsonl"
+
+
+async def personas(
+    conversations: Sequence[Conversation], follow_ups: Sequence[FollowUp], builder: PersonaBuilder
+) -> StageResult:
+    """Build the persona before each conversation, and each user's latest one.
+
+    Nothing is dropped: a conversation without a persona says why it has none.
+    """
+    by_user: dict[str, list[Conversation]] = defaultdict(list)
+    for conversation in conversations:
+        if conversation.user_id is not None:
+            by_user[conversation.user_id].append(conversation)
+    labels: dict[str, list[FollowUp]] = defaultdict(list)
+    for follow_up in follow_ups:
+        labels[follow_up.conversation_id].append(follow_up)
+    before: list[PersonaBefore] = []
+    latest: list[Persona] = []
+    with progress("build personas", len(conversations)) as advance:
+        for conversation in conversations:
+            before.append(await _before(conversation, by_user, labels, builder))
+            advance(1)
+    for user_id, theirs in sorted(by_user.items()):
+        persona = await _build(user_id, theirs, labels, builder)
+        if persona is not None:
+            latest.append(persona)
+    files: dict[str, Sequence[Record]] = {PERSONAS: before, LATEST: latest}
+    return StageResult(len(conversations), len(before), [], files, {"builder": builder.name, "users": len(by_user)})
+
+
+def earlier(conversation: Conversation, others: Sequence[Conversation]) -> list[Conversation]:
+    """What `others` held at the moment when `conversation` began: threads begun before it, up to that moment.
+
+    A message without a time counts as said when its thread began; a thread without a time is left out.
+    """
+    start = conversation.started_at
+    if start is None:
+        return []
+    known = []
+    for other in others:
+        if (
+            other.started_at is None
+            or other.started_at >= start
+            or other.conversation_id == conversation.conversation_id
+        ):
+            continue
+        began: datetime = other.started_at
+        cut = next((i for i, m in enumerate(other.messages) if (m.created_at or began) >= start), len(other.messages))
+        known.append(other.model_copy(update={"messages": other.messages[:cut]}))
+    return sorted(known, key=lambda c: (c.started_at or start, c.conversation_id))
+
+
+async def _before(
+    conversation: Conversation,
+    by_user: dict[str, list[Conversation]],
+    labels: dict[str, list[FollowUp]],
+    builder: PersonaBuilder,
+) -> PersonaBefore:
+    user_id = conversation.user_id
+    why, persona = None, None
+    if user_id is None:
+        why = "anonymous"
+    elif conversation.started_at is None:
+        why = "time_unknown"
+    else:
+        history = earlier(conversation, by_user[user_id])
+        persona = await _build(user_id, history, labels, builder)
+        if persona is None:
+            why = "nothing_said" if history else "no_earlier_history"
+    return PersonaBefore(conversation_id=conversation.conversation_id, user_id=user_id, persona=persona, why_none=why)
+
+
+async def _build(
+    user_id: str, history: Sequence[Conversation], labels: dict[str, list[FollowUp]], builder: PersonaBuilder
+) -> Persona | None:
+    """None where the history holds nothing that a persona could quote."""
+    said = {(c.conversation_id, m.id) for c in history for m in c.messages}
+    follow_ups = [f for c in history for f in labels[c.conversation_id] if (f.conversation_id, f.message_id) in said]
+    if not follow_ups:
+        return None
+    persona = await builder.build(user_id, history, follow_ups)
+    return persona if persona.statements else None

@@ -1,0 +1,104 @@
+"""Preference pairs as token ids; what cannot be trained on is dropped with a reason, never cut."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhi_adapters.templates import encode, require_system_role
+from rlhi_plugin.records import ChatMessage
+from rlhi_training.records import Dropped, PairSource, PreferencePair
+
+_log = logging.getLogger("rlhi.training")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedPair:
+    """One pair as TRL's collator takes it: ``prompt_ids + chosen_ids`` and ``prompt_ids + rejected_ids``."""
+
+    pair_id: str
+    source: PairSource
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    group: str
+    """Pairs of one request belong together. Under one persona they share their prompt, which is then computed once;
+    under several, the text chosen in one is rejected in another, so that in one step whatever is not about the persona
+    cancels."""
+
+
+def tokenise_pairs(
+    pairs: Sequence[PreferencePair], tokenizer: Any, base_name: str, *, max_length: int
+) -> tuple[list[TokenisedPair], list[Dropped]]:
+    """Render pairs with the base's chat template and split prompt from answers as TRL does.
+
+    Args:
+        pairs: Any order.
+        tokenizer: The base's.
+        base_name: For messages.
+        max_length: Largest number of tokens of a prompt with its longer answer.
+
+    Returns:
+        The pairs that can be trained on, in order, and the others: ``too_long``, ``equal_tokens`` or ``duplicate``.
+
+    Raises:
+        ConfigError: a pair has a system message and the base's template takes none.
+    """
+    if any(message.role == "system" for pair in pairs for message in pair.prompt):
+        require_system_role(tokenizer, base_name)
+    kept: list[TokenisedPair] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    rewritten = 0
+    for pair in pairs:
+        tokens, whole = _tokenise(pair, tokenizer)
+        rewritten += not whole
+        reason, detail = _fault(tokens, max_length, seen)
+        seen.add(pair.pair_id)
+        if reason:
+            dropped.append(Dropped(stage="train", key=pair.pair_id, reason=reason, detail=detail))
+        else:
+            kept.append(tokens)
+    if rewritten:
+        _log.warning(
+            "the chat template of %s renders %d of %d prompts differently once an answer follows; "
+            "their answers start where the two part",
+            base_name,
+            rewritten,
+            len(pairs),
+        )
+    return kept, dropped
+
+
+def _tokenise(pair: PreferencePair, tokenizer: Any) -> tuple[TokenisedPair, bool]:
+    """The pair's tokens, and whether the whole prompt is the beginning of both sequences."""
+    prompt = encode(tokenizer, pair.prompt, add_generation_prompt=True)
+    chosen, rejected = (
+        encode(tokenizer, (*pair.prompt, ChatMessage(role="assistant", content=text)), add_generation_prompt=False)
+        for text in (pair.chosen, pair.rejected)
+    )
+    split = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
+    group = f"{pair.provenance.conversation_id}#{pair.provenance.turn}"
+    tokens = TokenisedPair(pair.pair_id, pair.source, prompt[:split], chosen[split:], rejected[split:], group)
+    return tokens, split == len(prompt)
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _fault(tokens: TokenisedPair, max_length: int, seen: set[str]) -> tuple[str | None, str]:
+    """Why a pair cannot be used, and what a reader needs to act on it."""
+    longest = len(tokens.prompt_ids) + max(len(tokens.chosen_ids), len(tokens.rejected_ids))
+    if tokens.pair_id in seen:
+        return "duplicate", "the same prompt, chosen and rejected were there before"
+    if tokens.chosen_ids == tokens.rejected_ids:
+        return "equal_tokens", "chosen and rejected are the same tokens under this tokenizer"
+    if longest > max_length:
+        return (
+            "too_long",
+            f"{longest} tokens with a prompt of {len(tokens.prompt_ids)}; train.max_length is {max_length}",
+        )
+    return None, ""

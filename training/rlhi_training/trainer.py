@@ -1,0 +1,316 @@
+"""Preference pairs in, one LoRA adapter out: persona-conditioned DPO (arXiv 2509.25137) on TRL and PEFT.
+
+Losses, metrics, logging and checkpoints are TRL's. Ours are: answers are never truncated (what does not fit is dropped
+with a reason), equal prefixes are computed once (`rlhi_training.tree`), a killed run continues, and what is saved is
+two plain files and a model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhi_adapters.base_models import BaseModel, resolve_base
+from rlhi_adapters.digests import ADAPTER_CONFIG
+from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
+from rlhi_plugin import terminal
+from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
+from rlhi_training import model_card
+from rlhi_training.recipe import Recipe, TrainSection
+from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
+
+_log = logging.getLogger("rlhi.training")
+
+Progress = Callable[[str, int], AbstractContextManager[terminal.Advance]]
+"""Opens a progress bar: description and total in, a function that advances it out."""
+
+_CHECKPOINTS = "checkpoints"
+_INPUTS = "inputs.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training made, and how it went."""
+
+    adapter_dir: Path
+    """``adapter_config.json``, ``adapter_model.safetensors`` and ``README.md``."""
+    base: BaseModel
+    trained_pairs: int
+    dropped: tuple[Dropped, ...]
+    steps: int
+    seconds: float
+    """Wall time of this call, loading included."""
+    metrics: dict[str, float]
+    """TRL's metrics at the last logged step, ``train_loss``, and ``tokens_shared``: the share of tokens not computed
+    again because an equal prefix was there."""
+    log_history: tuple[dict[str, float], ...]
+    """TRL's log, one entry a logged step."""
+    resumed_from: int | None = None
+    """The step that a killed run was continued from."""
+    warnings: tuple[str, ...] = ()
+    """Signs that nothing was learnt."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the steps of one training run share."""
+
+    base: BaseModel
+    tokenizer: Any
+    recipe: Recipe
+    out_dir: Path
+    progress: Progress | None
+    warnings: list[str] = field(default_factory=list)
+
+    def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
+        return self.progress(description, total) if self.progress else nullcontext(lambda _: None)
+
+
+def train_adapter(
+    pairs: Sequence[PreferencePair],
+    recipe: Recipe,
+    out_dir: Path,
+    *,
+    progress: Progress | None = terminal.progress,
+    persona_frame_digest: str | None = None,
+) -> TrainResult:
+    """Train a LoRA adapter on preference pairs.
+
+    A run that was killed continues from its last checkpoint when it is started again with the same pairs and recipe,
+    and gives the same weights as an undisturbed one (CPU, float32).
+
+    Args:
+        pairs: What to learn from.
+        recipe: `recipe.model` and `recipe.train` are read.
+        out_dir: Gets ``adapter/``, ``training_log.jsonl`` and, while training, ``checkpoints/``.
+        progress: Opens progress bars; None is silent.
+        persona_frame_digest: Digest of the frame that personas were rendered into, for the model card.
+
+    Raises:
+        ConfigError: settings that do not fit each other, a base without system role, or no pair left to train on.
+        UserError: the base model cannot be found.
+        ArtefactError: the base model cannot be read, or training ended in numbers that are not finite.
+    """
+    started = time.monotonic()
+    _check(recipe.train)
+    base = resolve_base(recipe.model.base)
+    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress)
+    kept, dropped = tokenise_pairs(pairs, run.tokenizer, base.name, max_length=recipe.train.max_length)
+    if not kept:
+        reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
+        raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
+    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base))
+    trainer = _build(run, kept)
+    steps = _train(run, trainer, resume)
+    history = tuple(trainer.state.log_history)
+    result = TrainResult(
+        adapter_dir=out_dir / "adapter",
+        base=base,
+        trained_pairs=len(kept),
+        dropped=tuple(dropped),
+        steps=steps,
+        seconds=time.monotonic() - started,
+        metrics=_metrics(history, trainer.shared),
+        log_history=history,
+        resumed_from=_step_of(resume) if resume else None,
+        warnings=tuple(run.warnings),
+    )
+    card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
+    _save_adapter(trainer.model, result, card)
+    (out_dir / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history), "utf-8")
+    shutil.rmtree(out_dir / _CHECKPOINTS, ignore_errors=True)
+    return result
+
+
+def _check(train: TrainSection) -> None:
+    if train.batch_size % train.micro_batch_size:
+        raise ConfigError(
+            f"train.micro_batch_size ({train.micro_batch_size}) does not divide train.batch_size ({train.batch_size}). "
+            "Change one of them."
+        )
+    if len(train.loss) != len(train.loss_weights):
+        raise ConfigError(
+            f"train.loss names {len(train.loss)} losses and train.loss_weights {len(train.loss_weights)} weights. "
+            "Give one weight a loss."
+        )
+
+
+def _fingerprint(kept: Sequence[TokenisedPair], recipe: Recipe, base: BaseModel) -> str:
+    """What a checkpoint must have been made from to be continued: tokens in order, settings, base weights."""
+    digest = hashlib.sha256(recipe.train.model_dump_json().encode())
+    digest.update(f"{recipe.model.dtype}\0{base.digest}\0".encode())
+    for pair in kept:
+        digest.update(json.dumps([pair.prompt_ids, pair.chosen_ids, pair.rejected_ids]).encode())
+    return digest.hexdigest()
+
+
+def _resume_point(folder: Path, fingerprint: str) -> Path | None:
+    """The last complete checkpoint of the same inputs; checkpoints of others are removed."""
+    note = folder / _INPUTS
+    if folder.is_dir() and (not note.is_file() or note.read_text("utf-8") != fingerprint):
+        _log.info("the checkpoints in %s belong to other pairs or settings; starting over", folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(fingerprint, "utf-8")
+    # The marker is written last, so a checkpoint that a kill cut short has none.
+    complete = [path.parent for path in folder.glob("checkpoint-*/complete")]
+    if not complete:
+        return None
+    last = max(complete, key=_step_of)
+    _log.info("continuing from step %d", _step_of(last))
+    return last
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
+    """TRL's trainer with model, data and adapter in place; computes the reference log-probabilities."""
+    try:
+        from datasets import Dataset
+        from peft import LoraConfig
+        from transformers.trainer_callback import PrinterCallback
+
+        from rlhi_training.tree.trl_trainer import TreeDPOTrainer
+    except ImportError as error:
+        raise MissingExtraError(error.name or "trl", "train") from error
+    train = run.recipe.train
+    model = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype)
+    rows = [{"prompt_ids": p.prompt_ids, "chosen_ids": p.chosen_ids, "rejected_ids": p.rejected_ids} for p in kept]
+    modules = train.target_modules
+    lora = LoraConfig(
+        r=train.lora_rank,
+        lora_alpha=train.lora_alpha,
+        lora_dropout=train.lora_dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+    with run.bar("Reference pass", len(rows)) as advance, quiet():
+        trainer = TreeDPOTrainer(
+            share_prefixes=train.share_prefixes,
+            groups=[pair.group for pair in kept],
+            on_reference=advance,
+            model=model,
+            args=_dpo_config(run, model, pairs=len(rows)),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=run.tokenizer,
+            peft_config=lora,
+        )
+    # It would print each log entry as a Python dict.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _planned_steps(train: TrainSection, pairs: int) -> int:
+    return max(1, math.ceil(math.ceil(pairs / train.batch_size) * train.epochs))
+
+
+def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
+    """TRL's settings from the recipe's."""
+    import torch
+    from trl import DPOConfig
+
+    train = run.recipe.train
+    steps = _planned_steps(train, pairs)
+    on_cpu = model.device.type == "cpu"
+    return DPOConfig(
+        output_dir=str(run.out_dir / _CHECKPOINTS),
+        per_device_train_batch_size=train.micro_batch_size,
+        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
+        num_train_epochs=train.epochs,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="linear",
+        # A run of a few steps would otherwise end before its learning rate is reached.
+        warmup_steps=min(train.warmup_steps, steps // 4),
+        max_grad_norm=train.max_grad_norm,
+        beta=train.beta,
+        loss_type=list(train.loss),
+        loss_weights=list(train.loss_weights),
+        max_length=None,
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=train.micro_batch_size,
+        disable_dropout=train.lora_dropout == 0.0,
+        gradient_checkpointing=False,
+        bf16=model.dtype == torch.bfloat16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        seed=train.seed,
+        data_seed=train.seed,
+        logging_steps=max(1, min(5, steps // 10)),
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=max(1, min(25, steps // 4)),
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
+    """Run TRL's training loop; the number of optimiser steps."""
+    from rlhi_training.tree.trl_trainer import Watch
+
+    steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
+    with run.bar("Training", steps) as advance:
+        trainer.add_callback(Watch(advance, run.warnings))
+        with quiet():
+            outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if not math.isfinite(outcome.training_loss):
+        raise ArtefactError(
+            f"training ended with a loss of {outcome.training_loss}. Lower train.learning_rate or use float32."
+        )
+    return int(outcome.global_step)
+
+
+def _metrics(history: Sequence[dict[str, Any]], shared: Any) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for entry in history:
+        metrics.update({key: float(value) for key, value in entry.items() if isinstance(value, int | float)})
+    metrics["tokens_shared"] = 1.0 - shared.tokens_computed / shared.tokens_in if shared.tokens_in else 0.0
+    return metrics
+
+
+def _card(result: TrainResult, recipe: Recipe, sources: Sequence[str], persona_frame_digest: str | None) -> str:
+    return model_card.render(
+        model_card.CardFacts(
+            base_reference=result.base.reference,
+            base_digest=result.base.digest,
+            recipe=recipe,
+            sources=sources,
+            dropped=Counter(drop.reason for drop in result.dropped),
+            steps=result.steps,
+            metrics=result.metrics,
+            persona_frame_digest=persona_frame_digest,
+            warnings=result.warnings,
+        )
+    )
+
+
+def _save_adapter(model: Any, result: TrainResult, card: str) -> None:
+    """Write the adapter's files, and nothing else, in one move."""
+    target = result.adapter_dir
+    scratch = target.with_name(".adapter-being-written")
+    shutil.rmtree(scratch, ignore_errors=True)
+    with quiet():
+        model.save_pretrained(scratch, save_embedding_layers=False)
+    config = json.loads((scratch / ADAPTER_CONFIG).read_text("utf-8"))
+    # PEFT writes this machine's path of the base, and the modules in the order of a set.
+    config["base_model_name_or_path"] = result.base.reference
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    (scratch / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    (scratch / "README.md").write_text(card, "utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)

@@ -1,0 +1,225 @@
+"""Puts prefix trees under TRL's preference trainers: same inputs, same outputs, fewer tokens.
+
+TRL calls ``model(input_ids, attention_mask, labels, fused_lm_head=True)`` and reads per-token log-probabilities.
+`install` replaces that one call: the batch becomes a forest, the backbone runs once per tree instead of once per row,
+the output layer scores answer tokens only, and the results go back to where TRL expects them. Losses and metrics stay
+TRL's. Models whose attention this does not express keep TRL's own call, with a reason in the log.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
+from rlhi_training.tree.prefix_tree import Forest, plant
+
+_log = logging.getLogger("rlhi.training")
+
+_ATTENTION = ("sdpa", "eager")
+"""Implementations that take a mask with one row per query."""
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+_HALF_TOLERANCE = 0.2
+"""Mean absolute difference of log-probabilities that rounding explains; a wrong mask gives whole nats (ours)."""
+_IGNORED = -100
+"""Label of a token that is not scored, in TRL and transformers."""
+
+
+@dataclass(slots=True)
+class SharedForward:
+    """What an installed forward pass has done so far.
+
+    Attributes:
+        reason: Why TRL's own call is used instead, or None while trees are.
+        tokens_in: Tokens of all rows, padding left out.
+        tokens_computed: Tokens that went through the backbone for them.
+        verified: Whether a pair was compared with TRL's own call.
+    """
+
+    reason: str | None = None
+    tokens_in: int = 0
+    tokens_computed: int = 0
+    verified: bool = False
+
+    def fall_back(self, reason: str) -> None:
+        """Use TRL's own call from here on."""
+        self.reason = reason
+        _log.warning("prefixes are not shared: %s; training is exact but slower", reason)
+
+
+def install(model: Any, output: Callable[..., Any]) -> SharedForward:
+    """Replace the fused forward pass that TRL gave a causal language model.
+
+    Args:
+        model: The base model (inside any PEFT wrapper) after TRL's ``add_fused_lm_head``.
+        output: TRL's output class, called with its fields as keywords.
+
+    Returns:
+        A record of what was shared, or why nothing is.
+    """
+    state = SharedForward()
+    original = model.forward
+    if reason := unsupported(model):
+        state.fall_back(reason)
+        return state
+
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return original(*args, **kwargs)
+        batch = _Batch.of(args, kwargs)
+        if state.reason is not None or batch is None:
+            return original(*args, fused_lm_head=True, **kwargs)
+        if not state.verified:
+            _verify(self, batch, original, state)
+            if state.reason is not None:
+                return original(*args, fused_lm_head=True, **kwargs)
+        return _forward(self, batch, output, state)
+
+    model.forward = types.MethodType(forward, model)
+    return state
+
+
+def unsupported(model: Any) -> str | None:
+    """Why a model's attention cannot be laid out as trees here, or None when it can."""
+    config = model.config.get_text_config()
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in _ATTENTION:
+        return f"attention {attention!r} takes no mask of its own (sdpa does)"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    window = getattr(config, "sliding_window", None)
+    if kinds or (window and getattr(config, "use_sliding_window", True)):
+        return f"{config.model_type} limits attention per layer ({', '.join(sorted(kinds)) or f'window {window}'})"
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        return f"{config.model_type} takes no explicit positions"
+    if getattr(config, "output_router_logits", False):
+        return "a mixture of experts balances its load over every row's tokens"
+    weight = model.get_output_embeddings().weight
+    if weight.requires_grad:
+        return "the output layer is being trained"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A right-padded batch in TRL's layout, [rows, length] each."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Batch | None:
+        """The batch of a call, or None when the call is not the plain one that trees can stand in for."""
+        known = {"input_ids", "attention_mask", "labels", "use_cache"}
+        present = {name for name, value in kwargs.items() if value is not None}
+        if args or not {"input_ids", "attention_mask", "labels"} <= present or not present <= known:
+            return None
+        mask = kwargs["attention_mask"]
+        right_padded = bool((mask[:, :-1] >= mask[:, 1:]).all()) and bool(mask[:, 0].all())
+        return cls(kwargs["input_ids"], mask, kwargs["labels"]) if right_padded else None
+
+    def pair(self) -> _Batch:
+        """The first chosen row and the first rejected one: TRL stacks all chosen over all rejected."""
+        rows = [0, self.input_ids.shape[0] // 2]
+        return _Batch(self.input_ids[rows], self.attention_mask[rows], self.labels[rows])
+
+
+def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: SharedForward) -> Any:
+    lengths = batch.attention_mask.sum(dim=1).tolist()
+    rows = [row[:length] for row, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
+    forest = plant(rows)
+    state.tokens_in += sum(lengths)
+    state.tokens_computed += forest.nodes
+    scored, scores = _score(model, batch, forest)
+    # One node may stand for the same token of several rows: its gradient is the sum of theirs.
+    log_probs, entropy, mean_logits, is_top1 = (
+        values.new_zeros(scored.shape).masked_scatter(scored, values)
+        for values in (scores.log_probs, scores.entropy, scores.mean_logits, scores.is_top1)
+    )
+    return output(
+        loss=-log_probs.sum() / scored.sum().clamp(min=1),
+        log_probs=log_probs,
+        entropy=entropy,
+        log_sum_sq_probs=None,
+        mean_logits=mean_logits,
+        is_top1=is_top1,
+        label_mask=scored,
+        aux_loss=None,
+    )
+
+
+def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, TokenScores]:
+    """Which shifted positions are scored, [rows, length - 1], and their scores in row-major order."""
+    device = batch.input_ids.device
+    scored = batch.labels[:, 1:] != _IGNORED
+    place = torch.full(batch.input_ids.shape, -1, dtype=torch.long)
+    for index, path in enumerate(forest.rows):
+        place[index, : len(path)] = torch.from_numpy(path)
+    nodes, back = torch.unique(place[:, 1:][scored.cpu()], return_inverse=True)
+    before = torch.from_numpy(forest.parent)[nodes].to(device)
+    hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
+    head = model.get_output_embeddings()
+    targets = torch.from_numpy(forest.tokens).flatten()[nodes].to(device)
+    scores = score_tokens(hidden, head.weight, getattr(head, "bias", None), targets, head_form(model.config))
+    back = back.to(device)
+    return scored, TokenScores(
+        scores.log_probs[back], scores.entropy[back], scores.mean_logits[back], scores.is_top1[back]
+    )
+
+
+def _hidden_states(model: Any, forest: Forest, device: torch.device) -> torch.Tensor:
+    """Last hidden states of every token of the forest, [lines, width, size]."""
+    mask = torch.from_numpy(forest.mask())[:, None].to(device)
+    if model.config.get_text_config()._attn_implementation == "eager":  # noqa: SLF001 - transformers has no public name for it
+        dtype = model.dtype
+        mask = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(~mask, torch.finfo(dtype).min)
+    states: torch.Tensor = model.base_model(
+        input_ids=torch.from_numpy(forest.tokens).to(device),
+        position_ids=torch.from_numpy(forest.depth).to(device),
+        attention_mask=mask,
+        use_cache=False,
+    ).last_hidden_state
+    return states
+
+
+def head_form(config: Any) -> HeadForm:
+    """Scale and cap of a model's logits, from the names that its configuration may use for them."""
+    text = config.get_text_config()
+    scale = 1.0
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if (value := getattr(text, name, None)) is not None:
+            scale = float(value)
+            break
+    else:
+        if (divisor := getattr(text, "logits_scaling", None)) is not None:
+            scale = float(divisor) if text.model_type == "hyperclovax" else 1.0 / float(divisor)
+    return HeadForm(scale, getattr(text, "final_logit_softcapping", None))
+
+
+def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: SharedForward) -> None:
+    """Compare one pair with TRL's own call; a difference that rounding does not explain turns sharing off."""
+    state.verified = True
+    pair = batch.pair()
+    with torch.no_grad():
+        expected = original(
+            input_ids=pair.input_ids,
+            attention_mask=pair.attention_mask,
+            labels=pair.labels,
+            use_cache=False,
+            fused_lm_head=True,
+        ).log_probs
+        found = _forward(model, pair, types.SimpleNamespace, SharedForward()).log_probs
+    scored = pair.labels[:, 1:] != _IGNORED
+    difference = (found - expected)[scored].float().abs().mean().item()
+    if not difference <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
+        state.fall_back(
+            f"the first pair's log-probabilities differ from the plain ones by {difference:.3g} nats a token"
+        )

@@ -1,0 +1,158 @@
+"""TRL's `DPOTrainer` on prefix trees. Losses, metrics, optimiser, logging and checkpoints stay as they are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from trl import DPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
+
+from rlhi_training.tree.forward import SharedForward, install
+
+_log = logging.getLogger("rlhi.training")
+
+COMPLETE = "complete"
+"""File that is written into a checkpoint last; without it the checkpoint was cut short by a kill."""
+NOTHING_LEARNT = 1e-3
+"""Reward margin, in nats times beta, below which training has not told chosen from rejected (ours)."""
+
+
+class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no types
+    """`DPOTrainer` that takes token ids, shares prefixes, and keeps pairs with equal prompts together.
+
+    Args:
+        share_prefixes: False runs TRL's own forward pass.
+        groups: One key a pair; pairs with equal keys are neighbours in the shuffled order.
+        on_reference: Called with the number of pairs whose reference log-probabilities were just computed.
+        options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
+    """
+
+    def __init__(
+        self,
+        *,
+        share_prefixes: bool,
+        groups: Sequence[str],
+        on_reference: Callable[[int], None],
+        **options: Any,
+    ) -> None:
+        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off")
+        self._groups = groups
+        self._on_reference = on_reference
+        super().__init__(**options)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        """Pairs arrive as token ids (see `rlhi_training.tokenised_pairs`)."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """As TRL's, on prefix trees, with progress; TRL calls this at the end of its constructor."""
+        if self.shared.reason is None:
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            self.shared = install(base, FusedCausalLMOutput)
+        if self.accelerator.num_processes > 1:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        # Neighbours in this order have equal prompts and like lengths; padding and repeated prompts cost least so.
+        order = sorted(range(len(dataset)), key=lambda i: (len(dataset[i]["prompt_ids"]), self._groups[i]))
+        chosen, rejected = [0.0] * len(order), [0.0] * len(order)
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = self._prepare_inputs(self.data_collator([dataset[i] for i in indices]))
+            of_chosen, of_rejected = self.compute_ref_log_probs(self.model, batch)
+            for i, a, b in zip(indices, of_chosen.tolist(), of_rejected.tolist(), strict=True):
+                chosen[i], rejected[i] = a, b
+            self._on_reference(len(indices))
+        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        del train_dataset
+        return GroupedOrder(self._groups, seed=self.args.data_seed or self.args.seed)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Checkpoints need no card; the adapter gets its own (`rlhi_training.model_card`)."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        (folder / COMPLETE).touch()
+
+
+class GroupedOrder(Sampler[int]):
+    """A new shuffled order each epoch, the same for the same seed, in which groups stay together.
+
+    Args:
+        groups: One key an item.
+        seed: Seeds the shuffle together with the epoch.
+    """
+
+    def __init__(self, groups: Sequence[str], *, seed: int) -> None:
+        self._groups = groups
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._groups), generator=generator).tolist()
+        members: dict[str, list[int]] = {}
+        for index in order:
+            members.setdefault(self._groups[index], []).append(index)
+        return iter([index for group in members.values() for index in group])
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Advances a progress bar, and warns when there is nothing to learn.
+
+    Args:
+        advance: Called with 1 after each optimiser step.
+        warnings: Gets one line for each sign found.
+    """
+
+    def __init__(self, advance: Callable[[int], None], warnings: list[str]) -> None:
+        self._advance = advance
+        self._warnings = warnings
+        self._flat = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A resumed run starts where it was."""
+        del args, control
+        if state.global_step:
+            self._advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One optimiser step is done."""
+        del args, state, control
+        self._advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Look for zero gradients and for margins that stay flat."""
+        del args, control
+        logs = logs or {}
+        if "rewards/margins" not in logs:
+            return
+        if logs.get("grad_norm") == 0.0:
+            self._say(
+                "the gradient is zero: check that the pairs differ and that train.target_modules matches the model"
+            )
+        self._flat = self._flat and abs(logs["rewards/margins"]) < NOTHING_LEARNT
+        if self._flat and state.global_step >= max(10, state.max_steps // 5):
+            self._say(
+                f"after {state.global_step} steps chosen and rejected are told apart by less than {NOTHING_LEARNT}: "
+                "raise train.learning_rate, or look at the pairs"
+            )
+
+    def _say(self, warning: str) -> None:
+        if not self._warnings:
+            _log.warning(warning)
+            self._warnings.append(warning)
