@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from langchain.agents import create_agent
 from langgraph.checkpoint.memory import InMemorySaver
 from rich.rule import Rule
 
+from rlhi_adapters.digests import adapter_digests
 from rlhi_adapters.langchain_model import LocalChatModel
 from rlhi_adapters.local_client import LocalClient
 from rlhi_adapters.local_model import LocalModel
@@ -54,9 +56,11 @@ class Size:
 
 
 SIZES = {
-    "full": Size(16, Habits(threads_per_user=2, requests_per_thread=2), recipe="demo", suite="smoke"),
-    "small": Size(8, Habits(threads_per_user=1, requests_per_thread=2), recipe="demo_small", suite="smoke_small"),
-    "tiny": Size(4, Habits(threads_per_user=1, requests_per_thread=1), recipe="demo_small", suite="tiny"),
+    "full": Size(32, Habits(threads_per_user=2, requests_per_thread=1, patience=1), recipe="demo", suite="smoke"),
+    "small": Size(
+        12, Habits(threads_per_user=2, requests_per_thread=1, patience=1), recipe="demo_small", suite="smoke_small"
+    ),
+    "tiny": Size(4, Habits(threads_per_user=2, requests_per_thread=1, patience=1), recipe="demo_small", suite="tiny"),
 }
 
 
@@ -103,7 +107,7 @@ def main() -> None:
         "--set", f"model.base={json.dumps(demo.base)}",
     )  # fmt: skip
     _step(5, "held-out users, held-out requests, checked by code")
-    report = demo.out / "report"
+    report = _report_folder(demo, run / "adapter")
     _command("rlhi-eval", "run", "--suite", demo.size.suite, "--adapter", run / "adapter", "--out", report)
     _step(6, "registered, and one request before and after")
     _command("rlhi-adapters", "list")
@@ -137,7 +141,7 @@ def _talk(demo: Demo) -> None:
             left_over.unlink()
         model = LocalModel.load(demo.base, on_status=lambda text: stdout.print(text, markup=False, highlight=False))
         with LocalClient(model) as client:
-            agent = _assistant(client, demo.store, persona="off")
+            agent = _assistant(client, RLHIMiddleware(store=demo.store, persona="off"))
             total = len(demo.users) * demo.size.habits.requests_per_user
             with progress("users talk", total) as advance:
                 summary = converse(
@@ -147,13 +151,10 @@ def _talk(demo: Demo) -> None:
     _show(ConversationSummary.model_validate_json(done.read_text("utf-8")))
 
 
-def _assistant(client: LocalClient, store: str, *, persona: str) -> Any:
+def _assistant(client: LocalClient, middleware: RLHIMiddleware) -> Any:
     """An ordinary LangChain assistant; the middleware is the only line that is ours."""
     return create_agent(
-        LocalChatModel(client=client, seed=SEED),
-        tools=[],
-        middleware=[RLHIMiddleware(store=store, persona=persona)],  # type: ignore[arg-type] # one of its three words
-        checkpointer=InMemorySaver(),
+        LocalChatModel(client=client, seed=SEED), tools=[], middleware=[middleware], checkpointer=InMemorySaver()
     )
 
 
@@ -170,22 +171,39 @@ def _show(summary: ConversationSummary) -> None:
     stdout.print(f'For instance: "{complaint.text}"', markup=False, highlight=False)
 
 
+def _report_folder(demo: Demo, adapter: Path) -> Path:
+    """Where the report goes. One of an adapter that has been trained anew since is put aside."""
+    folder = demo.out / "report"
+    config = folder / "run.json"
+    if config.exists():
+        earlier = json.loads(config.read_text("utf-8"))["models"]["weights_digest"]
+        if earlier != adapter_digests(adapter).weights:
+            aside = folder.with_name(f"report-of-{earlier[:8]}")
+            stdout.print(f"the adapter is a new one; the earlier report is now {aside}", markup=False, highlight=False)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    return folder
+
+
 def _before_and_after(demo: Demo, adapter: Path) -> None:
-    """The same assistant, user and request; first on the base, then with the adapter."""
-    with open_store(demo.store) as store:
-        personas = {user.name: store.get_persona(pseudonym(user.name)) for user in demo.users}
-    user, persona = max(personas.items(), key=lambda item: len(item[1].statements) if item[1] else 0)
+    """The same assistant, user and request; first on the base, then with the adapter.
+
+    What is said here goes to a log of its own: in the first one it would change what the next run learns from.
+    """
     request = requests_for("held-out")[0]
-    stdout.print(f"{render_persona(persona)}\n\nRequest: {request}", markup=False, highlight=False)
-    model = LocalModel.load(demo.base, adapters={"learned": adapter})
-    for title, name in (("before", None), ("after", "learned")):
-        with LocalClient(model, adapter=name) as client:
-            agent = _assistant(client, demo.store, persona="inject")
-            reply = agent.invoke(
-                {"messages": [("user", request)]},
-                config={"configurable": {"thread_id": f"{title}-{time.time_ns()}", "user_id": user}},
-            )
-        stdout.print(f"\n{title}: {reply['messages'][-1].text}", markup=False, highlight=False)
+    with open_store(demo.store) as store, open_store(f"sqlite:///{demo.out / 'tried.db'}") as tried:
+        personas = {user.name: store.get_persona(pseudonym(user.name)) for user in demo.users}
+        user, persona = max(personas.items(), key=lambda item: len(item[1].statements) if item[1] else 0)
+        stdout.print(f"{render_persona(persona)}\n\nRequest: {request}", markup=False, highlight=False)
+        model = LocalModel.load(demo.base, adapters={"learned": adapter})
+        for title, name in (("before", None), ("after", "learned")):
+            with LocalClient(model, adapter=name) as client:
+                agent = _assistant(client, RLHIMiddleware(store=tried, persona_store=store))
+                reply = agent.invoke(
+                    {"messages": [("user", request)]},
+                    config={"configurable": {"thread_id": f"{title}-{time.time_ns()}", "user_id": user}},
+                )
+            stdout.print(f"\n{title}: {reply['messages'][-1].text}", markup=False, highlight=False)
 
 
 def _step(number: int, title: str) -> None:

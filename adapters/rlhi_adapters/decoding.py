@@ -17,6 +17,9 @@ from rlhi_adapters.sampling import draw, gumbel_noise
 if TYPE_CHECKING:
     import torch
 
+MIN_SHARED_PREFIX = 48
+"""A common beginning of fewer tokens is not worth a forward pass of its own (ours)."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeRow:
@@ -175,15 +178,23 @@ def _read_prompts(model: Any, rows: Sequence[DecodeRow], pad_token: int) -> tupl
 
     unique = list(dict.fromkeys(row.prompt for row in rows))
     place = {prompt: index for index, prompt in enumerate(unique)}
-    width = max(map(len, unique))
-    ids = torch.full((len(unique), width), pad_token, dtype=torch.long)
-    attention = torch.zeros((len(unique), width), dtype=torch.long)
-    for index, prompt in enumerate(unique):
-        ids[index, width - len(prompt) :] = torch.tensor(prompt)
-        attention[index, width - len(prompt) :] = 1
-    ids, attention = ids.to(model.device), attention.to(model.device)
-    position = (attention.cumsum(dim=1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
+    shared = _shared_prefix(unique)
+    if shared:
+        # Few-shot prompts differ in their last lines only: what they have in common is read once for all of them.
+        common = torch.tensor([unique[0][:shared]], device=model.device)
+        model(input_ids=common, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(unique))
+    width = max(map(len, unique)) - shared
+    ids = torch.full((len(unique), width), pad_token, dtype=torch.long)
+    attention = torch.zeros((len(unique), shared + width), dtype=torch.long)
+    attention[:, :shared] = 1
+    for index, prompt in enumerate(unique):
+        rest = prompt[shared:]
+        ids[index, width - len(rest) :] = torch.tensor(rest)
+        attention[index, shared + width - len(rest) :] = 1
+    ids, attention = ids.to(model.device), attention.to(model.device)
+    position = (attention.cumsum(dim=1) - 1).clamp(min=0)[:, shared:]
     logits = model(
         input_ids=ids,
         attention_mask=attention,
@@ -198,3 +209,14 @@ def _read_prompts(model: Any, rows: Sequence[DecodeRow], pad_token: int) -> tupl
         live.keep(expand.tolist())
     live.rows = list(range(len(rows)))
     return logits[expand], live
+
+
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Tokens that all prompts begin with, where reading them apart pays; every prompt keeps at least one of its own."""
+    if len(prompts) == 1:
+        return 0
+    # The first and the last in order differ earliest.
+    first, last = min(prompts), max(prompts)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    same = min(same, min(map(len, prompts)) - 1)
+    return same if same >= MIN_SHARED_PREFIX else 0

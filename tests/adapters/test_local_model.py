@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhi_adapters.decoding import DecodeRow, decode
+from rlhi_adapters.decoding import MIN_SHARED_PREFIX, DecodeRow, decode
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_adapters.local_model import GenerationOptions, LocalModel
 from rlhi_adapters.templates import encode
@@ -59,6 +59,24 @@ def test_greedy_decoding_equals_transformers_generate(tiny_model_dir: Path) -> N
         assert result.tokens == expected[: len(expected) - stopped]
         assert result.stopped == stopped
     assert sum(finished) == len(rows)
+
+
+def test_a_common_beginning_is_read_once_and_changes_no_answer(tiny_model_dir: Path) -> None:
+    lm, tokenizer = load_causal_lm(tiny_model_dir, dtype="float32"), load_tokenizer(tiny_model_dir)
+    shown = [ChatMessage(role="user", content="tell me about tea " * 20), ChatMessage(role="assistant", content="tea")]
+    prompts = [tuple(encode(tokenizer, [*shown, prompt], add_generation_prompt=True)) for prompt in PROMPTS]
+    rows = [DecodeRow(prompt, 8, 0.0, 50, 0) for prompt in [*prompts, prompts[0]]]
+    stop = {tokenizer.eos_token_id}
+    alone = [decode(lm, [row], stop_tokens=stop, pad_token=0)[0] for row in rows]
+    read: list[int] = []
+    hook = lm.register_forward_pre_hook(
+        lambda _module, _args, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    together = decode(lm, rows, stop_tokens=stop, pad_token=0)
+    hook.remove()
+    assert together == alone
+    assert read[0] >= MIN_SHARED_PREFIX
+    assert sum(read[:2]) < sum(map(len, prompts))
 
 
 def test_a_stop_token_ends_a_row_and_only_that_row(tiny_model_dir: Path) -> None:

@@ -83,7 +83,7 @@ class RewriteSection(_Section):
     """Cap on context, old reply and follow-up together. A reply that does not fit is not shown; a turn that does not
     fit without it is dropped with a reason. Ours."""
     max_turns: int | None = Field(default=None, ge=1)
-    """Rewrite at most so many turns, in file order. None: all. Ours."""
+    """Rewrite at most so many turns: those of users with a persona first, then in file order. None: all. Ours."""
 
 
 class RewardSection(_Section):

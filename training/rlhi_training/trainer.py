@@ -240,7 +240,8 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         loss_weights=list(train.loss_weights),
         max_length=None,
         precompute_ref_log_probs=True,
-        precompute_ref_batch_size=train.micro_batch_size,
+        # Without gradients a pair needs a fraction of the memory, and wide batches use a processor better.
+        precompute_ref_batch_size=4 * train.micro_batch_size,
         disable_dropout=train.lora_dropout == 0.0,
         gradient_checkpointing=False,
         bf16=model.dtype == torch.bfloat16,

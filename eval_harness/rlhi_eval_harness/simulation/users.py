@@ -30,7 +30,7 @@ CONFLICTS = frozenset(
 """Pairs that no answer, or hardly any, keeps at once: nobody wants both (ours)."""
 
 
-USUAL = ("short", "bullets", "numbers", "greeting", "emojis")
+USUAL = ("short", "bullets", "numbers", "greeting", "closing_question")
 """What users want unless a population or suite says otherwise: wishes that a small base model mostly breaks and that it
 can keep when asked plainly (ours). A wish that it cannot keep would teach nothing and measure nothing."""
 

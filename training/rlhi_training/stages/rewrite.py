@@ -52,6 +52,8 @@ async def rewrite(
     asked_for, encoder = reader
     with_feedback = [turn for turn in turns if turn.label is FollowUpLabel.WITH_FEEDBACK]
     fitting = [turn for turn in with_feedback if _room(turn, section) >= 0]
+    # A limit is best spent on turns of users of whom something is known: their pairs are conditioned on it.
+    fitting.sort(key=lambda turn: personas.get(turn.conversation_id) is None)
     used = fitting[: section.max_turns]
     dropped = [Dropped(stage="rewrite", key=t.key, reason="over_limit") for t in fitting[len(used) :]]
     dropped += [Dropped(stage="rewrite", key=t.key, reason="too_long") for t in with_feedback if _room(t, section) < 0]
