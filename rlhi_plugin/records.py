@@ -53,6 +53,15 @@ class Message(Record):
     """The `AdapterRecord.adapter_id` that was active, if any."""
     persona_digest: str | None = None
     """Digest of the rendered persona that was in the prompt, if any."""
+    parent_id: str | None = Field(default=None, max_length=256)
+    """Id of the message that it follows, where that is not the one before it: an edited request and a regenerated answer
+    have the parent of what they replace, and so begin a branch."""
+    latency_s: float | None = Field(default=None, ge=0.0)
+    """Seconds from the call of the model to its whole answer (assistant messages)."""
+    input_tokens: int | None = Field(default=None, ge=0)
+    """Prompt tokens as the provider counted them (assistant messages)."""
+    output_tokens: int | None = Field(default=None, ge=0)
+    """Tokens of the answer as the provider counted them (assistant messages)."""
 
     def as_chat(self) -> ChatMessage:
         """Role and text alone, as a prompt holds them."""
@@ -80,6 +89,58 @@ class Conversation(Record):
         if len(set(ids)) != len(ids):
             raise ValueError("two messages share an id")
         return self
+
+
+class FeedbackKind(StrEnum):
+    """What a user did with an answer, other than saying something."""
+
+    THUMBS_UP = "thumbs_up"
+    THUMBS_DOWN = "thumbs_down"
+    EDIT = "edit"
+    """The user rewrote the answer; `FeedbackEvent.value` is what they made of it."""
+    COPY = "copy"
+    REGENERATE = "regenerate"
+    ABANDON = "abandon"
+    """The user left the thread without a further word."""
+
+
+class FeedbackEvent(Record):
+    """One signal about one answer, or about a whole thread."""
+
+    event_id: str = Field(min_length=1, max_length=256)
+    """Unique within its conversation; the same event seen twice has the same id."""
+    conversation_id: str = Field(min_length=1, max_length=256)
+    message_id: str | None = Field(default=None, max_length=256)
+    """The answer that it is about; None is the whole thread."""
+    user_id: UserId | None = None
+    kind: FeedbackKind
+    value: str | None = None
+    """The edited text, a comment, the passage that was copied; None where the kind says it all."""
+    created_at: AwareDatetime
+
+
+class Purpose(StrEnum):
+    """What a user's words may be used for; each needs its own consent."""
+
+    LOG = "log"
+    PERSONALISE = "personalise"
+    TRAIN = "train"
+
+
+class ConsentDecision(Record):
+    """What one user decided about one purpose. The newest decision counts."""
+
+    user_id: UserId
+    purpose: Purpose
+    granted: bool
+    decided_at: AwareDatetime
+
+
+class Tombstone(Record):
+    """A user who was forgotten: nothing that they said before `forgotten_at` may come back by import or ingest."""
+
+    user_id: UserId
+    forgotten_at: AwareDatetime
 
 
 class FollowUpLabel(StrEnum):

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -75,6 +76,10 @@ messages = Table(
     Column("model", Text),
     Column("adapter", Text),
     Column("persona_digest", String(64)),
+    Column("parent_id", String(256)),
+    Column("latency_s", Float),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
     UniqueConstraint("conversation", "message_id"),
 )
 

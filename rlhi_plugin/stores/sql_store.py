@@ -262,6 +262,10 @@ def _read_conversation(rows: Sequence[Row[Any]]) -> Conversation:
                     model=row.model,
                     adapter=row.adapter,
                     persona_digest=row.persona_digest,
+                    parent_id=row.parent_id,
+                    latency_s=row.latency_s,
+                    input_tokens=row.input_tokens,
+                    output_tokens=row.output_tokens,
                 )
                 for row in rows
             ),
