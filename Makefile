@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SIZE ?= full
+SEED ?= 7
 DEMO_DIR ?= runs/demo-$(SIZE)
 BENCH_ARGS ?=
 INSTALLED := $(VENV)/.installed
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## the whole loop on an embedded model: talk, log, learn, evaluate (SIZE=small for a short one)
-	$(BIN)/python examples/demo.py --size $(SIZE) --out $(DEMO_DIR)
+	$(BIN)/python examples/demo.py --size $(SIZE) --seed $(SEED) --out $(DEMO_DIR)
 
 test: install ## all tests: unit, contracts, end to end
 	$(BIN)/python -m pytest

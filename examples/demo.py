@@ -42,8 +42,6 @@ from rlhi_plugin.terminal import progress, setup_logging, stdout, table
 if TYPE_CHECKING:
     from rlhi_eval_harness.simulation import SimulatedUser
 
-SEED = 7
-
 
 @dataclass(frozen=True)
 class Size:
@@ -71,6 +69,7 @@ class Demo:
     size: Size
     base: str
     out: Path
+    seed: int
 
     @property
     def store(self) -> str:
@@ -80,13 +79,13 @@ class Demo:
     @property
     def users(self) -> tuple[SimulatedUser, ...]:
         """Those who talk with the assistant; the evaluation has users of its own."""
-        return population("train", self.size.users, seed=SEED)
+        return population("train", self.size.users, seed=self.seed)
 
 
 def main() -> None:
     """Run every step in order."""
     options = _arguments()
-    demo = Demo(SIZES[options.size], options.base, options.out)
+    demo = Demo(SIZES[options.size], options.base, options.out, options.seed)
     demo.out.mkdir(parents=True, exist_ok=True)
     # Pseudonyms are keyed. A key of the demo's own makes two runs comparable and leaves the user's key alone.
     os.environ.setdefault("RLHI_KEY", "de" * 32)
@@ -94,7 +93,8 @@ def main() -> None:
     setup_logging()
     started = time.monotonic()
 
-    _step(1, f"{len(demo.users)} simulated users talk with an assistant on {demo.base}")
+    _step(1, f"an assistant with RLHIMiddleware on {demo.base}")
+    _step(2, f"{len(demo.users)} simulated users talk with it, and complain")
     _talk(demo)
     _step(3, "label follow-ups, build personas, export")
     _command("rlhi", "persona", "build", "--store", demo.store)
@@ -105,10 +105,14 @@ def main() -> None:
     _command(
         "rlhi-train", "run", demo.out / "logs.jsonl", "--recipe", demo.size.recipe, "--out", run,
         "--set", f"model.base={json.dumps(demo.base)}",
+        "--set", f"seed={demo.seed}", "--set", f"train.seed={demo.seed}",
     )  # fmt: skip
     _step(5, "held-out users, held-out requests, checked by code")
     report = _report_folder(demo, run / "adapter")
-    _command("rlhi-eval", "run", "--suite", demo.size.suite, "--adapter", run / "adapter", "--out", report)
+    _command(
+        "rlhi-eval", "run", "--suite", demo.size.suite, "--adapter", run / "adapter", "--out", report,
+        "--set", f"seed={demo.seed}",
+    )  # fmt: skip
     _step(6, "registered, and one request before and after")
     _command("rlhi-adapters", "list")
     _before_and_after(demo, run / "adapter")
@@ -127,6 +131,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo; reused when it exists")
+    parser.add_argument("--seed", type=int, default=7, help="of users, sampling, training and evaluation")
     parser.add_argument("--base", default="smollm2-135m-instruct", help="embedded model, hub id or folder")
     return parser.parse_args()
 
@@ -141,20 +146,25 @@ def _talk(demo: Demo) -> None:
             left_over.unlink()
         model = LocalModel.load(demo.base, on_status=lambda text: stdout.print(text, markup=False, highlight=False))
         with LocalClient(model) as client:
-            agent = _assistant(client, RLHIMiddleware(store=demo.store, persona="off"))
+            agent = _assistant(client, RLHIMiddleware(store=demo.store, persona="off"), demo.seed)
             total = len(demo.users) * demo.size.habits.requests_per_user
             with progress("users talk", total) as advance:
                 summary = converse(
-                    agent, demo.users, requests_for("training"), habits=demo.size.habits, seed=SEED, on_progress=advance
+                    agent,
+                    demo.users,
+                    requests_for("training"),
+                    habits=demo.size.habits,
+                    seed=demo.seed,
+                    on_progress=advance,
                 )
         done.write_text(summary.model_dump_json(indent=1), "utf-8")
     _show(ConversationSummary.model_validate_json(done.read_text("utf-8")))
 
 
-def _assistant(client: LocalClient, middleware: RLHIMiddleware) -> Any:
+def _assistant(client: LocalClient, middleware: RLHIMiddleware, seed: int) -> Any:
     """An ordinary LangChain assistant; the middleware is the only line that is ours."""
     return create_agent(
-        LocalChatModel(client=client, seed=SEED), tools=[], middleware=[middleware], checkpointer=InMemorySaver()
+        LocalChatModel(client=client, seed=seed), tools=[], middleware=[middleware], checkpointer=InMemorySaver()
     )
 
 
@@ -198,7 +208,7 @@ def _before_and_after(demo: Demo, adapter: Path) -> None:
         model = LocalModel.load(demo.base, adapters={"learned": adapter})
         for title, name in (("before", None), ("after", "learned")):
             with LocalClient(model, adapter=name) as client:
-                agent = _assistant(client, RLHIMiddleware(store=tried, persona_store=store))
+                agent = _assistant(client, RLHIMiddleware(store=tried, persona_store=store), demo.seed)
                 reply = agent.invoke(
                     {"messages": [("user", request)]},
                     config={"configurable": {"thread_id": f"{title}-{time.time_ns()}", "user_id": user}},

@@ -112,3 +112,18 @@ def progress(description: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=stderr) as bar:
         task = bar.add_task(description, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """A moving bar with the elapsed time, on a terminal, for what takes seconds and has no steps to count.
+
+    May be used inside `progress`. Piped, it prints nothing.
+    """
+    if not stderr.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        bar.add_task(description, total=None)
+        yield

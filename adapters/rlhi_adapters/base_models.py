@@ -22,6 +22,7 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from rlhi_adapters.digests import sha256_file, weights_digest
+from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, UserError
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -143,7 +144,8 @@ def _embedded_folder(tell: OnStatus) -> Path:
     _sweep(models)
     scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=models))
     try:
-        _convert(gguf, scratch)
+        with terminal.waiting(f"Converting {EMBEDDED}"):
+            _convert(gguf, scratch)
         scratch.chmod(0o755)
         scratch.rename(target)
     except OSError as error:

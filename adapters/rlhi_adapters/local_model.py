@@ -14,6 +14,7 @@ from rlhi_adapters.base_models import BaseModel, OnStatus, resolve_base
 from rlhi_adapters.digests import adapter_digests
 from rlhi_adapters.loading import Device, DType, load_causal_lm, load_tokenizer, quiet
 from rlhi_adapters.templates import encode
+from rlhi_plugin import terminal
 from rlhi_plugin.chat import ChatReply
 from rlhi_plugin.errors import ArtefactError, ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
@@ -95,7 +96,9 @@ class LocalModel:
             ArtefactError: the base or an adapter cannot be read.
         """
         resolved = resolve_base(base, on_status=on_status)
-        model = cls(resolved, load_causal_lm(resolved.path, dtype=dtype, device=device), load_tokenizer(resolved.path))
+        with terminal.waiting(f"Loading {resolved.name}"):
+            weights = load_causal_lm(resolved.path, dtype=dtype, device=device)
+        model = cls(resolved, weights, load_tokenizer(resolved.path))
         for name, path in (adapters or {}).items():
             model.add_adapter(name, path)
         return model

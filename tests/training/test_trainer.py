@@ -90,6 +90,7 @@ def test_what_cannot_be_trained_on_is_dropped_with_its_id_and_reason(trained) ->
 def test_the_adapter_is_two_plain_files_and_a_card(trained, tiny_model_dir: Path) -> None:
     files = sorted(path.name for path in trained.adapter_dir.iterdir())
     assert files == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in trained.adapter_dir.iterdir())
     config = json.loads((trained.adapter_dir / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == str(tiny_model_dir)
     assert config["target_modules"] == sorted(config["target_modules"])

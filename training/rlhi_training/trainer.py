@@ -313,5 +313,8 @@ def _save_adapter(model: Any, result: TrainResult, card: str) -> None:
         config["target_modules"].sort()
     (scratch / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     (scratch / "README.md").write_text(card, "utf-8")
+    # safetensors makes files that only their owner can read; an adapter is served by others.
+    for weights in scratch.glob("*.safetensors"):
+        weights.chmod(0o644)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
