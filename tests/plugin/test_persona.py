@@ -163,7 +163,7 @@ async def test_newest_first_and_at_most_so_many():
     built = await ExtractivePersonaBuilder(max_statements=2).build("u_1", *history(*texts))
     assert [s.text for s in built.statements] == ["No emojis please.", "End with a question to me."]
     assert built.covers_until == START + timedelta(days=4)
-    assert built.builder == "extractive-1"
+    assert built.builder == "extractive-2"
 
 
 async def test_manner_comes_before_facts():
@@ -180,7 +180,9 @@ async def test_the_same_wish_is_one_statement_and_surer():
     (statement,) = built.statements
     assert statement.text == "Please, shorter answers."
     assert [cited.message_id for cited in statement.evidence] == ["u2", "u1"]
-    assert statement.confidence == pytest.approx(0.96)
+    # A day has taken 0.4 % of the first one's 0.8.
+    assert statement.confidence == pytest.approx(0.9594)
+    assert (statement.first_seen, statement.last_seen) == (START + timedelta(days=1), START + timedelta(days=2))
 
 
 @pytest.mark.parametrize("label", [one for one in FollowUpLabel if one is not FollowUpLabel.WITH_FEEDBACK])
