@@ -54,8 +54,8 @@ class Message(Record):
     persona_digest: str | None = None
     """Digest of the rendered persona that was in the prompt, if any."""
     parent_id: str | None = Field(default=None, max_length=256)
-    """Id of the message that it follows, where that is not the one before it: an edited request and a regenerated answer
-    have the parent of what they replace, and so begin a branch."""
+    """Id of the message that it follows, where that is not the one before it: an edited request and a regenerated
+    answer have the parent of what they replace, and so begin a branch."""
     latency_s: float | None = Field(default=None, ge=0.0)
     """Seconds from the call of the model to its whole answer (assistant messages)."""
     input_tokens: int | None = Field(default=None, ge=0)
@@ -204,7 +204,7 @@ class PersonaStatement(Record):
     evidence: tuple[Evidence, ...] = Field(min_length=1)
     """Newest first. A statement that the user wrote themselves cites that edit."""
     confidence: float = Field(default=1.0, ge=0.0, le=1.0)
-    """How well the evidence supports it at `last_seen`. `rlhi_plugin.persona.memory.strength` says what is left of it."""
+    """How well the evidence supports it at `last_seen`; `rlhi_plugin.persona.memory.strength` says what is left."""
     type: StatementType = StatementType.OTHER
     first_seen: AwareDatetime | None = None
     """Time of the first turn that supports it, also of one no longer cited."""

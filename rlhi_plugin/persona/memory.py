@@ -159,7 +159,7 @@ def fit(ranked: Sequence[PersonaStatement], at: datetime | None, options: Memory
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens `text` is: a quarter of its characters, and one for each wide (CJK) character, rounded up."""
+    """About how many tokens `text` is: a quarter of its characters, and one for each wide (CJK) one, rounded up."""
     wide = sum(1 for c in text if ord(c) >= _WIDE)
     return wide + -(-(len(text) - wide) // 4)
 

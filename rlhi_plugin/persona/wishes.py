@@ -48,11 +48,12 @@ _MENTIONS = {
     for name, topic in _TOPICS.items()
 }
 _LANGUAGES = (
-    "english|french|german|spanish|portuguese|italian|dutch|polish|russian|ukrainian|turkish|arabic|hebrew|hindi|bengali|"
-    "chinese|japanese|korean|vietnamese|thai|indonesian|swedish|norwegian|danish|finnish|czech|greek|romanian|hungarian"
+    "english|french|german|spanish|portuguese|italian|dutch|polish|russian|ukrainian|turkish|arabic|hebrew|hindi|"
+    "bengali|chinese|japanese|korean|vietnamese|thai|indonesian|swedish|norwegian|danish|finnish|czech|greek|romanian|hungarian"
 )
 _LANGUAGE = re.compile(
-    rf"""\b(?:answer|reply|respond|write|speak|talk|continue|explain)\w*\b[^.!?\n]{{0,25}}?\b(?:in|using)\ ({_LANGUAGES})\b
+    rf"""\b(?:answer|reply|respond|write|speak|talk|continue|explain)\w*\b[^.!?\n]{{0,25}}?
+      \b(?:in|using)\ ({_LANGUAGES})\b
     | ^\W*(?:please,?\ )?(?:in|use|only)\ ({_LANGUAGES})(?:\ (?:only|please|from\ now\ on))?\W*$
     | \balways\ (?:in|use)\ ({_LANGUAGES})\b | \bin\ ({_LANGUAGES}),?\ please\b""",
     re.VERBOSE,
@@ -62,15 +63,16 @@ _CLAUSE = re.compile(
 )
 _FLIP = re.compile(
     r"""\b(?:not?\ (?:so|too|that|as) | too\ (?:many|much) | too | no\ more | no\ need\ for | no | not | never | don'?t
-    | do\ not | doesn'?t | didn'?t | without | stop | fewer | less | avoid | skip | remove | drop | leave\ out | cut | hate
-    | dislikes? | instead\ of | rather\ than | tired\ of | enough\ of | enough\ with | sick\ of | rid\ of | quit | cease)\b""",
+    | do\ not | doesn'?t | didn'?t | without | stop | fewer | less | avoid | skip | remove | drop | leave\ out | cut
+    | hate | dislikes? | instead\ of | rather\ than | tired\ of | enough\ of | enough\ with | sick\ of | rid\ of | quit
+    | cease)\b""",
     re.VERBOSE,
 )
 _REACH = 4
 """Words between a refusal and what it refuses: "don't use so many bullets" (ours)."""
 _NO_FLIP = re.compile(
-    r"""\b(?:don'?t|do\ not|never)\ forget | \bwhy\ (?:not|don'?t\ you) | \bnot\ only\b | \bno\ problem\b | \bnot\ enough\b
-    | \btoo\ few\b | \btoo\ little\b""",
+    r"""\b(?:don'?t|do\ not|never)\ forget | \bwhy\ (?:not|don'?t\ you) | \bnot\ only\b | \bno\ problem\b
+    | \bnot\ enough\b | \btoo\ few\b | \btoo\ little\b""",
     re.VERBOSE,
 )
 _UNDECIDED = re.compile(
@@ -78,13 +80,13 @@ _UNDECIDED = re.compile(
 )
 _ENOUGH = re.compile(r"^\s*enough\b")
 _ABSENT = re.compile(
-    r"\b(?:where (?:is|are)|you forgot|forgot|missing|lacks?|lacking|still no|again no|didn'?t (?:use|include|give|add))\b"
+    r"\b(?:where (?:is|are)|forgot|missing|lacks?|lacking|still no|again no|didn'?t (?:use|include|give|add))\b"
 )
 _NO_QUESTION = re.compile(r"\bno (\w+(?: \w+){0,2})\?")
-""""No bullets?" misses them."""
+"""As a question, "no bullets?" complains that there are none."""
 
 _ONE_OFF = re.compile(
-    r"\b(?:just (?:this )?once|(?:only|just) this (?:time|once|one)|this time only|for this one|only for now|this once)\b",
+    r"\b(?:just (?:this )?once|(?:only|just) this (?:time|once|one)|this time only|for this one|this once)\b",
     re.IGNORECASE,
 )
 _AVOIDING = re.compile(
