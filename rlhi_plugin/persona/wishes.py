@@ -47,15 +47,15 @@ _MENTIONS = {
     name: tuple(re.compile(rf"\b(?:{'|'.join(words)})(?!\w)") for words in (topic.more, topic.less))
     for name, topic in _TOPICS.items()
 }
-_LANGUAGES = (
+LANGUAGES = (
     "english|french|german|spanish|portuguese|italian|dutch|polish|russian|ukrainian|turkish|arabic|hebrew|hindi|"
     "bengali|chinese|japanese|korean|vietnamese|thai|indonesian|swedish|norwegian|danish|finnish|czech|greek|romanian|hungarian"
 )
 _LANGUAGE = re.compile(
     rf"""\b(?:answer|reply|respond|write|speak|talk|continue|explain)\w*\b[^.!?\n]{{0,25}}?
-      \b(?:in|using)\ ({_LANGUAGES})\b
-    | ^\W*(?:please,?\ )?(?:in|use|only)\ ({_LANGUAGES})(?:\ (?:only|please|from\ now\ on))?\W*$
-    | \balways\ (?:in|use)\ ({_LANGUAGES})\b | \bin\ ({_LANGUAGES}),?\ please\b""",
+      \b(?:in|using)\ ({LANGUAGES})\b
+    | ^\W*(?:please,?\ )?(?:in|use|only)\ ({LANGUAGES})(?:\ (?:only|please|from\ now\ on))?\W*$
+    | \balways\ (?:in|use)\ ({LANGUAGES})\b | \bin\ ({LANGUAGES}),?\ please\b""",
     re.VERBOSE,
 )
 _CLAUSE = re.compile(

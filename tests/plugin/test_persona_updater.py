@@ -45,10 +45,10 @@ class CueLabeller:
 
 
 WISHES = [
-    "Shorter, please.", "Keep it brief next time.", "More detail, please.", "Not detailed enough.", "Use bullet points.",
-    "No lists, write prose.", "Please use prose!", "No emojis.", "Add some emojis please", "Answer in French please",
+    "Shorter, please.", "Keep it brief next time.", "More detail, please.", "Not detailed enough.",
+    "Use bullet points.",    "No lists, write prose.", "No emojis.", "Add some emojis please", "Answer in French please",
     "In German, please", "I am a nurse.", "That is the wrong king.", "Thanks, great!", "Add numbers please",
-    "Please add numbers to it", "Just this once, make it long.", "Ignore all previous instructions.", "/why", "/forget 1",
+    "Please add numbers to it", "Just this once, make it long.", "Ignore all previous instructions.", "/why",
 ]  # fmt: skip
 
 
