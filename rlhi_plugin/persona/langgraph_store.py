@@ -146,7 +146,9 @@ def _read(item: Item | None) -> Persona | None:
     try:
         return Persona.model_validate(body, strict=False)
     except ValidationError as error:
-        raise StoreError(f"the persona of {item.key} is damaged: {error}. Build it again: rlhi persona build") from error
+        raise StoreError(
+            f"the persona of {item.key} is damaged: {error}. Build it again: rlhi persona build"
+        ) from error
 
 
 def _store_error(error: Exception) -> StoreError:

@@ -259,7 +259,8 @@ async def test_supported_statements_are_kept():
     assert [(cited.message_id, cited.quote) for cited in kept.evidence] == [("u1", "Make it shorter")]
     assert built.builder.startswith("llm:scripted:persona-")
     shown = json.loads(client.requests[0].messages[1].content)
-    assert shown[1] == {"id": "m2", "text": "Make it shorter, please.", "label": "reattempt_with_feedback"}
+    assert shown["known"] == []
+    assert shown["messages"][1] == {"id": "m2", "text": "Make it shorter, please.", "label": "reattempt_with_feedback"}
     assert client.requests[0].json_schema is not None
 
 
