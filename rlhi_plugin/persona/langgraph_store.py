@@ -153,5 +153,6 @@ def _read(item: Item | None) -> Persona | None:
 
 def _store_error(error: Exception) -> StoreError:
     return StoreError(
-        f"the LangGraph store failed: {type(error).__name__}: {error}. Check that it is set up (store.setup()) and open."
+        f"the LangGraph store failed: {type(error).__name__}: {error}. "
+        "Check that it is set up (store.setup()) and open."
     )

@@ -1,8 +1,8 @@
 """A persona written by a language model that must prove each statement with the user's own words.
 
-A statement counts only where it cites turns that exist, with quotations that stand in them, or continues a statement that
-did so before. What does not is discarded, and said so in the log. The model is shown what is known and the new turns; it
-is never shown what the user removed, and what it writes cannot touch what the user locked or wrote.
+A statement counts only where it cites turns that exist, with quotations that stand in them, or continues a statement
+that did so before. What does not is discarded, and said so in the log. The model is shown what is known and the new
+turns; it is never shown what the user removed, and what it writes cannot touch what the user locked or wrote.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _checked(said: _Statement, shown: _Shown) -> PersonaStatement | None:
 
 
 def _settled(statements: Sequence[PersonaStatement]) -> list[PersonaStatement]:
-    """In the same order, without what another one contradicts: what is locked wins, then what is newer, then the first."""
+    """In the same order, without what another contradicts: what is locked wins, then what is newer, then the first."""
     by_weight = sorted(
         enumerate(statements),
         key=lambda entry: (entry[1].locked, entry[1].last_seen or LONG_AGO, -entry[0]),

@@ -68,10 +68,10 @@ _SIGNS: Mapping[RequestKind, _Sign] = MappingProxyType(
     {
         RequestKind.CODE: _Sign(
             words=_set(
-                """python javascript typescript java rust golang kotlin sql html css bash powershell regex regexp traceback
-                segfault exception exceptions compile compiler compiled compiles script scripts npm docker dockerfile
-                kubernetes git api dataframe dataframes pandas numpy django flask nodejs postgres postgresql mysql webpack
-                algorithm codebase refactor refactoring debug debugging keyerror valueerror typeerror indexerror
+                """python javascript typescript java rust golang kotlin sql html css bash powershell regex regexp
+                traceback segfault exception exceptions compile compiler compiled compiles script scripts npm docker dockerfile
+                kubernetes git api dataframe dataframes pandas numpy django flask nodejs postgres postgresql mysql
+                webpack algorithm codebase refactor refactoring debug debugging keyerror valueerror typeerror indexerror
                 attributeerror importerror nameerror syntaxerror runtimeerror nullpointerexception"""
             ),
             signs=(
@@ -96,7 +96,8 @@ _SIGNS: Mapping[RequestKind, _Sign] = MappingProxyType(
         RequestKind.MATHS: _Sign(
             words=_set(
                 """solve equation equations integral integrals integrate derivative derivatives differentiate
-                calculate compute prove proof induction sqrt factorise factorize matrix eigenvalue eigenvalues polynomial modulo"""
+                calculate compute prove proof induction sqrt factorise factorize matrix eigenvalue
+                eigenvalues polynomial modulo"""
             ),
             signs=("square root", "how much is", "percent of", "sum of the"),
             pattern=_pattern(r"\d\s*[*+/^\u00d7\u00f7=]\s*\(?-?\d|\d\s+-\s+\d|\d\s*%\s*of"),
@@ -181,8 +182,8 @@ _SIGNS: Mapping[RequestKind, _Sign] = MappingProxyType(
                 |\bmake\ (?:me\ )?a\ (?:list|table)\b"""
             ),
             cues=_set(
-                """bullet bullets bulleted list table prose markdown headings outline numbered paragraph paragraphs essay
-                email mail letter"""
+                """bullet bullets bulleted list table prose markdown headings outline numbered paragraph paragraphs
+                essay email mail letter"""
             ),
         ),
         RequestKind.SETS_LANGUAGE: _Sign(
