@@ -78,8 +78,8 @@ _CONTENT_WORD = re.compile(r"\w{3,}")
 _EMPTY = frozenset(
     """about after all and any are ask asked been before but can could did does for from get give had has have her here
     him his how into its just like make more most not now off one only our out please should some than that the their
-    them then there these they this those too use very want was way were what when where which who why will with would wrong
-    you your""".split()  # noqa: SIM905 - a list of ninety words in quotes is not easier to read
+    them then there these they this those too use very want was way were what when where which who why will with
+    would wrong you your""".split()  # noqa: SIM905 - a list of ninety words in quotes is not easier to read
 )
 
 

@@ -69,8 +69,9 @@ _SIGNS: Mapping[RequestKind, _Sign] = MappingProxyType(
         RequestKind.CODE: _Sign(
             words=_set(
                 """python javascript typescript java rust golang kotlin sql html css bash powershell regex regexp
-                traceback segfault exception exceptions compile compiler compiled compiles script scripts npm docker dockerfile
-                kubernetes git api dataframe dataframes pandas numpy django flask nodejs postgres postgresql mysql
+                traceback segfault exception exceptions compile compiler compiled compiles script scripts npm docker
+                dockerfile kubernetes git api dataframe dataframes pandas numpy django flask nodejs postgres
+                postgresql mysql
                 webpack algorithm codebase refactor refactoring debug debugging keyerror valueerror typeerror indexerror
                 attributeerror importerror nameerror syntaxerror runtimeerror nullpointerexception"""
             ),

@@ -17,7 +17,8 @@ _SUSPICIOUS = re.compile(
     r"""
       <\|[^|>]*\|>                                       # chat-template tokens
     | \[/?INST\] | <</?SYS>> | </?(?:system|assistant|user|persona|instructions?)>
-    | (?:^|\n)\s*\#*\s*(?:system|assistant|developer|human|user)\s*:
+    | (?:^|\n)\s*\#*\s*(?:system|assistant|developer|human|user)\s*: | [.!?;]\s*(?:system|assistant|developer)\s*:
+    | [\u202d\u202e]                                   # overrides of the writing direction show another text
     | \b(?:ignore|disregard|forget|override|bypass)\b .{0,30}
       \b(?:instructions?|rules?|prompts?|guidelines?|above|previous|policy|policies)\b
     | \b(?:system\s+prompt|developer\s+mode|jailbreak|jailbroken|DAN|do\s+anything\s+now)\b

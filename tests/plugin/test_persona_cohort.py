@@ -18,7 +18,8 @@ from rlhi_plugin.stores import open_store
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TEXTS = [
     "Shorter, please.", "Keep it brief.", "More detail, please.", "Use bullet points.", "No emojis.", "Add emojis",
-    "Answer in French please", "I am Agnes from Ghent", "Add numbers please and mention Ghent", "Shorter, and no emojis",
+    "Answer in French please", "I am Agnes from Ghent", "Add numbers please and mention Ghent",
+    "Shorter, and no emojis",
 ]  # fmt: skip
 WISHES = [canned(wish) for text in TEXTS for wish in read_wishes(text)]
 

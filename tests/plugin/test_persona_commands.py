@@ -55,8 +55,8 @@ def test_commands_are_recognised(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["why", "/whynot", "What does /why do?", "/forget", "/forget everything", "forget that", "/usr/bin/why", "/forget 1234",
-     "Please /do-not-learn", "/why\n\nAlso, how do plants grow?"],
+    ["why", "/whynot", "What does /why do?", "/forget", "/forget everything", "forget that", "/usr/bin/why",
+     "/forget 1234",      "Please /do-not-learn", "/why\n\nAlso, how do plants grow?"],
 )  # fmt: skip
 def test_everything_else_goes_to_the_model(store, text):
     assert not is_command(text)

@@ -16,7 +16,7 @@ from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.persona import LLMPersonaBuilder
 from rlhi_plugin.persona.builder import IncrementalBuilder, UserTurn, empty_persona
 from rlhi_plugin.persona.edits import edit_statement, lock_statement, remove_statement
-from rlhi_plugin.persona.langchain import LangChainPersonaBuilder
+from rlhi_plugin.persona.langchain_builder import LangChainPersonaBuilder
 from rlhi_plugin.records import StatementType
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
