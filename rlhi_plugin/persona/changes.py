@@ -17,6 +17,7 @@ from rlhi_plugin.stores import PersonaStore
 
 _locks: weakref.WeakKeyDictionary[PersonaStore, threading.Lock] = weakref.WeakKeyDictionary()
 _guard = threading.Lock()
+_shared = threading.Lock()
 
 
 def change_persona(store: PersonaStore, user_id: str, change: Callable[[Persona], Persona]) -> Persona:
@@ -60,4 +61,7 @@ def put_unless_changed(store: PersonaStore, before: Persona | None, after: Perso
 
 def _lock(store: PersonaStore) -> threading.Lock:
     with _guard:
-        return _locks.setdefault(store, threading.Lock())
+        try:
+            return _locks.setdefault(store, threading.Lock())
+        except TypeError:  # a store that cannot be hashed or weakly referenced shares one lock with its like
+            return _shared

@@ -105,6 +105,9 @@ def remember(
         return list(known)
     left = [each for each in known if each not in opposed]
     match = _match(left, said)
+    if match is not None and set(said.evidence) <= set(match.evidence):
+        # A rebuilding meets the turns of a locked statement once more.
+        return left
     if match is not None:
         return [_joined(each, said, options) if each is match else each for each in left]
     if is_removed(said, removed):

@@ -55,8 +55,7 @@ class PersonaUpdater:
         Raises:
             ModelCallError: a labeller or builder that asks a model could not.
         """
-        excluded = frozenset(current.excluded) if current is not None else frozenset()
-        allowed = [c for c in conversations if c.conversation_id not in excluded]
+        allowed = _allowed(current, conversations)
         turns = user_turns(allowed, [])
         fresh = self._unread(current, turns)
         if current is None or fresh is None or not isinstance(self._builder, IncrementalBuilder):
@@ -77,8 +76,7 @@ class PersonaUpdater:
         Raises:
             ModelCallError: a labeller or builder that asks a model could not.
         """
-        excluded = frozenset(current.excluded) if current is not None else frozenset()
-        return await self._rebuild(user_id, current, [c for c in conversations if c.conversation_id not in excluded])
+        return await self._rebuild(user_id, current, _allowed(current, conversations))
 
     async def _rebuild(self, user_id: str, current: Persona | None, allowed: Sequence[Conversation]) -> Persona:
         labels = await self._label(allowed, None)
@@ -107,6 +105,15 @@ class PersonaUpdater:
         until, edge = current.covers_until or LONG_AGO, frozenset(current.edge)
         fresh = [t for t in turns if (t.said_at or LONG_AGO) > until or (_at(t, until) and _key(t) not in edge)]
         return fresh if len(turns) - len(fresh) == current.turns_read else None
+
+
+def _allowed(current: Persona | None, conversations: Sequence[Conversation]) -> list[Conversation]:
+    """The conversations that the user did not exclude, under their thread's name or that of their branch of it."""
+    if current is None or not current.excluded:
+        return list(conversations)
+    # Where two users share a thread's name, the recorder stores the second one's as thread@user.
+    excluded = {name for each in current.excluded for name in (each, f"{each}@{current.user_id}")}
+    return [c for c in conversations if c.conversation_id not in excluded]
 
 
 def decisions_of(persona: Persona) -> Persona:

@@ -5,7 +5,11 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 
 from rlhi_plugin.errors import StoreError
 from rlhi_plugin.persona import ExtractivePersonaBuilder, phrases
@@ -206,3 +210,38 @@ def test_any_text_is_a_command_or_left_to_the_model(text):
 @pytest.mark.parametrize("phrase", phrases.REPLIES)
 def test_our_phrases_are_screened(phrase):
     assert not is_safe(phrase)
+
+
+class Commands(AgentMiddleware):
+    """What a middleware has to do for commands, and no more."""
+
+    def __init__(self, store):
+        super().__init__()
+        self._handler = CommandHandler(store, now=lambda: NOW)
+        self.seen = []
+
+    def wrap_model_call(self, request, handler):
+        text = last_user_text(request.messages)
+        result = text and self._handler.handle(text, user_id="u_1", conversation_id="c1")
+        if result:
+            return reply_message(result)
+        self.seen.append([m.text for m in without_commands(request.messages)])
+        return handler(request.override(messages=without_commands(request.messages)))
+
+
+def test_a_real_agent_answers_commands_without_its_model(store):
+    model = GenericFakeChatModel(messages=iter([AIMessage("They grow."), AIMessage("Shortly.")]))
+    commands = Commands(store)
+    agent = create_agent(model, tools=[], middleware=[commands], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "c1"}}
+
+    def say(text):
+        return agent.invoke({"messages": [("user", text)]}, config=config)["messages"][-1]
+
+    assert say("How do plants grow?").text == "They grow."
+    told = say("/what-do-you-know")
+    assert told.text.startswith(phrases.KNOWN_HEAD)
+    assert is_command_traffic(told)
+    assert say("/forget 2").text == f"{phrases.FORGOTTEN}\nNo emojis."
+    assert say("Shorter, please.").text == "Shortly."
+    assert commands.seen == [["How do plants grow?"], ["How do plants grow?", "They grow.", "Shorter, please."]]

@@ -242,3 +242,35 @@ async def test_a_removal_during_an_update_is_not_lost(tmp_path):
         persona = store.get_persona("u_1")
         assert [s.text for s in persona.statements] == ["No emojis."]
         assert len(persona.removed) == 1
+
+
+def test_turns_without_a_time_are_read_once():
+    def talk(*texts):
+        said = [Message(id="r", role="user", content="A request.")]
+        for number, text in enumerate(texts):
+            said += [Message(id=f"a{number}", role="assistant", content="An answer.")]
+            said += [Message(id=f"u{number}", role="user", content=text)]
+        return [Conversation(conversation_id="c1", user_id="u_1", messages=tuple(said))]
+
+    updates = updater()
+    persona = run(updates.update("u_1", None, talk("Shorter, please.")))
+    assert run(updates.update("u_1", persona, talk("Shorter, please."))) is persona
+    later = run(updates.update("u_1", persona, talk("Shorter, please.", "More detail, please.")))
+    assert [s.text for s in later.statements] == ["More detail, please."]
+    assert later.covers_until is None
+
+
+def test_rebuilding_does_not_count_a_locked_statements_turns_twice():
+    updates = updater()
+    history = conversations([("c1", 1, "Shorter, please."), ("c1", 1, "Keep it brief next time.")])
+    locked = lock_statement(run(updates.update("u_1", None, history)), 1)
+    rebuilt = run(updates.rebuild("u_1", locked, history))
+    assert rebuilt.statements == locked.statements
+
+
+def test_an_excluded_thread_is_excluded_under_its_second_name_too():
+    updates = updater()
+    (talk,) = conversations([("c1", 1, "Shorter, please.")])
+    persona = exclude_conversation(Persona(user_id="u_1", statements=(), builder="extractive-2"), "c1")
+    branch = talk.model_copy(update={"conversation_id": "c1@u_1"})
+    assert run(updates.update("u_1", persona, [talk, branch])).statements == ()
