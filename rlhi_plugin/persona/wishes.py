@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict
 
 from rlhi_plugin.records import StatementType
 
+MAX_CLAUSE = 20
+"""Words; a longer clause is a task of its own or pasted material, and its words are about that (ours)."""
+
 Wishes = frozenset[str]
 """``topic:+``, ``topic:-`` or ``language:name``."""
 
@@ -78,6 +81,11 @@ _NO_FLIP = re.compile(
 _UNDECIDED = re.compile(
     r"\b(?:don'?t|do not|wouldn'?t|doesn'?t) (?:mind|care|matter)|\bor not\b|\beither way\b|\bup to you\b"
 )
+_ASKS = re.compile(
+    r"\W*(?:what|who|whom|whose|when|which|how|is it|is there|are there|does|did|why (?!not\b|don'?t\b))\b"
+    r"(?!.*\bplease\b)"
+)
+"""A question about the world, whose words are its subject: "what are the main sources of error"."""
 _ENOUGH = re.compile(r"^\s*enough\b")
 _ABSENT = re.compile(
     r"\b(?:where (?:is|are)|forgot|missing|lacks?|lacking|still no|again no|didn'?t (?:use|include|give|add))\b"
@@ -104,11 +112,13 @@ _WHO = re.compile(
 def read_wishes(text: str) -> Wishes:
     """What `text` asks for, among the topics of this module. Pure; empty where nothing is certain."""
     lowered = _NO_QUESTION.sub(r"missing \1.", text.casefold().replace("\u2019", "'"))
-    if _UNDECIDED.search(lowered):
+    if _UNDECIDED.search(lowered) or _ASKS.match(lowered):
         return frozenset()
     found: dict[str, set[str]] = {}
     clauses = [clause for clause in _CLAUSE.split(lowered) if clause and clause.strip()]
     for clause in clauses:
+        if len(clause.split()) > MAX_CLAUSE:
+            continue
         for topic, signs in _MENTIONS.items():
             for words, sign in zip(signs, (True, False), strict=True):
                 for mention in words.finditer(clause):

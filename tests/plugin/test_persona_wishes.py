@@ -28,7 +28,13 @@ READINGS = [
     ("shorter and without lists", {"length:-", "lists:-"}),
     ("In German, please", {"language:german"}),
     ("Always answer in French.", {"language:french"}),
+    ("Could you list it in bullets?", {"lists:+"}),
     # Nothing is certain:
+    ("What are the main sources of human error?", set()),
+    ("list all grammatical words", set()),
+    ("step number 4 does not work", set()),
+    ("I need the sum of all odd numbers.", set()),
+    (f"Tell me about {'very ' * 20} long rivers", set()),
     ("I don't mind lists", set()),
     ("How long does a cat live?", set()),
     ("make it longer, or shorter", set()),
