@@ -134,5 +134,7 @@ def _find(store: PersonaStore, known: list[str], user: str) -> str:
         return user
     user_id = pseudonym(user)
     if user_id not in known and store.get_persona(user_id) is None:
-        raise ConfigError(f"the store holds nothing of user {user!r}. See who is there: rlhi persona show")
+        raise ConfigError(
+            f"the store holds no conversation of user {user!r}, and no persona. See who is there: rlhi persona show"
+        )
     return user_id

@@ -125,6 +125,16 @@ def exclude_conversation(persona: Persona, conversation_id: str) -> Persona:
     )
 
 
+def excluded_names(persona: Persona | None) -> frozenset[str]:
+    """Names under which the conversations that a user excluded may be stored: nothing may be learned from them.
+
+    Where two users share a thread's name, the recorder stores the second one's as ``thread@user``.
+    """
+    if persona is None:
+        return frozenset()
+    return frozenset(name for each in persona.excluded for name in (each, f"{each}@{persona.user_id}"))
+
+
 def numbered(persona: Persona, number: int) -> PersonaStatement:
     """The statement of that number.
 

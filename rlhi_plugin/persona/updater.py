@@ -24,6 +24,7 @@ from rlhi_plugin.persona.builder import (
     empty_persona,
     user_turns,
 )
+from rlhi_plugin.persona.edits import excluded_names
 from rlhi_plugin.persona.memory import is_own_wording
 from rlhi_plugin.persona.removals import is_removed
 from rlhi_plugin.records import Conversation, FollowUp, Persona
@@ -111,8 +112,7 @@ def _allowed(current: Persona | None, conversations: Sequence[Conversation]) -> 
     """The conversations that the user did not exclude, under their thread's name or that of their branch of it."""
     if current is None or not current.excluded:
         return list(conversations)
-    # Where two users share a thread's name, the recorder stores the second one's as thread@user.
-    excluded = {name for each in current.excluded for name in (each, f"{each}@{current.user_id}")}
+    excluded = excluded_names(current)
     return [c for c in conversations if c.conversation_id not in excluded]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.persona.edits import PersonaEdit, apply_edit, exclude_conversation
+from rlhi_plugin.persona.edits import PersonaEdit, apply_edit, exclude_conversation, excluded_names
 from rlhi_plugin.persona.memory import EDIT
 from rlhi_plugin.persona.removals import is_removed, removal_of
 from rlhi_plugin.persona.wishes import statement_type
@@ -117,6 +117,8 @@ def test_excluding_a_conversation():
     assert [cited.conversation_id for cited in after.statements[0].evidence] == ["c2"]
     assert after.excluded == ("c1",)
     assert exclude_conversation(after, "c1") is after
+    assert excluded_names(after) == {"c1", "c1@u_1"}
+    assert excluded_names(before) == excluded_names(None) == frozenset()
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
