@@ -54,8 +54,8 @@ class Message(Record):
     persona_digest: str | None = None
     """Digest of the rendered persona that was in the prompt, if any."""
     parent_id: str | None = Field(default=None, max_length=256)
-    """Id of the message that it follows, where that is not the one before it: an edited request and a regenerated answer
-    have the parent of what they replace, and so begin a branch."""
+    """Id of the message that it follows, where that is not the one before it: an edited request and a regenerated
+    answer have the parent of what they replace, and so begin a branch."""
     latency_s: float | None = Field(default=None, ge=0.0)
     """Seconds from the call of the model to its whole answer (assistant messages)."""
     input_tokens: int | None = Field(default=None, ge=0)
@@ -177,13 +177,51 @@ class Evidence(Record):
     said_at: AwareDatetime | None = None
 
 
+class StatementType(StrEnum):
+    """What a persona statement is about. It decides where the statement matters (`rlhi_plugin.persona.gate`)."""
+
+    LENGTH = "length"
+    STYLE = "style"
+    """Tone and manners: formal, friendly, emojis, a greeting."""
+    FORMAT = "format"
+    """Lists, tables, headings, steps."""
+    CONTENT = "content"
+    """What an answer holds: numbers, examples, sources."""
+    LANGUAGE = "language"
+    EXPERTISE = "expertise"
+    """What the user knows or does, and how simple an answer has to be."""
+    AVOID = "avoid"
+    """What has to stay out."""
+    OTHER = "other"
+    """Anything else, facts of one conversation among it; also whatever was stored before types existed."""
+
+
 class PersonaStatement(Record):
     """One preference of one user, in natural language, with the user's words that support it."""
 
     text: str = Field(min_length=1)
     """What is rendered into the prompt. One line."""
     evidence: tuple[Evidence, ...] = Field(min_length=1)
+    """Newest first. A statement that the user wrote themselves cites that edit."""
     confidence: float = Field(default=1.0, ge=0.0, le=1.0)
+    """How well the evidence supports it at `last_seen`; `rlhi_plugin.persona.memory.strength` says what is left."""
+    type: StatementType = StatementType.OTHER
+    first_seen: AwareDatetime | None = None
+    """Time of the first turn that supports it, also of one no longer cited."""
+    last_seen: AwareDatetime | None = None
+    """Time of the newest turn that supports it."""
+    locked: bool = False
+    """The user fixed it: it does not fade, no rebuilding changes it, and no later turn contradicts it."""
+
+
+class Removal(Record):
+    """A statement that the user removed. It keeps no words, only enough to know them again."""
+
+    fingerprints: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    """For the statement and each of its quotations, digests of its words."""
+    wishes: tuple[str, ...] = ()
+    """What the statement asked for, where code can read it: ``length:-``."""
+    removed_at: AwareDatetime
 
 
 class Persona(Record):
@@ -196,6 +234,18 @@ class Persona(Record):
     """Time of the newest turn that was read for it; what it is used on must be later."""
     builder: str
     """Name and version of the builder."""
+    version: int = Field(default=0, ge=0)
+    """Counts the changes of what is known about the user; 0 is a persona that was built in one go."""
+    reserve: tuple[PersonaStatement, ...] = ()
+    """Known, but not rendered: too weak, too old, or one too many. Later turns may bring them back."""
+    removed: tuple[Removal, ...] = ()
+    """What the user removed, and must not come back."""
+    excluded: tuple[str, ...] = ()
+    """Conversations that the user wants nothing to be learned from."""
+    turns_read: int = Field(default=0, ge=0)
+    """How many turns of the user were read for it; another number up to `covers_until` means another history."""
+    edge: tuple[str, ...] = ()
+    """The turns said at exactly `covers_until`, as ``conversation/message``: others of that moment are still new."""
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
+from rlhi_plugin.persona.phrases import is_command
 from rlhi_plugin.records import Conversation, Evidence, FollowUp, Persona
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""Stands for a time that nobody wrote down."""
 
 
 @runtime_checkable
@@ -31,6 +35,26 @@ class PersonaBuilder(Protocol):
 
         Returns:
             The persona, without statements when nothing is known.
+
+        Raises:
+            ModelCallError: a builder that asks a model could not.
+        """
+        ...
+
+
+@runtime_checkable
+class IncrementalBuilder(PersonaBuilder, Protocol):
+    """A builder that can go on from a persona, given only what was said since."""
+
+    async def extend(self, persona: Persona, turns: Sequence[UserTurn]) -> Persona:
+        """The persona after some more turns.
+
+        What the user locked, wrote or removed stays so. `rlhi_plugin.persona.updater` keeps the count of turns and the
+        version.
+
+        Args:
+            persona: As it is; without statements for a new user.
+            turns: Oldest first, all said after those that `persona` was built from.
 
         Raises:
             ModelCallError: a builder that asks a model could not.
@@ -64,7 +88,10 @@ class UserTurn:
 
 
 def user_turns(conversations: Sequence[Conversation], follow_ups: Sequence[FollowUp]) -> list[UserTurn]:
-    """Everything the user said, oldest first; what has no time counts as oldest, in the order given."""
+    """Everything the user said, oldest first; what has no time counts as oldest, in the order given.
+
+    Commands (`rlhi_plugin.persona.phrases`) are not something said to the assistant, and are left out.
+    """
     labels = {(f.conversation_id, f.message_id): f for f in follow_ups}
     turns = [
         UserTurn(
@@ -72,11 +99,16 @@ def user_turns(conversations: Sequence[Conversation], follow_ups: Sequence[Follo
         )
         for c in conversations
         for m in c.messages
-        if m.role == "user"
+        if m.role == "user" and not is_command(m.content)
     ]
-    return sorted(turns, key=lambda turn: turn.said_at or datetime.min.replace(tzinfo=UTC))
+    return sorted(turns, key=lambda turn: turn.said_at or LONG_AGO)
 
 
 def covers_until(turns: Sequence[UserTurn]) -> datetime | None:
     """Time of the newest turn that was read."""
     return max((turn.said_at for turn in turns if turn.said_at is not None), default=None)
+
+
+def empty_persona(user_id: str, builder: str) -> Persona:
+    """What is known of a user of whom nothing is known."""
+    return Persona(user_id=user_id, statements=(), builder=builder)

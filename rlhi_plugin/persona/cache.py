@@ -6,10 +6,14 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rlhi_plugin.persona.render import render_persona
+from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.gate import GateMode, gate
+from rlhi_plugin.persona.render import render_persona, render_prior
+from rlhi_plugin.records import Persona, PersonaStatement
 from rlhi_plugin.stores import PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
@@ -25,25 +29,43 @@ class RenderedPersona:
     """A persona as it stands in a prompt.
 
     Attributes:
-        text: What `render_persona` gives; never empty.
-        digest: `Persona.digest` of what was rendered.
+        text: What `render_persona` gives, or `render_prior` for a cohort prior; never empty.
+        digest: `Persona.digest` of what was rendered, or `CohortPrior.digest`.
+        statements: What was rendered, with its evidence; empty for a cohort prior.
     """
 
     text: str
     digest: str
+    statements: tuple[PersonaStatement, ...] = ()
 
 
 class PersonaCache:
     """Rendered personas by user, and by thread. Thread-safe; never raises.
 
     A prompt prefix that changes in the middle of a thread would invalidate the provider's prompt cache and surprise the
-    user, so a thread keeps what it began with, also when that was nothing.
+    user, so a thread keeps what it began with, also when that was nothing. The relevance gate decides at that moment
+    too, by the request that it is given then. Only what the user does themselves changes a thread: see `drop`.
+
+    Args:
+        store: Where personas are.
+        max_age_s: Seconds for which a user's persona is not read again.
+        gate_mode: What the relevance gate may leave out (`rlhi_plugin.persona.gate`).
+        prior: What users get of whom nothing is stored; nothing without it.
     """
 
-    def __init__(self, store: PersonaStore, *, max_age_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: PersonaStore,
+        *,
+        max_age_s: float = 60.0,
+        gate_mode: GateMode = GateMode.OFF,
+        prior: CohortPrior | None = None,
+    ) -> None:
         self._store = store
         self._max_age_s = max_age_s
-        self._users: _Recent[tuple[float, RenderedPersona | None]] = _Recent(USERS_REMEMBERED)
+        self._gate_mode = gate_mode
+        self._prior = _rendered_prior(prior)
+        self._users: _Recent[tuple[float, Persona | None]] = _Recent(USERS_REMEMBERED)
         self._threads: _Recent[RenderedPersona | None] = _Recent(THREADS_REMEMBERED)
         self._lock = threading.Lock()
 
@@ -52,34 +74,61 @@ class PersonaCache:
         with self._lock:
             return f"{thread}\0{user_id}" in self._threads
 
-    def get(self, thread: str, user_id: str) -> RenderedPersona | None:
-        """The persona of this user in this thread; reads the store where it must. None when there is none."""
+    def get(self, thread: str, user_id: str, request: str | None = None) -> RenderedPersona | None:
+        """The persona of this user in this thread; reads the store where it must. None when there is none.
+
+        Args:
+            thread: The conversation.
+            user_id: Pseudonym.
+            request: What the thread began with, for the relevance gate; without it nothing is left out. Give the
+                thread's first user message at every call: a thread that was pushed out of memory, or goes on in another
+                process, then gets the same persona again unless the stored one has changed.
+        """
         key = f"{thread}\0{user_id}"
         with self._lock:
             if key in self._threads:
                 return self._threads.get(key)
-        current = self._current(user_id)
+        current = self._current(user_id, request)
         with self._lock:
             if key not in self._threads:
                 self._threads.put(key, current)
             return self._threads.get(key)
 
-    def _current(self, user_id: str) -> RenderedPersona | None:
+    def drop(self, user_id: str) -> None:
+        """Read this user's persona anew at the next call, in their running threads too: they changed it themselves."""
         with self._lock:
-            if user_id in self._users:
-                read_at, rendered = self._users.get(user_id)
-                if time.monotonic() - read_at < self._max_age_s:
-                    return rendered
+            self._users.remove(user_id)
+            for key in [key for key in self._threads if key.endswith(f"\0{user_id}")]:
+                self._threads.remove(key)
+
+    def _current(self, user_id: str, request: str | None) -> RenderedPersona | None:
         try:
-            persona = self._store.get_persona(user_id)
-            text = render_persona(persona)
+            persona = self._persona(user_id)
+            if persona is None:
+                return self._prior
+            fitting = persona if request is None else gate(persona, request, self._gate_mode)
+            text = render_persona(fitting)
         except Exception:  # noqa: BLE001 - any store may raise anything, and must not end the turn
             _log.exception("the persona of %s could not be read; this thread goes without", user_id)
             return None
-        fresh = RenderedPersona(text, persona.digest) if persona and text else None
+        return RenderedPersona(text, fitting.digest, fitting.statements) if text else None
+
+    def _persona(self, user_id: str) -> Persona | None:
         with self._lock:
-            self._users.put(user_id, (time.monotonic(), fresh))
-        return fresh
+            if user_id in self._users:
+                read_at, persona = self._users.get(user_id)
+                if time.monotonic() - read_at < self._max_age_s:
+                    return persona
+        persona = self._store.get_persona(user_id)
+        with self._lock:
+            self._users.put(user_id, (time.monotonic(), persona))
+        return persona
+
+
+def _rendered_prior(prior: CohortPrior | None) -> RenderedPersona | None:
+    if prior is None or not prior.sentences:
+        return None
+    return RenderedPersona(render_prior(prior.sentences), prior.digest)
 
 
 class _Recent(Generic[_V]):
@@ -88,6 +137,9 @@ class _Recent(Generic[_V]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._entries: OrderedDict[str, _V] = OrderedDict()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -101,3 +153,6 @@ class _Recent(Generic[_V]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
+
+    def remove(self, key: str) -> None:
+        self._entries.pop(key, None)

@@ -1,31 +1,28 @@
 """A persona without a model: the user's own feedback, quoted.
 
 Every follow-up that was labelled as feedback is cut to the sentence that carries it. Wordings of the same wish are
-merged, the newest stands for all of them. Feedback on the manner of answering comes before feedback on facts, which
-seldom holds for the next request.
+merged, the newest stands for all of them; what a newer one contradicts goes. Feedback on the manner of answering comes
+before feedback on facts, which seldom holds for the next request.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.persona.builder import UserTurn, covers_until, user_turns
+from rlhi_plugin.persona.builder import UserTurn, covers_until, empty_persona, user_turns
+from rlhi_plugin.persona.memory import DEFAULT, MemoryOptions, arrange, remember
 from rlhi_plugin.persona.render import fold
 from rlhi_plugin.persona.screen import is_safe
+from rlhi_plugin.persona.wishes import is_one_off, statement_type
 from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Persona, PersonaStatement
 
 MAX_QUOTE = 160
 """Characters of one quotation (ours)."""
-MAX_EVIDENCE = 5
-"""Turns cited for one statement, the newest ones."""
 MIN_WORDS = 2
 """A shorter quotation ("No.") says nothing to a later prompt."""
 
-_SAME_WORDS = 0.6
-"""Share of common words (Jaccard) from which two quotations count as one wish (ours)."""
 _UNSURE = 0.7
 """Probability assumed where the labeller gives none."""
 
@@ -48,78 +45,70 @@ _WISH = re.compile(
 )
 
 
-@dataclass(slots=True)
-class _Wish:
-    """Quotations that say the same, newest first."""
-
-    turns: list[UserTurn]
-    quotes: list[str]
-    doubt: float
-    """Probability that none of them is feedback."""
-    words: frozenset[str] = field(default_factory=frozenset)
-
-    def statement(self) -> PersonaStatement:
-        cited = zip(self.turns[:MAX_EVIDENCE], self.quotes[:MAX_EVIDENCE], strict=True)
-        evidence = tuple(turn.quote(quote) for turn, quote in cited)
-        return PersonaStatement(text=self.quotes[0], evidence=evidence, confidence=round(1.0 - self.doubt, 4))
-
-
 class ExtractivePersonaBuilder:
     """Builds personas by quoting. Needs no model; the labels of the follow-ups do the reading.
 
+    Reading a history piece by piece gives the same persona as reading it at once, whatever the pieces
+    (`rlhi_plugin.persona.memory`).
+
     Args:
         max_statements: How many quotations a persona holds, at least 1.
+        options: What else may be set; its `max_statements` is overruled by the argument of that name.
 
     Raises:
         ConfigError: `max_statements` is below 1.
     """
 
-    def __init__(self, max_statements: int = 6) -> None:
-        if max_statements < 1:
-            raise ConfigError(f"max_statements={max_statements} leaves no persona. Give 1 or more.")
-        self._max_statements = max_statements
+    def __init__(self, max_statements: int | None = None, *, options: MemoryOptions = DEFAULT) -> None:
+        self._options = options if max_statements is None else replace(options, max_statements=max_statements)
 
     @property
     def name(self) -> str:
         """Name and version."""
-        return "extractive-1"
+        return "extractive-2"
 
     async def build(
         self, user_id: str, conversations: Sequence[Conversation], follow_ups: Sequence[FollowUp]
     ) -> Persona:
         """See `PersonaBuilder.build`. Asks nobody and never fails."""
-        turns = user_turns(conversations, follow_ups)
-        wishes: list[_Wish] = []
-        for turn in reversed(turns):
-            if turn.follow_up is not None and turn.follow_up.label is FollowUpLabel.WITH_FEEDBACK:
-                _add(wishes, turn, turn.follow_up)
-        # A stable sort: within each half the newest stays first.
-        wishes.sort(key=lambda wish: _MANNER.search(wish.quotes[0]) is None)
-        return Persona(
-            user_id=user_id,
-            statements=tuple(wish.statement() for wish in wishes[: self._max_statements]),
-            covers_until=covers_until(turns),
-            builder=self.name,
+        return await self.extend(empty_persona(user_id, self.name), user_turns(conversations, follow_ups))
+
+    async def extend(self, persona: Persona, turns: Sequence[UserTurn]) -> Persona:
+        """See `IncrementalBuilder.extend`. Asks nobody and never fails."""
+        known = [*persona.statements, *persona.reserve]
+        for turn in turns:
+            if (said := _statement(turn)) is not None:
+                known = remember(known, said, persona.removed, self._options)
+        times = [time for time in (persona.covers_until, covers_until(turns)) if time is not None]
+        until = max(times, default=None)
+        statements, reserve = arrange(known, until, self._options, matters=_is_manner)
+        return persona.model_copy(
+            update={"statements": statements, "reserve": reserve, "covers_until": until, "builder": self.name}
         )
 
 
-def _add(wishes: list[_Wish], turn: UserTurn, follow_up: FollowUp) -> None:
-    """Join the wish that this turn repeats, or begin a new one."""
-    if not is_safe(turn.text):
-        # One suspicious sentence puts the whole message in doubt.
-        return
-    quote = feedback_quote(turn.text, follow_up.evidence)
-    words = frozenset(word.casefold() for word in _WORD.findall(quote))
-    if len(words) < MIN_WORDS or not is_safe(quote):
-        return
-    doubt = 1.0 - follow_up.probabilities.get(FollowUpLabel.WITH_FEEDBACK, _UNSURE)
-    for wish in wishes:
-        if len(words & wish.words) / len(words | wish.words) >= _SAME_WORDS:
-            wish.turns.append(turn)
-            wish.quotes.append(quote)
-            wish.doubt *= doubt
-            return
-    wishes.append(_Wish([turn], [quote], doubt, words))
+def _statement(turn: UserTurn) -> PersonaStatement | None:
+    """What one turn adds, or None: no feedback, not safe, too short, or meant for this once."""
+    label = turn.follow_up
+    # One suspicious sentence puts the whole message in doubt.
+    if label is None or label.label is not FollowUpLabel.WITH_FEEDBACK or not is_safe(turn.text):
+        return None
+    quote = feedback_quote(turn.text, label.evidence)
+    words = {word.casefold() for word in _WORD.findall(quote)}
+    if len(words) < MIN_WORDS or not is_safe(quote) or is_one_off(quote):
+        return None
+    return PersonaStatement(
+        text=quote,
+        evidence=(turn.quote(quote),),
+        confidence=round(label.probabilities.get(FollowUpLabel.WITH_FEEDBACK, _UNSURE), 4),
+        type=statement_type(quote),
+        first_seen=turn.said_at,
+        last_seen=turn.said_at,
+    )
+
+
+def _is_manner(statement: PersonaStatement) -> bool:
+    return _MANNER.search(statement.text) is not None
 
 
 def feedback_quote(text: str, evidence: str | None = None) -> str:

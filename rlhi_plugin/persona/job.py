@@ -1,14 +1,22 @@
-"""Building personas from a store, off the hot path: label the follow-ups, build, put."""
+"""Building personas from a store, off the hot path: label what is new, go on from the current persona, put."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from rlhi_plugin.labelling import Labeller, exchanges
+from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona.builder import PersonaBuilder
+from rlhi_plugin.persona.changes import put_unless_changed
+from rlhi_plugin.persona.updater import PersonaUpdater
 from rlhi_plugin.records import Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
+
+_log = logging.getLogger("rlhi.persona")
+
+ATTEMPTS = 3
+"""How often a persona is made anew because its user changed it meanwhile (ours)."""
 
 
 class Store(ConversationStore, PersonaStore, Protocol):
@@ -22,15 +30,19 @@ async def build_personas(
     labeller: Labeller,
     builder: PersonaBuilder,
     advance: Callable[[int], None] = lambda _: None,
+    personas: PersonaStore | None = None,
+    from_scratch: bool = False,
 ) -> list[Persona]:
-    """Build and store the personas of some users, one after another.
+    """Bring the personas of some users up to date and store them, one after another. For a job at night, or by hand.
 
     Args:
         store: Where their conversations are, and their personas go.
         user_ids: Pseudonyms.
-        labeller: Labels their follow-ups.
-        builder: Builds from conversations and labels.
+        labeller: Labels their follow-ups, the new ones.
+        builder: Builds from turns and labels.
         advance: Told 1 after each user.
+        personas: Where personas go instead.
+        from_scratch: Read all turns again; what the user decided is kept.
 
     Returns:
         The personas in the order of `user_ids`, also those without statements. Those of earlier users stay stored when
@@ -40,13 +52,44 @@ async def build_personas(
         StoreError: the store cannot be read or written.
         ModelCallError: a labeller or builder that asks a model could not.
     """
+    updater = PersonaUpdater(labeller=labeller, builder=builder)
+    kept = store if personas is None else personas
     built: list[Persona] = []
     for user_id in user_ids:
-        conversations = list(store.conversations(user_id=user_id))
-        found = [exchange for conversation in conversations for exchange in exchanges(conversation)]
-        follow_ups = await labeller.label(found) if found else []
-        persona = await builder.build(user_id, conversations, follow_ups)
-        store.put_persona(persona)
-        built.append(persona)
+        built.append(await update_stored(store, kept, user_id, updater, from_scratch=from_scratch))
         advance(1)
     return built
+
+
+async def update_stored(
+    store: ConversationStore,
+    personas: PersonaStore,
+    user_id: str,
+    updater: PersonaUpdater,
+    *,
+    from_scratch: bool = False,
+) -> Persona:
+    """Bring one stored persona up to date.
+
+    Whoever changed it meanwhile goes first: then it is read again and updated from there, `ATTEMPTS` times at most, and
+    after that left for the next occasion.
+
+    Returns:
+        The persona as it is stored now.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+        ModelCallError: a labeller or builder that asks a model could not.
+    """
+    current: Persona | None = None
+    for _ in range(ATTEMPTS):
+        current = personas.get_persona(user_id)
+        conversations = list(store.conversations(user_id=user_id))
+        make = updater.rebuild if from_scratch else updater.update
+        after = await make(user_id, current, conversations)
+        if after == current or put_unless_changed(personas, current, after):
+            return after
+    _log.warning(
+        "the persona of %s changed %d times while it was being updated; it is left as it is", user_id, ATTEMPTS
+    )
+    return personas.get_persona(user_id) or after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 
 from rlhi_plugin.records import Persona
 
@@ -12,6 +13,9 @@ FRAME_TAIL = "Follow it where it fits; do not mention it."
 
 FRAME_DIGEST = hashlib.sha256(f"{FRAME_HEAD}\n{FRAME_TAIL}".encode()).hexdigest()
 """SHA-256 of the frame, in hex. An adapter records the frame that it was trained with."""
+
+PRIOR_HEAD = "What many people in this user's group ask for; this user has not said so themselves:"
+PRIOR_TAIL = "Follow it only where nothing in the conversation speaks against it; do not mention it."
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co")
 _JOINERS = "\u200c\u200d"
@@ -53,3 +57,12 @@ def with_persona(system: str | None, persona_text: str) -> str | None:
         The system prompt, or None when both are empty.
     """
     return "\n\n".join(part for part in (system, persona_text) if part) or None
+
+
+def render_prior(sentences: Sequence[str]) -> str:
+    """A cohort prior in its own frame, which does not claim that this user said it. Pure.
+
+    Returns:
+        The text, without a line break at its end; empty when there is no sentence.
+    """
+    return "\n".join([PRIOR_HEAD, *(f"- {sentence}" for sentence in sentences), PRIOR_TAIL]) if sentences else ""

@@ -1,37 +1,54 @@
 """What must not enter a persona: text that addresses the model's machinery rather than the manner of its answers.
 
-A persona is read into every later prompt of its user, so an instruction that slips in stays. What our own frame says is
-screened out too: text that we injected is never read back as something the user said.
+A persona is read into every later prompt of its user, so an instruction that slips in stays. Text that a program wrote
+is screened out too, so that it is never read back as something the user said: our own frames, our replies to commands,
+and the summaries that LangChain puts into the user's mouth.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
-from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, visible
+from rlhi_plugin.persona.phrases import REPLIES
+from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, PRIOR_HEAD, PRIOR_TAIL, visible
 
 _SUSPICIOUS = re.compile(
     r"""
       <\|[^|>]*\|>                                       # chat-template tokens
     | \[/?INST\] | <</?SYS>> | </?(?:system|assistant|user|persona|instructions?)>
-    | (?:^|\n)\s*\#*\s*(?:system|assistant|developer|human|user)\s*:
+    | (?:^|\n)\s*\#*\s*(?:system|assistant|developer|human|user)\s*: | [.!?;]\s*(?:system|assistant|developer)\s*:
+    | [\u202d\u202e]                                   # overrides of the writing direction show another text
     | \b(?:ignore|disregard|forget|override|bypass)\b .{0,30}
       \b(?:instructions?|rules?|prompts?|guidelines?|above|previous|policy|policies)\b
     | \b(?:system\s+prompt|developer\s+mode|jailbreak|jailbroken|DAN|do\s+anything\s+now)\b
     | \byou\s+are\s+(?:now|no\s+longer)\b | \bpretend\s+(?:to\s+be|that\s+you|you)\b | \bact\s+as\b
     | \bno\s+(?:restrictions?|filters?|limits?|censorship)\b | \bunfiltered\b | \buncensored\b
+    | \bhere\ is\ a\ summary\ of\ the\ conversation\b | \bsummary\ of\ the\ conversation\ (?:to\ date|so\ far)\b
     | https?:// | ``` | data:[a-z]+/
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
-_FRAME = (FRAME_HEAD.casefold(), FRAME_TAIL.casefold())
+_OURS = tuple(line.casefold() for line in (FRAME_HEAD, FRAME_TAIL, PRIOR_HEAD, PRIOR_TAIL, *REPLIES))
 
 
 def is_safe(text: str) -> bool:
-    """Whether `text`, verbatim and possibly of several lines, may be quoted in a persona."""
+    """Whether `text`, verbatim and possibly of several lines, may be quoted in a persona.
+
+    It is looked at as written, without what a reader would not see, and with look-alike letters and full-width forms
+    replaced by the plain ones (Unicode NFKC).
+    """
     seen = visible(text)
-    if _SUSPICIOUS.search(text) or _SUSPICIOUS.search(seen):
+    plain = visible(unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKE))
+    if any(_SUSPICIOUS.search(form) for form in (text, seen, plain)):
         return False
-    folded = seen.casefold()
-    return not any(line in folded or (len(folded) > len(line) // 2 and folded in line) for line in _FRAME)
+    folded = plain.casefold()
+    return not any(line in folded or (len(folded) > len(line) // 2 and folded in line) for line in _OURS)
+
+
+# Cyrillic and Greek letters that look like Latin ones; only these read as another word than they are written as.
+_LOOK_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0455\u0501\u03bf\u03b1\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425",
+    "aeopcyxisdoaABEKMHOPCTX",
+)
