@@ -1,0 +1,90 @@
+"""Group commit: who writes at the same time shares one transaction, and so one wait for the disk.
+
+The first caller that finds nobody writing becomes the leader: it takes everything that waits, its own part included, and
+writes it in one go. Who comes meanwhile waits; when the leader is done, it wakes those it wrote for and makes the first
+of the others the next leader. There is no thread of our own, no delay to let a group form, and no queue that outlives a
+call: a caller alone writes at once, and returns only when its own part is durable or has failed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LARGEST_GROUP = 256
+"""Parts that one transaction takes at most, so that nobody waits for too large a one."""
+
+
+class _Waiting(Generic[Item, Result]):
+    """One caller's part and how it went. The lock is held until there is something to do or to return."""
+
+    __slots__ = ("done", "item", "outcome", "turn")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.turn = threading.Lock()
+        self.done = False
+        self.outcome: Result | BaseException | None = None
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Gathers what threads give to `submit` at the same time into groups, and writes one group after the other.
+
+    Args:
+        write: Makes a group durable. Returns for each part, in order, its result or the error that only that part gets.
+            What it raises goes to every caller of the group.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result | Exception]]) -> None:
+        self._write = write
+        self._mutex = threading.Lock()
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._led = False
+
+    def submit(self, item: Item) -> Result:
+        """Write one part, together with what others submit now.
+
+        Returns:
+            What `write` returned for it, after the whole group is durable.
+
+        Raises:
+            Exception: what `write` gave for this part, or raised for the group.
+        """
+        mine: _Waiting[Item, Result] = _Waiting(item)
+        with self._mutex:
+            self._queue.append(mine)
+            leads, self._led = not self._led, True
+            if not leads:
+                mine.turn.acquire()
+        if not leads:
+            # Released by a leader: either it wrote this part, or this thread leads now.
+            mine.turn.acquire()
+        if not mine.done:
+            self._lead()
+        if isinstance(mine.outcome, BaseException):
+            raise mine.outcome
+        return mine.outcome  # type: ignore[return-value]  # done, and no error: it is the result
+
+    def _lead(self) -> None:
+        with self._mutex:
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_GROUP))]
+        outcomes: Sequence[Result | BaseException]
+        try:
+            outcomes = self._write([waiting.item for waiting in group])
+        except BaseException as error:  # noqa: BLE001 - an interrupt too must reach every caller, or they wait forever
+            outcomes = [error] * len(group)
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            waiting.outcome, waiting.done = outcome, True
+        with self._mutex:
+            follower = self._queue[0] if self._queue else None
+            self._led = follower is not None
+            if follower is not None:
+                follower.turn.release()
+        for waiting in group:
+            if waiting.turn.locked():
+                waiting.turn.release()
