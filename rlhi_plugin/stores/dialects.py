@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,10 +73,10 @@ def insert_if_absent(dialect: str, table: Table, key: Sequence[str]) -> SQLiteIn
 
     On PostgreSQL it waits for other transactions that are inserting the same key.
     """
-    # inline: nothing has to come back but the row count.
-    if dialect == "sqlite":
-        return sqlite_insert(table).inline().on_conflict_do_nothing(index_elements=list(key))
-    return postgresql_insert(table).inline().on_conflict_do_nothing(index_elements=list(key))
+    insert = sqlite_insert if dialect == "sqlite" else postgresql_insert
+    # inline: nothing has to come back but the row count, which SQLAlchemy keeps for an INSERT only when told so.
+    statement = insert(table).inline().execution_options(preserve_rowcount=True)
+    return statement.on_conflict_do_nothing(index_elements=list(key))
 
 
 def insert_or_replace(dialect: str, table: Table, key: str, row: Mapping[str, Any]) -> SQLiteInsert | PostgreSQLInsert:
@@ -128,7 +130,7 @@ def erase_deleted(engine: Engine) -> bool:
         assert driver is not None  # noqa: S101 - the pool has just handed it out
         try:
             driver.execute("VACUUM")
-        except engine.dialect.loaded_dbapi.OperationalError:
+        except sqlite3.OperationalError:
             # Busy, or no room for a second file: the deletion itself is done.
             return False
     return truncate_log(engine)
@@ -154,12 +156,26 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _use_write_ahead_log(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     # What is deleted is overwritten with zeros, not only marked as free.
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: Any) -> None:
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Two processes that change the mode of a new file at once: SQLite refuses one of them without waiting.
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, exists, func, or_, select
@@ -10,32 +9,8 @@ from sqlalchemy import Connection, delete, exists, func, or_, select
 from rlhi_plugin.records import Tombstone
 from rlhi_plugin.stores.appending import forgotten_users
 from rlhi_plugin.stores.dialects import insert_or_replace, lock_users
+from rlhi_plugin.stores.protocols import Forgotten
 from rlhi_plugin.stores.schema import consent, conversations, feedback, messages, personas, tombstones
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What `forget` deleted.
-
-    Attributes:
-        tombstone: Who was forgotten and when.
-        conversations: How many of theirs were deleted.
-        messages: In those conversations, of every role.
-        feedback: Events by this user, or about those conversations.
-        personas: Versions of their persona.
-        consents: Decisions about consent.
-        erased: Whether no byte of it is left in the store's files. False where SQLite's files could not be rewritten
-            because another process was reading them (calling `forget` again does it), and for a database server, which
-            frees deleted rows at its own time and keeps logs of its own.
-    """
-
-    tombstone: Tombstone
-    conversations: int
-    messages: int
-    feedback: int
-    personas: int
-    consents: int
-    erased: bool
 
 
 def delete_user(connection: Connection, user_id: str) -> Forgotten:

@@ -1,9 +1,9 @@
 """Group commit: who writes at the same time shares one transaction, and so one wait for the disk.
 
-The first caller that finds nobody writing becomes the leader: it takes everything that waits, its own part included, and
-writes it in one go. Who comes meanwhile waits; when the leader is done, it wakes those it wrote for and makes the first
-of the others the next leader. There is no thread of our own, no delay to let a group form, and no queue that outlives a
-call: a caller alone writes at once, and returns only when its own part is durable or has failed.
+The first caller that finds nobody writing becomes the leader: it takes everything that waits, its own part included,
+and writes it in one go. Who comes meanwhile waits; when the leader is done, it wakes those it wrote for and makes the
+first of the others the next leader. There is no thread of our own, no delay to let a group form, and no queue that
+outlives a call: a caller alone writes at once, and returns only when its own part is durable or has failed.
 """
 
 from __future__ import annotations

@@ -38,8 +38,9 @@ from rlhi_plugin.stores.dialects import (
     writing,
 )
 from rlhi_plugin.stores.engine import open_engine, translated
-from rlhi_plugin.stores.forgetting import Forgotten, delete_older, delete_user, tombstone_list
+from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
 from rlhi_plugin.stores.group_commit import GroupCommit
+from rlhi_plugin.stores.protocols import Forgotten
 from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
 
