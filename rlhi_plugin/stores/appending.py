@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
 
@@ -22,12 +22,15 @@ _NAMES_PER_STATEMENT = 500
 """SQLite binds at most 32,766 variables to one statement."""
 
 # Built once: building a statement takes longer than SQLite needs to run it.
+_OWNED = select(
+    conversations.c.conversation_id, conversations.c.number, conversations.c.user_id, tombstones.c.forgotten_at
+).select_from(conversations.outerjoin(tombstones, tombstones.c.user_id == conversations.c.user_id))
+_FIND_ONE = _OWNED.where(conversations.c.conversation_id == bindparam("name")).with_for_update(of=conversations)
 _FIND = (
-    select(conversations.c.conversation_id, conversations.c.number, conversations.c.user_id)
-    .where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
+    _OWNED.where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
     # Everybody locks rows in the same order.
     .order_by(conversations.c.conversation_id)
-    .with_for_update()
+    .with_for_update(of=conversations)
 )
 _FORGOTTEN = select(tombstones.c.user_id, tombstones.c.forgotten_at).where(
     tombstones.c.user_id.in_(bindparam("users", expanding=True))
@@ -45,6 +48,7 @@ _INSERT_VALUES: dict[str, Any] = {
     **{name: bindparam(name) for name in _COLUMNS},
 }
 _INSERT = {d: insert_if_absent(d, messages, ("conversation", "message_id")).values(_INSERT_VALUES) for d in DIALECTS}
+_HEAD_FIELDS = {"conversation_id", "user_id", "started_at", "language", "toxic", "source"}
 _BEGIN = {d: insert_if_absent(d, conversations, ("conversation_id",)) for d in DIALECTS}
 
 
@@ -61,6 +65,14 @@ class Part:
     offered: Sequence[Message]
 
 
+class _Row(NamedTuple):
+    """What the store knows of a conversation."""
+
+    number: int
+    owner: str | None
+    forgotten_at: datetime | None
+
+
 def append_all(connection: Connection, parts: Sequence[Part]) -> list[int | Exception]:
     """Add the messages of every part, one part after the other.
 
@@ -68,19 +80,20 @@ def append_all(connection: Connection, parts: Sequence[Part]) -> list[int | Exce
         For each part the number of its messages that were new, or the `OwnerMismatchError` that only this part gets.
     """
     lock_users(connection, (part.head.user_id for part in parts))
-    forgotten = forgotten_users(connection, (part.head.user_id for part in parts))
-    allowed = [_after(part, forgotten.get(part.head.user_id)) for part in parts]
-    rows = _conversation_rows(connection, [part.head for part, kept in zip(parts, allowed, strict=True) if kept])
+    rows = _find(connection, [part.head.conversation_id for part in parts])
+    unknown = [part for part in parts if part.head.conversation_id not in rows]
+    if unknown:
+        rows |= _begin(connection, unknown)
     outcomes: list[int | Exception] = []
-    for part, kept in zip(parts, allowed, strict=True):
-        if not kept:
+    for part in parts:
+        row = rows.get(part.head.conversation_id)
+        if row is None:
+            # All of it was said before its user was forgotten.
             outcomes.append(0)
-            continue
-        number, owner = rows[part.head.conversation_id]
-        if owner == part.head.user_id:
-            outcomes.append(_insert(connection, number, kept))
+        elif row.owner != part.head.user_id:
+            outcomes.append(_not_the_owner(part.head, row.owner))
         else:
-            outcomes.append(_not_the_owner(part.head, owner))
+            outcomes.append(_insert(connection, row.number, _after(part, row.forgotten_at)))
     return outcomes
 
 
@@ -105,33 +118,36 @@ def _after(part: Part, forgotten_at: datetime | None) -> Sequence[Message]:
     return [message for message, said_at in times if said_at is not None and said_at > forgotten_at]
 
 
-def _conversation_rows(connection: Connection, heads: Sequence[Conversation]) -> dict[str, tuple[int, str | None]]:
-    """Row and owner of each conversation, created where it is new, locked until the transaction ends."""
-    rows = _find(connection, (head.conversation_id for head in heads))
-    missing = {head.conversation_id: head for head in reversed(heads) if head.conversation_id not in rows}
-    if missing:
-        begin = _BEGIN[connection.dialect.name]
-        fields = {"conversation_id", "user_id", "started_at", "language", "toxic", "source"}
-        # In the order of the callers, which is that in which the conversations began.
-        for head in heads:
-            if missing.get(head.conversation_id) is head:
-                connection.execute(begin, head.model_dump(include=fields))
-        rows |= _find(connection, missing)
-    return rows
+def _begin(connection: Connection, parts: Sequence[Part]) -> dict[str, _Row]:
+    """Create the conversations of parts that hold something to keep, in the order of the callers."""
+    forgotten = forgotten_users(connection, (part.head.user_id for part in parts))
+    begun: dict[str, None] = {}
+    for part in parts:
+        name = part.head.conversation_id
+        if name not in begun and _after(part, forgotten.get(part.head.user_id)):
+            begun[name] = None
+            values = part.head.model_dump(include=_HEAD_FIELDS)
+            connection.execute(_BEGIN[connection.dialect.name], values)
+    return _find(connection, list(begun))
 
 
-def _find(connection: Connection, names: Iterable[str]) -> dict[str, tuple[int, str | None]]:
-    wanted = list(dict.fromkeys(names))
-    found: dict[str, tuple[int, str | None]] = {}
+def _find(connection: Connection, names: Sequence[str]) -> dict[str, _Row]:
+    """Those of the conversations that are stored, locked until the transaction ends."""
+    if len(names) == 1:
+        found = connection.execute(_FIND_ONE, {"name": names[0]}).one_or_none()
+        return {} if found is None else {found[0]: _Row(*found[1:])}
+    rows: dict[str, _Row] = {}
+    wanted = sorted(set(names))
     for start in range(0, len(wanted), _NAMES_PER_STATEMENT):
         some = wanted[start : start + _NAMES_PER_STATEMENT]
-        for name, number, owner in connection.execute(_FIND, {"names": some}):
-            found[name] = (number, owner)
-    return found
+        rows |= {name: _Row(*rest) for name, *rest in connection.execute(_FIND, {"names": some})}
+    return rows
 
 
 def _insert(connection: Connection, number: int, offered: Sequence[Message]) -> int:
     """Add those messages whose id the conversation does not hold yet; returns how many that were."""
+    if not offered:
+        return 0
     rows = [
         {
             "conversation": number,
