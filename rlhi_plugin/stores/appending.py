@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from rlhi_plugin.errors import OwnerMismatchError
 from rlhi_plugin.records import Conversation, Message
 from rlhi_plugin.stores.dialects import DIALECTS, insert_if_absent, lock_users
+from rlhi_plugin.stores.direct import SQLiteStatement
 from rlhi_plugin.stores.schema import conversations, messages, tombstones
 
 _NAMES_PER_STATEMENT = 500
@@ -48,6 +49,8 @@ _INSERT_VALUES: dict[str, Any] = {
     **{name: bindparam(name) for name in _COLUMNS},
 }
 _INSERT = {d: insert_if_absent(d, messages, ("conversation", "message_id")).values(_INSERT_VALUES) for d in DIALECTS}
+_FIND_ONE_DIRECT = SQLiteStatement(_FIND_ONE)
+_INSERT_DIRECT = SQLiteStatement(_INSERT["sqlite"])
 _HEAD_FIELDS = {"conversation_id", "user_id", "started_at", "language", "toxic", "source"}
 _BEGIN = {d: insert_if_absent(d, conversations, ("conversation_id",)) for d in DIALECTS}
 
@@ -134,7 +137,11 @@ def _begin(connection: Connection, parts: Sequence[Part]) -> dict[str, _Row]:
 def _find(connection: Connection, names: Sequence[str]) -> dict[str, _Row]:
     """Those of the conversations that are stored, locked until the transaction ends."""
     if len(names) == 1:
-        found = connection.execute(_FIND_ONE, {"name": names[0]}).one_or_none()
+        wanted_one = {"name": names[0]}
+        if connection.dialect.name == "sqlite":
+            found = _FIND_ONE_DIRECT.first(connection, wanted_one)
+        else:
+            found = connection.execute(_FIND_ONE, wanted_one).first()
         return {} if found is None else {found[0]: _Row(*found[1:])}
     rows: dict[str, _Row] = {}
     wanted = sorted(set(names))
@@ -165,6 +172,8 @@ def _insert(connection: Connection, number: int, offered: Sequence[Message]) -> 
         }
         for m in offered
     ]
+    if connection.dialect.name == "sqlite":
+        return _INSERT_DIRECT.insert(connection, rows)
     return connection.execute(_INSERT[connection.dialect.name], rows).rowcount
 
 

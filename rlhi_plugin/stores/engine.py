@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,7 +75,7 @@ def translated(doing: str) -> Iterator[None]:
     """Turn what SQLAlchemy and its drivers raise into a `StoreError` that says what to do."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StoreError(f"cannot {doing}: {cause}. {_remedy(cause)}") from error
     except UnicodeEncodeError as error:

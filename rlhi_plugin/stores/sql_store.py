@@ -6,6 +6,7 @@ PostgreSQL commits synchronously. What depends on the SQL dialect is in `rlhi_pl
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Self, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.records import (
@@ -286,10 +287,9 @@ class SQLStore:
 
 def _is_about_a_value(cause: BaseException | None) -> bool:
     """Whether the database cannot take what it was given, in contrast to being unable to take anything."""
-    return cause is not None and not (
-        isinstance(cause, OperationalError)
-        or (isinstance(cause, SQLAlchemyError) and not isinstance(cause, DBAPIError))
-    )
+    if isinstance(cause, DBAPIError | sqlite3.Error):
+        return not isinstance(cause, OperationalError | sqlite3.OperationalError)
+    return isinstance(cause, UnicodeEncodeError | OverflowError)
 
 
 def _naming(parts: Sequence[Part]) -> str:
