@@ -63,7 +63,11 @@ class GroupCommit(Generic[Item, Result]):
                 mine.turn.acquire()
         if not leads:
             # Released by a leader: either it wrote this part, or this thread leads now.
-            mine.turn.acquire()
+            try:
+                mine.turn.acquire()
+            except BaseException:
+                self._give_up(mine)
+                raise
         if not mine.done:
             self._lead()
         if isinstance(mine.outcome, BaseException):
@@ -81,10 +85,22 @@ class GroupCommit(Generic[Item, Result]):
         for waiting, outcome in zip(group, outcomes, strict=True):
             waiting.outcome, waiting.done = outcome, True
         with self._mutex:
-            follower = self._queue[0] if self._queue else None
-            self._led = follower is not None
-            if follower is not None:
-                follower.turn.release()
+            self._pass_on()
         for waiting in group:
             if waiting.turn.locked():
                 waiting.turn.release()
+
+    def _pass_on(self) -> None:
+        """Make the first who waits the leader. The mutex is held."""
+        self._led = bool(self._queue)
+        if self._led:
+            self._queue[0].turn.release()
+
+    def _give_up(self, mine: _Waiting[Item, Result]) -> None:
+        """An interrupt ends a wait: what nobody has begun to write is withdrawn, and leads nobody."""
+        with self._mutex:
+            if mine in self._queue:
+                chosen = not mine.turn.locked()
+                self._queue.remove(mine)
+                if chosen:
+                    self._pass_on()
