@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -21,13 +22,15 @@ LARGEST_GROUP = 256
 
 
 class _Waiting(Generic[Item, Result]):
-    """One caller's part and how it went. The lock is held until there is something to do or to return."""
+    """One caller's part and how it went. `turn` is held until there is something to do or to return."""
 
-    __slots__ = ("done", "item", "outcome", "turn")
+    __slots__ = ("done", "item", "leads", "outcome", "turn")
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.turn = threading.Lock()
+        self.turn.acquire()
+        self.leads = False
         self.done = False
         self.outcome: Result | BaseException | None = None
 
@@ -37,7 +40,8 @@ class GroupCommit(Generic[Item, Result]):
 
     Args:
         write: Makes a group durable. Returns for each part, in order, its result or the error that only that part gets.
-            What it raises goes to every caller of the group.
+            An `Exception` that it raises goes to every caller of the group. It may get a part a second time, when an
+            interrupt ended it the first time.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], Sequence[Result | Exception]]) -> None:
@@ -56,32 +60,41 @@ class GroupCommit(Generic[Item, Result]):
             Exception: what `write` gave for this part, or raised for the group.
         """
         mine: _Waiting[Item, Result] = _Waiting(item)
-        with self._mutex:
-            self._queue.append(mine)
-            leads, self._led = not self._led, True
-            if not leads:
+        try:
+            with self._mutex:
+                self._queue.append(mine)
+                if not self._led:
+                    mine.leads = self._led = True
+            if not mine.leads:
+                # Released by a leader: either it wrote this part, or this thread leads now.
                 mine.turn.acquire()
-        if not leads:
-            # Released by a leader: either it wrote this part, or this thread leads now.
-            try:
-                mine.turn.acquire()
-            except BaseException:
-                self._give_up(mine)
-                raise
+        except BaseException:
+            self._give_up(mine)
+            raise
         if not mine.done:
-            self._lead()
+            self._lead(mine)
         if isinstance(mine.outcome, BaseException):
             raise mine.outcome
         return mine.outcome  # type: ignore[return-value]  # done, and no error: it is the result
 
-    def _lead(self) -> None:
-        with self._mutex:
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_GROUP))]
+    def _lead(self, mine: _Waiting[Item, Result]) -> None:
+        group: list[_Waiting[Item, Result]] = []
         outcomes: Sequence[Result | BaseException]
         try:
+            with self._mutex:
+                group = list(islice(self._queue, LARGEST_GROUP))
+                for _ in group:
+                    self._queue.popleft()
             outcomes = self._write([waiting.item for waiting in group])
-        except BaseException as error:  # noqa: BLE001 - an interrupt too must reach every caller, or they wait forever
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is every caller's
             outcomes = [error] * len(group)
+        except BaseException as error:  # noqa: BLE001 - raised again by the one whom it was meant for
+            # An interrupt is this thread's alone: the next leader writes the others' parts.
+            with self._mutex:
+                self._queue.extendleft(w for w in reversed(group) if w is not mine and w not in self._queue)
+                if mine in self._queue:
+                    self._queue.remove(mine)
+            group, outcomes = [mine], [error]
         for waiting, outcome in zip(group, outcomes, strict=True):
             waiting.outcome, waiting.done = outcome, True
         with self._mutex:
@@ -94,13 +107,13 @@ class GroupCommit(Generic[Item, Result]):
         """Make the first who waits the leader. The mutex is held."""
         self._led = bool(self._queue)
         if self._led:
+            self._queue[0].leads = True
             self._queue[0].turn.release()
 
     def _give_up(self, mine: _Waiting[Item, Result]) -> None:
         """An interrupt ends a wait: what nobody has begun to write is withdrawn, and leads nobody."""
         with self._mutex:
             if mine in self._queue:
-                chosen = not mine.turn.locked()
                 self._queue.remove(mine)
-                if chosen:
+                if mine.leads:
                     self._pass_on()

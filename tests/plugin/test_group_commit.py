@@ -64,20 +64,42 @@ def test_groups_have_a_largest_size(monkeypatch):
     assert [len(group) for group in groups] == [1, 2, 2, 1]
 
 
-@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt()])
-def test_a_failed_group_fails_for_everybody_and_the_next_goes_on(error):
+def test_a_failed_group_fails_for_everybody_and_the_next_goes_on():
     failing = [True]
 
     def write(items):
         if failing[0]:
-            raise error
+            raise OSError("disk")
         return items
 
     commit = GroupCommit(write)
-    with pytest.raises(type(error)):
+    with pytest.raises(OSError, match="disk"):
         commit.submit(1)
     failing[0] = False
     assert commit.submit(2) == 2
+
+
+def test_an_interrupt_of_the_leader_is_not_the_others():
+    entered, written = threading.Event(), []
+
+    def write(items):
+        if not entered.is_set():
+            entered.set()
+            while len(commit._queue) < 2:
+                pass
+            raise KeyboardInterrupt
+        written.append(sorted(items))
+        return items
+
+    commit = GroupCommit(write)
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(commit.submit, 1)
+        assert entered.wait(30)
+        others = [pool.submit(commit.submit, item) for item in (2, 3)]
+        assert [other.result(30) for other in others] == [2, 3]
+        with pytest.raises(KeyboardInterrupt):
+            leader.result(30)
+    assert written == [[2, 3]]
 
 
 def test_an_interrupted_caller_leaves_and_leads_nobody():
