@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, Dialect, Integer, String, Text, TypeDecorator
 from sqlalchemy.types import TypeEngine
@@ -57,8 +59,13 @@ class AnyText(TypeDecorator[str]):
             return value
         return value.replace(_ESCAPE, f"{_ESCAPE}1").replace(_NUL, f"{_ESCAPE}0")
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """None on SQLite: values come as they are, without a call for each."""
+        return None if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """Text as it was given."""
-        if value is None or dialect.name == "sqlite" or _ESCAPE not in value:
+        del dialect
+        if value is None or _ESCAPE not in value:
             return value
         return value.replace(f"{_ESCAPE}0", _NUL).replace(f"{_ESCAPE}1", _ESCAPE)

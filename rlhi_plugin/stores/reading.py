@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 
@@ -22,9 +23,10 @@ def read_conversations(connection: Connection, user_id: str | None) -> Iterator[
     if user_id is not None:
         joined = joined.where(conversations.c.user_id == user_id)
     query = joined.order_by(conversations.c.number, messages.c.sequence)
-    rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)
-    for _, group in groupby(rows, key=lambda row: row.number):
-        yield _conversation(list(group))
+    # Closed also when nobody reads to the end.
+    with closing(connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)) as rows:
+        for _, group in groupby(rows, key=lambda row: row.number):
+            yield _conversation(list(group))
 
 
 def read_feedback(connection: Connection, user_id: str | None) -> Iterator[FeedbackEvent]:
@@ -32,21 +34,9 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
     query = select(feedback).order_by(feedback.c.number)
     if user_id is not None:
         query = query.where(feedback.c.user_id == user_id)
-    for row in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query):
-        try:
-            yield FeedbackEvent(
-                event_id=row.event_id,
-                conversation_id=row.conversation_id,
-                message_id=row.message_id,
-                user_id=row.user_id,
-                kind=row.kind,
-                value=row.value,
-                created_at=row.created_at,
-            )
-        except ValidationError as error:
-            raise StoreError(
-                f"feedback {row.event_id!r} in the store is damaged: {error}. Correct or delete its row."
-            ) from error
+    with closing(connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)) as rows:
+        for row in rows:
+            yield _event(row)
 
 
 def read_counts(connection: Connection) -> dict[str, int]:
@@ -102,4 +92,21 @@ def _conversation(rows: Sequence[Row[Any]]) -> Conversation:
     except ValidationError as error:
         raise StoreError(
             f"conversation {head.conversation_id!r} in the store is damaged: {error}. Correct or delete its rows."
+        ) from error
+
+
+def _event(row: Row[Any]) -> FeedbackEvent:
+    try:
+        return FeedbackEvent(
+            event_id=row.event_id,
+            conversation_id=row.conversation_id,
+            message_id=row.message_id,
+            user_id=row.user_id,
+            kind=row.kind,
+            value=row.value,
+            created_at=row.created_at,
+        )
+    except ValidationError as error:
+        raise StoreError(
+            f"feedback {row.event_id!r} in the store is damaged: {error}. Correct or delete its row."
         ) from error

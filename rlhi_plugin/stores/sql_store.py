@@ -30,6 +30,7 @@ from rlhi_plugin.records import (
     Tombstone,
 )
 from rlhi_plugin.stores.appending import Part, append_all, forgotten_users
+from rlhi_plugin.stores.columnar import ConversationColumns, read_columns
 from rlhi_plugin.stores.dialects import (
     erase_deleted,
     insert_if_absent,
@@ -132,6 +133,17 @@ class SQLStore:
         """See `ConversationStore.conversations`. Reads one consistent snapshot, a few rows at a time."""
         with self._reading("read conversations") as connection:
             yield from read_conversations(connection, user_id)
+
+    def columns(self, *, user_id: str | None = None) -> Iterator[ConversationColumns]:
+        """The same conversations as `conversations`, some thousand messages at a time, as columns.
+
+        For exports of whole stores: no record is built and none is checked.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._reading("read conversations") as connection:
+            yield from read_columns(connection, user_id)
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
