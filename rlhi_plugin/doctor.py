@@ -16,6 +16,8 @@ from rlhi_plugin.identity import KEY_VARIABLE, key_file, load_key
 BASE = ("langchain", "langgraph", "pydantic", "sqlalchemy")
 EXTRAS = {
     "llm": ("litellm",),
+    "parquet": ("pyarrow",),
+    "postgres": ("psycopg",),
     "train": ("torch", "transformers", "trl", "peft", "datasets"),
     "eval": ("alpaca-eval", "lm-eval", "matplotlib", "scipy"),
 }

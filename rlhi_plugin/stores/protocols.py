@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from rlhi_plugin.records import Conversation, Message, Persona
+from rlhi_plugin.records import (
+    ConsentDecision,
+    Conversation,
+    FeedbackEvent,
+    Message,
+    Persona,
+    Purpose,
+    Tombstone,
+)
 
 
 @runtime_checkable
@@ -17,6 +27,10 @@ class ConversationStore(Protocol):
 
         A message whose id the conversation already holds is left as it is, so the same history may be sent again and
         again. When the call returns, the messages are on disk; when it raises, none of them is.
+
+        What a user said up to the moment at which they were forgotten (see `ForgettingStore`) is passed over and not
+        counted as new, wherever it comes from: an import, a replayed journal, a request that was still under way. A
+        message without a time counts with the beginning of its conversation, and is passed over where that is unknown.
 
         Args:
             conversation_id: Names the conversation in this store.
@@ -66,5 +80,124 @@ class PersonaStore(Protocol):
 
         Raises:
             StoreError: the store cannot be written.
+        """
+        ...
+
+
+@runtime_checkable
+class FeedbackStore(Protocol):
+    """Keeps what users did with answers. Every method may be called from any thread."""
+
+    def record_feedback(self, event: FeedbackEvent) -> bool:
+        """Keep one event. The conversation that it names need not be stored.
+
+        Returns:
+            Whether it was new: False where the conversation has an event of this id already, which is left as it is,
+            and for what a user did up to the moment at which they were forgotten.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        ...
+
+    def feedback(self, *, user_id: str | None = None) -> Iterator[FeedbackEvent]:
+        """Events in the order in which they were recorded.
+
+        Args:
+            user_id: Only this user's; None gives everybody's, anonymous ones included.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class ConsentStore(Protocol):
+    """Keeps what users allowed. Every method may be called from any thread."""
+
+    def put_consent(self, decision: ConsentDecision) -> None:
+        """Keep a decision, beside all earlier ones.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        ...
+
+    def consents(self, user_id: str) -> Mapping[Purpose, ConsentDecision]:
+        """The decision of a user that counts for each purpose: the latest by `decided_at`, of equals the last put.
+
+        A purpose that the user never decided about is absent.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What `ForgettingStore.forget` deleted.
+
+    Attributes:
+        tombstone: Who was forgotten and when.
+        conversations: How many of theirs were deleted.
+        messages: In those conversations, of every role.
+        feedback: Events by this user, or about those conversations.
+        personas: Versions of their persona.
+        consents: Decisions about consent.
+        erased: Whether no byte of it is left in the store's files. False where SQLite's files could not be rewritten
+            because another process was using them (calling `forget` again does it), and for a database server, which
+            frees deleted rows at its own time and keeps logs of its own.
+    """
+
+    tombstone: Tombstone
+    conversations: int
+    messages: int
+    feedback: int
+    personas: int
+    consents: int
+    erased: bool
+
+
+@runtime_checkable
+class ForgettingStore(Protocol):
+    """Deletes for good. Every method may be called from any thread."""
+
+    def forget(self, user_id: str) -> Forgotten:
+        """Delete everything of one user, and leave a tombstone that keeps it from coming back.
+
+        What the user says, does and decides afterwards is kept as anybody's. A user of whom nothing is stored is
+        forgotten all the same: what is imported later may hold something.
+
+        Raises:
+            StoreError: the store cannot be written; nothing was deleted.
+        """
+        ...
+
+    def tombstones(self) -> list[Tombstone]:
+        """All of them, each user once with the latest time, the earliest first.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
+    def purge(self, *, before: datetime, user_id: str | None = None) -> int:
+        """Delete the messages and feedback from before a time, and the personas that were replaced before it.
+
+        A message without a time counts with the beginning of its conversation; where that is unknown too, it stays.
+        Conversations without messages go as well. The current persona of a user stays; build it anew afterwards.
+
+        Args:
+            before: An aware time; what is of exactly this time stays.
+            user_id: Only this user's; None deletes everybody's, anonymous ones included.
+
+        Returns:
+            How many messages were deleted.
+
+        Raises:
+            ConfigError: `before` has no time zone.
+            StoreError: the store cannot be written; nothing was deleted.
         """
         ...

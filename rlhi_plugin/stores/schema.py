@@ -1,17 +1,15 @@
-"""The tables of the SQL store.
+"""The tables of the SQL store, as they are now; `rlhi_plugin.stores.migrations` is how they became so.
 
 Names begin with ``rlhi_``, so that an app may keep its own tables in the same database. `STORE_SCHEMA` counts changes
-that an older program could not read.
+that an older program could not work with.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -20,30 +18,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
 )
 
-STORE_SCHEMA = 1
-"""Version of these tables."""
+from rlhi_plugin.stores.columns import AnyText, Identity, UTCTime
 
-
-class UTCTime(TypeDecorator[datetime]):
-    """An aware time as ISO 8601 text in UTC with microseconds: sorts as text, and SQLite keeps no time zones itself."""
-
-    impl = String(32)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
-        """Aware time to text."""
-        del dialect
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
-        """Text to aware time."""
-        del dialect
-        return None if value is None else datetime.fromisoformat(value)
-
+STORE_SCHEMA = 2
+"""Version of these tables. 2: feedback, consent, tombstones; what a turn cost. A program that knows only 1 would log
+again what a forgotten user had said, and so is refused."""
 
 metadata = MetaData()
 
@@ -54,32 +36,32 @@ conversations = Table(
     "rlhi_conversations",
     metadata,
     # The order in which conversations were created; times may be missing or run backwards.
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("conversation_id", String(256), nullable=False, unique=True),
+    Column("number", Identity, primary_key=True, autoincrement=True),
+    Column("conversation_id", AnyText(256), nullable=False, unique=True),
     Column("user_id", String(128), index=True),
     Column("started_at", UTCTime),
-    Column("language", String(64)),
+    Column("language", AnyText(64)),
     Column("toxic", Boolean),
-    Column("source", String(64), nullable=False),
+    Column("source", AnyText(64), nullable=False),
     sqlite_autoincrement=True,
 )
 
 messages = Table(
     "rlhi_messages",
     metadata,
-    Column("conversation", ForeignKey("rlhi_conversations.number"), primary_key=True),
-    Column("sequence", Integer, primary_key=True),
-    Column("message_id", String(256), nullable=False),
+    Column("conversation", Identity, ForeignKey("rlhi_conversations.number"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("message_id", AnyText(256), nullable=False),
     Column("role", String(16), nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", AnyText, nullable=False),
     Column("created_at", UTCTime),
-    Column("model", Text),
-    Column("adapter", Text),
-    Column("persona_digest", String(64)),
-    Column("parent_id", String(256)),
+    Column("model", AnyText),
+    Column("adapter", AnyText),
+    Column("persona_digest", AnyText(64)),
+    Column("parent_id", AnyText(256)),
     Column("latency_s", Float),
-    Column("input_tokens", Integer),
-    Column("output_tokens", Integer),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
     UniqueConstraint("conversation", "message_id"),
 )
 
@@ -87,7 +69,7 @@ personas = Table(
     "rlhi_personas",
     metadata,
     # Every version is kept: an answer logged under an older persona can still be explained.
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("number", Identity, primary_key=True, autoincrement=True),
     Column("user_id", String(128), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("created_at", UTCTime, nullable=False),
@@ -95,3 +77,40 @@ personas = Table(
     Index("rlhi_personas_by_user", "user_id", "number"),
     sqlite_autoincrement=True,
 )
+
+feedback = Table(
+    "rlhi_feedback",
+    metadata,
+    Column("number", Identity, primary_key=True, autoincrement=True),
+    # No reference to the conversation: feedback may come before the turn that it is about, or without one.
+    Column("conversation_id", AnyText(256), nullable=False),
+    Column("event_id", AnyText(256), nullable=False),
+    Column("message_id", AnyText(256)),
+    Column("user_id", String(128), index=True),
+    Column("kind", String(32), nullable=False),
+    Column("value", AnyText),
+    Column("created_at", UTCTime, nullable=False),
+    UniqueConstraint("conversation_id", "event_id"),
+    sqlite_autoincrement=True,
+)
+
+consent = Table(
+    "rlhi_consent",
+    metadata,
+    # Every decision is kept: what was allowed at a given time can still be shown.
+    Column("number", Identity, primary_key=True, autoincrement=True),
+    Column("user_id", String(128), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("granted", Boolean, nullable=False),
+    Column("decided_at", UTCTime, nullable=False),
+    Index("rlhi_consent_by_user", "user_id", "purpose", "decided_at"),
+    sqlite_autoincrement=True,
+)
+
+tombstones = Table(
+    "rlhi_tombstones",
+    metadata,
+    Column("user_id", String(128), primary_key=True),
+    Column("forgotten_at", UTCTime, nullable=False),
+)
+"""Each forgotten user once, with the latest time."""

@@ -1,43 +1,70 @@
-"""Conversations and personas in one SQL database, by SQLAlchemy Core.
+"""Everything that is kept, in one SQL database, by SQLAlchemy Core.
 
-SQLite in WAL mode with ``synchronous=FULL``: when `SQLStore.append` returns, the turn survives a power cut. What
-depends on the SQL dialect is `_insert_if_absent` here, and `rlhi_plugin.stores.engine`.
+When `SQLStore.append` returns, the turn survives a power cut: SQLite runs in WAL mode with ``synchronous=FULL``,
+PostgreSQL commits synchronously. What depends on the SQL dialect is in `rlhi_plugin.stores.dialects`.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, Row, func, select
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from rlhi_plugin.errors import OwnerMismatchError, StoreError
-from rlhi_plugin.records import Conversation, Message, Persona
-from rlhi_plugin.stores.engine import open_engine, translated, writing
-from rlhi_plugin.stores.schema import conversations, messages, personas
+from rlhi_plugin.errors import ConfigError, StoreError
+from rlhi_plugin.records import (
+    ConsentDecision,
+    Conversation,
+    FeedbackEvent,
+    Message,
+    Persona,
+    Purpose,
+    Tombstone,
+)
+from rlhi_plugin.stores.appending import Part, append_all, forgotten_users
+from rlhi_plugin.stores.columnar import ConversationColumns, read_columns
+from rlhi_plugin.stores.dialects import (
+    erase_deleted,
+    insert_if_absent,
+    lock_users,
+    may_run_again,
+    truncate_log,
+    writing,
+)
+from rlhi_plugin.stores.engine import open_engine, translated
+from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
+from rlhi_plugin.stores.group_commit import GroupCommit
+from rlhi_plugin.stores.protocols import Forgotten
+from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback
+from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
 
-_ROWS_PER_STATEMENT = 500
-"""SQLite binds at most 32,766 variables to one statement."""
+T = TypeVar("T")
+
+_TRIES = 5
+"""How often a transaction is run that the database gives up because of another one."""
 
 
 def open_store(url: str, *, create: bool = True) -> SQLStore:
     """Open the store at `url`, creating its file and tables where there are none.
 
+    A store of an older schema is brought up to date, where that only adds to its tables; else it is left alone.
+
     Args:
-        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
-        create: Whether a file that does not exist is made; False where a missing one must be a mistake.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://user:password@host/database``.
+        create: Whether a file or tables that do not exist are made; False where a missing one must be a mistake.
 
     Raises:
-        ConfigError: the URL cannot name a store, its folder does not exist, or `create` is False and there is no file.
-        StoreError: the file cannot be opened, is no database, or has a newer schema.
+        ConfigError: the URL cannot name a store, its folder does not exist, or `create` is False and there is none.
+        MissingExtraError: the store is on PostgreSQL, and the extra ``postgres`` is not installed.
+        StoreError: the database cannot be opened, is none, has a newer schema, or needs `rlhi db upgrade`.
     """
     return SQLStore(open_engine(url, create=create))
 
@@ -54,6 +81,7 @@ class StoreCounts:
         user_turns: Messages of users.
         follow_ups: User messages after a conversation's first.
         personas: Users who have one.
+        feedback: Feedback events.
     """
 
     users: int
@@ -63,19 +91,21 @@ class StoreCounts:
     user_turns: int
     follow_ups: int
     personas: int
+    feedback: int
 
 
 class SQLStore:
-    """A `ConversationStore` and `PersonaStore`. Make one with `open_store`; usable from many threads."""
+    """All the protocols of `rlhi_plugin.stores.protocols`. Make one with `open_store`; usable from many threads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = writing(engine)
         # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
         self._write_lock = threading.Lock()
+        self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
 
     def append(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> int:
-        """See `ConversationStore.append`."""
+        """See `ConversationStore.append`. Threads that append at the same time share one transaction."""
         if not messages:
             return 0
         started_at = next((m.created_at for m in messages if m.created_at is not None), None)
@@ -85,7 +115,7 @@ class SQLStore:
             raise StoreError(
                 f"not a conversation: {error}. Give an id of 1 to 256 characters, and a pseudonym."
             ) from error
-        return self._add(head, messages)
+        return self._appends.submit(Part(head, messages))
 
     def add(self, conversation: Conversation) -> int:
         """Append the messages of a conversation and, where it is new, keep its language, source and so on.
@@ -97,45 +127,34 @@ class SQLStore:
             OwnerMismatchError: a conversation of this name belongs to somebody else.
             StoreError: the store cannot be written.
         """
-        return self._add(conversation, conversation.messages)
-
-    def _add(self, head: Conversation, offered: Sequence[Message]) -> int:
-        with self._writing(f"write conversation {head.conversation_id!r}") as connection:
-            number = _conversation_number(connection, head)
-            fresh = _unknown(connection, number, offered)
-            first = connection.execute(
-                select(func.coalesce(func.max(messages.c.sequence) + 1, 0)).where(messages.c.conversation == number)
-            ).scalar_one()
-            rows = [
-                {"conversation": number, "sequence": first + i, "message_id": m.id, **m.model_dump(exclude={"id"})}
-                for i, m in enumerate(fresh)
-            ]
-            if rows:
-                connection.execute(messages.insert(), rows)
-            return len(rows)
+        return self._appends.submit(Part(conversation, conversation.messages))
 
     def conversations(self, *, user_id: str | None = None) -> Iterator[Conversation]:
         """See `ConversationStore.conversations`. Reads one consistent snapshot, a few rows at a time."""
-        joined = select(conversations, messages).join(messages)
-        if user_id is not None:
-            joined = joined.where(conversations.c.user_id == user_id)
-        query = joined.order_by(conversations.c.number, messages.c.sequence)
-        with translated("read conversations"), self._engine.connect() as connection:
-            rows = connection.execution_options(yield_per=1000).execute(query)
-            for _, group in groupby(rows, key=lambda row: row.number):
-                yield _read_conversation(list(group))
+        with self._reading("read conversations") as connection:
+            yield from read_conversations(connection, user_id)
+
+    def columns(self, *, user_id: str | None = None) -> Iterator[ConversationColumns]:
+        """The same conversations as `conversations`, some thousand messages at a time, as columns.
+
+        For exports of whole stores: no record is built and none is checked.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._reading("read conversations") as connection:
+            yield from read_columns(connection, user_id)
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
         query = select(conversations.c.user_id).where(conversations.c.user_id.is_not(None)).distinct()
-        with translated("read users"), self._engine.connect() as connection:
+        with self._reading("read users") as connection:
             return sorted(str(user) for user in connection.execute(query).scalars())
 
     def get_persona(self, user_id: str) -> Persona | None:
         """See `PersonaStore.get_persona`."""
-        query = select(personas.c.body).where(personas.c.user_id == user_id).order_by(personas.c.number.desc()).limit(1)
-        with translated("read a persona"), self._engine.connect() as connection:
-            body = connection.execute(query).scalar_one_or_none()
+        with self._reading("read a persona") as connection:
+            body = _newest_persona(connection, user_id)
         if body is None:
             return None
         try:
@@ -146,22 +165,80 @@ class SQLStore:
             ) from error
 
     def put_persona(self, persona: Persona) -> None:
-        """See `PersonaStore.put_persona`. Earlier versions are kept; putting the current one again adds none."""
-        body = persona.to_json()
-        newest = (
-            select(personas.c.body)
-            .where(personas.c.user_id == persona.user_id)
-            .order_by(personas.c.number.desc())
-            .limit(1)
-        )
-        with self._writing("write a persona") as connection:
-            if connection.execute(newest).scalar_one_or_none() == body:
+        """See `PersonaStore.put_persona`. Earlier versions are kept; putting the current one again adds none.
+
+        A persona that covers nothing after its user was forgotten is dropped: it was built before, from what is gone.
+        """
+        row = {"user_id": persona.user_id, "digest": persona.digest, "body": persona.to_json()}
+
+        def put(connection: Connection) -> None:
+            lock_users(connection, [persona.user_id], alone=True)
+            forgotten_at = forgotten_users(connection, [persona.user_id]).get(persona.user_id)
+            covered = persona.covers_until
+            if forgotten_at is not None and (covered is None or covered <= forgotten_at):
                 return
-            connection.execute(
-                personas.insert().values(
-                    user_id=persona.user_id, digest=persona.digest, created_at=datetime.now(UTC), body=body
-                )
-            )
+            if _newest_persona(connection, persona.user_id) != row["body"]:
+                connection.execute(personas.insert().values(created_at=datetime.now(UTC), **row))
+
+        self._write("write a persona", put)
+
+    def record_feedback(self, event: FeedbackEvent) -> bool:
+        """See `FeedbackStore.record_feedback`."""
+        row = event.model_dump()
+
+        def record(connection: Connection) -> bool:
+            lock_users(connection, [event.user_id])
+            forgotten_at = forgotten_users(connection, [event.user_id]).get(event.user_id)
+            if forgotten_at is not None and event.created_at <= forgotten_at:
+                return False
+            statement = insert_if_absent(connection.dialect.name, feedback, ("conversation_id", "event_id"))
+            return connection.execute(statement, row).rowcount > 0
+
+        return self._write("write feedback", record)
+
+    def feedback(self, *, user_id: str | None = None) -> Iterator[FeedbackEvent]:
+        """See `FeedbackStore.feedback`. Reads one consistent snapshot, a few rows at a time."""
+        with self._reading("read feedback") as connection:
+            yield from read_feedback(connection, user_id)
+
+    def put_consent(self, decision: ConsentDecision) -> None:
+        """See `ConsentStore.put_consent`."""
+
+        def put(connection: Connection) -> None:
+            lock_users(connection, [decision.user_id])
+            connection.execute(consent.insert().values(decision.model_dump()))
+
+        self._write("write a consent decision", put)
+
+    def consents(self, user_id: str) -> dict[Purpose, ConsentDecision]:
+        """See `ConsentStore.consents`."""
+        columns = (consent.c.user_id, consent.c.purpose, consent.c.granted, consent.c.decided_at)
+        query = select(*columns).where(consent.c.user_id == user_id).order_by(consent.c.decided_at, consent.c.number)
+        with self._reading("read consent") as connection:
+            decisions = [ConsentDecision.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+        return {decision.purpose: decision for decision in decisions}
+
+    def forget(self, user_id: str) -> Forgotten:
+        """See `ForgettingStore.forget`. SQLite's file is written anew, which takes as long as copying it."""
+        if not user_id:
+            raise ConfigError("no user to forget. Give a pseudonym.")
+        found = self._write("forget a user", lambda connection: delete_user(connection, user_id))
+        with self._write_lock, translated("erase what was deleted"):
+            return replace(found, erased=erase_deleted(self._engine))
+
+    def tombstones(self) -> list[Tombstone]:
+        """See `ForgettingStore.tombstones`."""
+        with self._reading("read tombstones") as connection:
+            return tombstone_list(connection)
+
+    def purge(self, *, before: datetime, user_id: str | None = None) -> int:
+        """See `ForgettingStore.purge`."""
+        if before.tzinfo is None:
+            raise ConfigError(f"{before} has no time zone. Give an aware time, such as datetime.now(UTC).")
+        gone = self._write("delete what is old", lambda connection: delete_older(connection, before, user_id))
+        with self._write_lock, translated("erase what was deleted"):
+            truncate_log(self._engine)
+        return gone
 
     def counts(self) -> StoreCounts:
         """Count what is stored.
@@ -169,24 +246,8 @@ class SQLStore:
         Raises:
             StoreError: the store cannot be read.
         """
-        turns = (
-            select(func.count().label("n"))
-            .select_from(messages)
-            .where(messages.c.role == "user")
-            .group_by(messages.c.conversation)
-            .subquery()
-        )
-        queries: dict[str, Any] = {
-            "users": select(func.count(conversations.c.user_id.distinct())),
-            "conversations": select(func.count()).select_from(conversations),
-            "anonymous": select(func.count()).select_from(conversations).where(conversations.c.user_id.is_(None)),
-            "messages": select(func.count()).select_from(messages),
-            "user_turns": select(func.coalesce(func.sum(turns.c.n), 0)),
-            "follow_ups": select(func.coalesce(func.sum(turns.c.n - 1), 0)),
-            "personas": select(func.count(personas.c.user_id.distinct())),
-        }
-        with translated("count"), self._engine.connect() as connection:
-            return StoreCounts(**{name: connection.execute(query).scalar_one() for name, query in queries.items()})
+        with self._reading("count") as connection:
+            return StoreCounts(**read_counts(connection))
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
@@ -201,80 +262,53 @@ class SQLStore:
         self.close()
 
     @contextmanager
-    def _writing(self, doing: str) -> Iterator[Connection]:
-        with self._write_lock, translated(doing), self._writer.begin() as connection:
+    def _reading(self, doing: str) -> Iterator[Connection]:
+        with translated(doing), self._engine.connect() as connection:
             yield connection
 
+    def _write(self, doing: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one durable transaction, again where the database asks for that."""
+        with self._write_lock, translated(doing):
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._transaction(work)
+                except DBAPIError as error:
+                    if not may_run_again(error):
+                        raise
+            return self._transaction(work)
 
-def _insert_if_absent(connection: Connection, values: dict[str, Any]) -> None:
-    """Create the conversation row unless it exists. The one statement that each dialect spells its own way."""
-    statement = sqlite_insert(conversations).values(values)
-    connection.execute(statement.on_conflict_do_nothing(index_elements=["conversation_id"]))
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        with self._writer.begin() as connection:
+            return work(connection)
 
+    def _append_group(self, parts: Sequence[Part]) -> Sequence[int | Exception]:
+        """Write a group; where the database refuses a value in it, each part alone, so that only the bad one fails."""
+        try:
+            return self._write(_naming(parts), lambda connection: append_all(connection, parts))
+        except StoreError as error:
+            if len(parts) == 1 or not _is_about_a_value(error.__cause__):
+                raise
+        return [self._append_alone(part) for part in parts]
 
-def _conversation_number(connection: Connection, conversation: Conversation) -> int:
-    """The row of the conversation, created where it is new, locked until the transaction ends."""
-    values = conversation.model_dump(
-        include={"conversation_id", "user_id", "started_at", "language", "toxic", "source"}
-    )
-    _insert_if_absent(connection, values)
-    row = connection.execute(
-        select(conversations.c.number, conversations.c.user_id)
-        .where(conversations.c.conversation_id == conversation.conversation_id)
-        .with_for_update()
-    ).one()
-    if row.user_id != conversation.user_id:
-        raise OwnerMismatchError(
-            f"conversation {conversation.conversation_id!r} belongs to {row.user_id or 'nobody (anonymous)'}, not to "
-            f"{conversation.user_id or 'nobody (anonymous)'}. Give each user's conversation an id of its own."
-        )
-    return int(row.number)
-
-
-def _unknown(connection: Connection, number: int, offered: Sequence[Message]) -> list[Message]:
-    """The messages that the conversation does not hold yet, each id once, in order."""
-    by_id: dict[str, Message] = {}
-    for message in offered:
-        by_id.setdefault(message.id, message)
-    ids = list(by_id)
-    for start in range(0, len(ids), _ROWS_PER_STATEMENT):
-        some = ids[start : start + _ROWS_PER_STATEMENT]
-        known = connection.execute(
-            select(messages.c.message_id).where(messages.c.conversation == number, messages.c.message_id.in_(some))
-        )
-        for message_id in known.scalars():
-            del by_id[message_id]
-    return list(by_id.values())
+    def _append_alone(self, part: Part) -> int | Exception:
+        try:
+            return self._write(_naming([part]), lambda connection: append_all(connection, [part]))[0]
+        except StoreError as error:
+            return error
 
 
-def _read_conversation(rows: Sequence[Row[Any]]) -> Conversation:
-    head = rows[0]
-    try:
-        return Conversation(
-            conversation_id=head.conversation_id,
-            user_id=head.user_id,
-            messages=tuple(
-                Message(
-                    id=row.message_id,
-                    role=row.role,
-                    content=row.content,
-                    created_at=row.created_at,
-                    model=row.model,
-                    adapter=row.adapter,
-                    persona_digest=row.persona_digest,
-                    parent_id=row.parent_id,
-                    latency_s=row.latency_s,
-                    input_tokens=row.input_tokens,
-                    output_tokens=row.output_tokens,
-                )
-                for row in rows
-            ),
-            started_at=head.started_at,
-            language=head.language,
-            toxic=head.toxic,
-            source=head.source,
-        )
-    except ValidationError as error:
-        raise StoreError(
-            f"conversation {head.conversation_id!r} in the store is damaged: {error}. Correct or delete its rows."
-        ) from error
+def _is_about_a_value(cause: BaseException | None) -> bool:
+    """Whether the database cannot take what it was given, in contrast to being unable to take anything."""
+    if isinstance(cause, DBAPIError | sqlite3.Error):
+        return not isinstance(cause, OperationalError | sqlite3.OperationalError)
+    return isinstance(cause, UnicodeEncodeError | OverflowError)
+
+
+def _naming(parts: Sequence[Part]) -> str:
+    first = f"write conversation {parts[0].head.conversation_id!r}"
+    return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
+
+
+def _newest_persona(connection: Connection, user_id: str) -> str | None:
+    query = select(personas.c.body).where(personas.c.user_id == user_id).order_by(personas.c.number.desc()).limit(1)
+    return connection.execute(query).scalar_one_or_none()

@@ -42,3 +42,11 @@ def test_every_data_file_of_a_package_is_in_the_wheel(wheel_names: list[str]) ->
         }
     assert data
     assert data <= set(wheel_names)
+
+
+def test_the_steps_between_store_schemas_are_in_the_wheel(wheel_names: list[str]) -> None:
+    from rlhi_plugin.stores.schema import STORE_SCHEMA
+
+    folder = "rlhi_plugin/stores/migrations"
+    steps = {f"{folder}/versions/to_schema_{number}.py" for number in range(1, STORE_SCHEMA + 1)}
+    assert {f"{folder}/env.py", *steps} <= set(wheel_names)

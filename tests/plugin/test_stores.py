@@ -9,20 +9,51 @@ from hypothesis import strategies as st
 
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.records import Conversation, Message
-from rlhi_plugin.stores import ConversationStore, PersonaStore, SQLStore, open_store
-from rlhi_plugin.stores.conformance import CONVERSATION_CHECKS, PERSONA_CHECKS, ConformanceError
+from rlhi_plugin.stores import (
+    ConsentStore,
+    ConversationStore,
+    FeedbackStore,
+    ForgettingStore,
+    PersonaStore,
+    SQLStore,
+    open_store,
+)
+from rlhi_plugin.stores.conformance import (
+    CONSENT_CHECKS,
+    CONVERSATION_CHECKS,
+    FEEDBACK_CHECKS,
+    FORGETTING_CHECKS,
+    PERSONA_CHECKS,
+    ConformanceError,
+)
 from rlhi_plugin.stores.schema import STORE_SCHEMA
 
-
-@pytest.mark.parametrize("check", [*CONVERSATION_CHECKS, *PERSONA_CHECKS], ids=lambda check: check.__name__)
-def test_sql_store_conforms(check, tmp_path):
-    check(lambda: open_store(f"sqlite:///{tmp_path}/a.db"))
+ALL_CHECKS = [*CONVERSATION_CHECKS, *PERSONA_CHECKS, *FEEDBACK_CHECKS, *CONSENT_CHECKS, *FORGETTING_CHECKS]
 
 
-def test_sql_store_is_both_protocols(tmp_path):
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request, tmp_path):
+    """An empty storage on each database."""
+    return f"sqlite:///{tmp_path}/a.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+@pytest.mark.parametrize("check", ALL_CHECKS, ids=lambda check: check.__name__)
+def test_sql_store_conforms(check, url):
+    opened = []
+
+    def open_one():
+        opened.append(open_store(url))
+        return opened[-1]
+
+    check(open_one)
+    for store in opened:
+        store.close()
+
+
+def test_sql_store_is_all_protocols(tmp_path):
     with open_store(f"sqlite:///{tmp_path}/a.db") as store:
-        assert isinstance(store, ConversationStore)
-        assert isinstance(store, PersonaStore)
+        for protocol in (ConversationStore, PersonaStore, FeedbackStore, ConsentStore, ForgettingStore):
+            assert isinstance(store, protocol)
 
 
 class Forgetful:
@@ -147,7 +178,7 @@ def test_unusable_conversation_ids_are_refused(store, conversation_id):
     ("url", "remedy"),
     [
         ("rlhi.db", "Write it as sqlite:///"),
-        ("postgresql://localhost/rlhi", "only SQLite"),
+        ("postgresql://localhost", "names no database"),
         ("mysql://localhost/rlhi", "only SQLite"),
         ("sqlite://", "outlive the process"),
         ("sqlite:///:memory:", "outlive the process"),

@@ -1,0 +1,226 @@
+"""Who writes at the same time shares a transaction; nobody waits for ever, and nobody pays for another's mistake."""
+
+import asyncio
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhi_plugin.errors import OwnerMismatchError, StoreError
+from rlhi_plugin.records import Message
+from rlhi_plugin.stores import group_commit, open_store
+from rlhi_plugin.stores.group_commit import GroupCommit
+
+
+class Written:
+    """What a group commit wrote, group by group; each group waits until it may go on."""
+
+    def __init__(self):
+        self.groups = []
+        self.go_on = threading.Event()
+        self.began = threading.Event()
+
+    def __call__(self, items):
+        self.began.set()
+        assert self.go_on.wait(30)
+        self.groups.append(list(items))
+        return [ValueError(item) if item < 0 else item * 10 for item in items]
+
+
+def submit_together(items):
+    """Submit the first alone, and the others while it is being written."""
+    written = Written()
+    commit = GroupCommit(written)
+    with ThreadPoolExecutor(len(items)) as pool:
+        futures = [pool.submit(commit.submit, items[0])]
+        assert written.began.wait(30)
+        futures += [pool.submit(commit.submit, item) for item in items[1:]]
+        while len(commit._queue) < len(items) - 1:
+            pass
+        written.go_on.set()
+        return [future.exception() or future.result() for future in futures], written.groups
+
+
+def test_what_waits_is_written_together():
+    results, groups = submit_together([1, 2, 3, 4])
+    assert results == [10, 20, 30, 40]
+    assert [sorted(group) for group in groups] == [[1], [2, 3, 4]]
+
+
+def test_only_the_bad_part_fails():
+    results, _ = submit_together([1, -2, 3])
+    assert results[0] == 10
+    assert isinstance(results[1], ValueError)
+    assert results[2] == 30
+
+
+def test_groups_have_a_largest_size(monkeypatch):
+    monkeypatch.setattr(group_commit, "LARGEST_GROUP", 2)
+    results, groups = submit_together([1, 2, 3, 4, 5, 6])
+    assert results == [10, 20, 30, 40, 50, 60]
+    assert [len(group) for group in groups] == [1, 2, 2, 1]
+
+
+def test_a_failed_group_fails_for_everybody_and_the_next_goes_on():
+    failing = [True]
+
+    def write(items):
+        if failing[0]:
+            raise OSError("disk")
+        return items
+
+    commit = GroupCommit(write)
+    with pytest.raises(OSError, match="disk"):
+        commit.submit(1)
+    failing[0] = False
+    assert commit.submit(2) == 2
+
+
+def test_an_interrupt_of_the_leader_is_not_the_others():
+    entered, written = threading.Event(), []
+
+    def write(items):
+        if not entered.is_set():
+            entered.set()
+            while len(commit._queue) < 2:
+                pass
+            raise KeyboardInterrupt
+        written.append(sorted(items))
+        return items
+
+    commit = GroupCommit(write)
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(commit.submit, 1)
+        assert entered.wait(30)
+        others = [pool.submit(commit.submit, item) for item in (2, 3)]
+        assert [other.result(30) for other in others] == [2, 3]
+        with pytest.raises(KeyboardInterrupt):
+            leader.result(30)
+    assert written == [[2, 3]]
+
+
+def test_an_interrupted_caller_leaves_and_leads_nobody():
+    written = Written()
+    commit = GroupCommit(written)
+    main = threading.get_ident()
+
+    def interrupt():
+        while not commit._queue:
+            pass
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(commit.submit, 1)
+        assert written.began.wait(30)
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            commit.submit(2)
+        later = pool.submit(commit.submit, 3)
+        while not commit._queue:
+            pass
+        written.go_on.set()
+        assert (leader.result(30), later.result(30)) == (10, 30)
+    assert written.groups == [[1], [3]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(threads=st.integers(1, 12), each=st.integers(1, 20))
+def test_every_part_is_written_once_and_answered_with_its_own_result(threads, each):
+    seen = []
+
+    def write(items):
+        seen.extend(items)
+        return [-item for item in items]
+
+    commit = GroupCommit(write)
+
+    def submit(thread):
+        return [commit.submit(thread * 100 + i) == -(thread * 100 + i) for i in range(each)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert all(all(answers) for answers in pool.map(submit, range(threads)))
+    assert sorted(seen) == [thread * 100 + i for thread in range(threads) for i in range(each)]
+    assert not commit._queue
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def store(request, tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with open_store(url) as opened:
+        yield opened
+
+
+def count_transactions(store):
+    counted, write = [], store._append_group
+
+    def counting(parts):
+        counted.append(len(parts))
+        return write(parts)
+
+    store._appends._write = counting
+    return counted
+
+
+def test_threads_share_transactions(store):
+    groups = count_transactions(store)
+
+    def talk(name):
+        for i in range(10):
+            said = [Message(id=f"{name}-{i}", role="user", content="x")]
+            assert store.append("shared" if i % 2 else f"c{name}", user_id=None, messages=said) == 1
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(talk, range(16)))
+    assert sum(groups) == 160
+    assert len(groups) < 160
+    assert store.counts().messages == 160
+
+
+async def test_tasks_share_transactions(store):
+    groups = count_transactions(store)
+    said = [Message(id="m", role="user", content="x")]
+    counts = await asyncio.gather(
+        *(asyncio.to_thread(store.append, f"c{i}", user_id=f"u_{i}", messages=said) for i in range(40))
+    )
+    assert counts == [1] * 40
+    assert len(groups) < 40
+
+
+def test_bad_appends_leave_the_others_alone(store):
+    store.append("mine", user_id="u_1", messages=[Message(id="m", role="user", content="x")])
+    good = Message(id="m", role="user", content="x")
+    parts = {
+        "a": good,
+        "b": good.model_copy(update={"content": "half a character: \ud800"}),
+        "mine": good,
+        "c": good.model_copy(update={"input_tokens": 2**70}),
+        "d": good,
+    }
+
+    def append(name):
+        try:
+            return store.append(name, user_id=None, messages=[good.model_copy(update={"id": "first"}), parts[name]])
+        except StoreError as error:
+            return error
+
+    with store._write_lock, ThreadPoolExecutor(6) as pool:
+        first = pool.submit(append, "a")
+        while not store._appends._led or store._appends._queue:
+            pass
+        others = {name: pool.submit(append, name) for name in ["b", "mine", "c", "d"]}
+        while len(store._appends._queue) < 4:
+            pass
+        store._write_lock.release()
+        results = {name: future.result() for name, future in others.items()}
+        assert first.result() == 2
+        store._write_lock.acquire()
+    assert results["d"] == 2
+    assert isinstance(results["mine"], OwnerMismatchError)
+    assert "surrogate" in str(results["b"])
+    assert isinstance(results["c"], StoreError)
+    # Of a bad append, nothing is kept.
+    found = {c.conversation_id: len(c.messages) for c in store.conversations()}
+    assert found == {"mine": 1, "a": 2, "d": 2}
