@@ -13,10 +13,12 @@ import typer
 from rlhi_plugin.errors import ConfigError, OwnerMismatchError, RecordError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.logs import read_conversations, write_conversations
-from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder, render_persona
+from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
+from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
 from rlhi_plugin.records import Conversation
 from rlhi_plugin.stores import open_store
+from rlhi_plugin.stores.db_cli import db_app
 from rlhi_plugin.terminal import progress, run, stderr, stdout, table
 
 app = typer.Typer(
@@ -25,8 +27,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-persona_app = typer.Typer(help="Build and show personas.", no_args_is_help=True, rich_markup_mode="markdown")
+persona_app = typer.Typer(help="Build, show and correct personas.", no_args_is_help=True, rich_markup_mode="markdown")
+persona_app.registered_commands.extend(persona_control_app.registered_commands)
 app.add_typer(persona_app, name="persona")
+app.add_typer(db_app, name="db")
 
 MALFORMED_SHOWN = 20
 """Lines of a file that are named one by one when they cannot be used."""
@@ -138,29 +142,6 @@ def persona_build(
     )
 
 
-@persona_app.command("show")
-def persona_show(store: Store, user: User = None, verbose: Verbose = False) -> None:
-    """Show personas as the model sees them, and the user's words behind each statement.
-
-    Example: `rlhi persona show --store sqlite:///rlhi.db --user u42`
-    """
-    del verbose  # read by rlhi_plugin.terminal.run
-    with open_store(store, create=False) as opened:
-        for user_id in opened.user_ids() if user is None else [_known_user(opened.user_ids(), user)]:
-            persona = opened.get_persona(user_id)
-            stdout.print(f"\n{user_id}", style="bold", markup=False, highlight=False)
-            if persona is None:
-                stdout.print("no persona yet; build it with: rlhi persona build")
-                continue
-            text = render_persona(persona) or "nothing known"
-            stdout.print(text, markup=False, highlight=False)
-            for number, statement in enumerate(persona.statements, start=1):
-                for cited in statement.evidence:
-                    where = f"{cited.conversation_id} {cited.message_id}"
-                    line = f"  [{number}] {statement.confidence:.2f} {where}: {cited.quote}"
-                    stdout.print(line, style="dim", markup=False, highlight=False)
-
-
 @app.command("status")
 def status(store: Store, verbose: Verbose = False) -> None:
     """Count what the store holds.
@@ -178,6 +159,7 @@ def status(store: Store, verbose: Verbose = False) -> None:
         ("user turns", counts.user_turns),
         ("of them follow-ups", counts.follow_ups),
         ("users with a persona", counts.personas),
+        ("feedback events", counts.feedback),
     )
     stdout.print(table(store, ("", "count"), rows))
 
