@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlhi_plugin.importers.fields import count_in, name_in, unpacked
 from rlhi_plugin.importers.row import Value
@@ -98,7 +98,7 @@ def message_of(value: object) -> Said | None:
         ValueError: it is none, or its role is unknown.
     """
     if is_pair(value):
-        return Said(role_of(value[0]), text_of(value[1]))  # type: ignore[index] - is_pair says that it has two
+        return Said(role_of(value[0]), text_of(value[1]))
     if not isinstance(value, Mapping):
         raise ValueError("not a message")  # noqa: TRY004 - one kind of error for what a row can hold
     body, role = _unwrapped(value)
@@ -149,7 +149,7 @@ def _part(part: object) -> str:
     return "" if kind in _THOUGHTS | _CALLS else f"[{kind or 'part'}]"
 
 
-def is_pair(value: object) -> bool:
+def is_pair(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether this is a role and a text."""
     return (
         isinstance(value, list | tuple)

@@ -7,6 +7,7 @@ hold these. A file that is damaged gives its good rows and then an error.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zipfile
@@ -27,6 +28,9 @@ from rlhi_plugin.importers.row import Row
 
 Unread = Callable[[Collection[str]], Collection[str]]
 
+Watch = Callable[[int], object]
+"""Hears how many more bytes were read from disk."""
+
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _BOM = b"\xef\xbb\xbf"
 _DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, ValueError)
@@ -43,7 +47,7 @@ class _Source:
     account: str | None = None
 
 
-def rows_of(path: str | Path, unread: Unread) -> Iterator[Row | RecordError]:
+def rows_of(path: str | Path, unread: Unread, watch: Watch | None = None) -> Iterator[Row | RecordError]:
     """The rows of a file, or of all the files in an archive or folder, in the order of their names.
 
     Other files of an archive or a folder are not looked at.
@@ -51,18 +55,19 @@ def rows_of(path: str | Path, unread: Unread) -> Iterator[Row | RecordError]:
     Args:
         path: The file, archive or folder.
         unread: Of the columns of a Parquet file, those that nobody will look at.
+        watch: Hears of progress.
 
     Raises:
-        ConfigError: there is no such file, it is of no known kind, or it cannot be opened. At once, not when the first
-            row is asked for.
+        ConfigError: there is no such file, there is no log in the folder, or it cannot be opened. At once, not when the
+            first row is asked for.
     """
     file = Path(path)
     if file.is_dir():
-        sources = _in_folder(file)
+        sources = _in_folder(file, watch)
     elif _kind(file.name) == ".zip":
-        sources = _in_archive(file)
+        sources = _in_archive(file, watch)
     else:
-        sources = [_Source(file, _kind(file.name) or ".jsonl", _opener(file))]
+        sources = [_Source(file, _kind(file.name) or ".jsonl", _opener(file, watch))]
     for source in sources[:1]:
         # A file that cannot be opened is the caller's mistake, and is said before anything is read.
         try:
@@ -74,28 +79,62 @@ def rows_of(path: str | Path, unread: Unread) -> Iterator[Row | RecordError]:
     return (row for source in sources for row in _rows(source, unread))
 
 
+def size_of(path: str | Path) -> int:
+    """Bytes on disk of what `rows_of` reads."""
+    file = Path(path)
+    files = [inner for inner in file.rglob("*") if _kind(inner.name) is not None] if file.is_dir() else [file]
+    return sum(inner.stat().st_size for inner in files if inner.is_file())
+
+
 def _kind(name: str) -> str | None:
     suffix = Path(name.lower().removesuffix(".gz")).suffix
     return {".ndjson": ".jsonl"}.get(suffix, suffix if suffix in {*_READERS, ".parquet", ".zip"} else None)
 
 
-def _opener(file: Path) -> Callable[[], BinaryIO]:
-    return lambda: cast("BinaryIO", (gzip.open if file.suffix == ".gz" else open)(file, "rb"))
+class _Watched(io.FileIO):
+    """A file that says how much of it was read."""
+
+    def __init__(self, file: Path, watch: Watch) -> None:
+        super().__init__(file, "rb")
+        self._watch = watch
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = super().readinto(buffer)
+        self._watch(count or 0)
+        return count
 
 
-def _in_folder(folder: Path) -> list[_Source]:
+def _opener(file: Path, watch: Watch | None) -> Callable[[], BinaryIO]:
+    return partial(_open, file, watch, packed=file.suffix == ".gz")
+
+
+def _open(file: Path, watch: Watch | None, *, packed: bool = False) -> BinaryIO:
+    stream = file.open("rb") if watch is None else io.BufferedReader(_Watched(file, watch))
+    return _unpacking(stream) if packed else cast("BinaryIO", stream)
+
+
+def _unpacking(stream: Any) -> BinaryIO:
+    unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
+    # Closing it then closes the file below it.
+    unpacked.myfileobj = stream
+    return cast("BinaryIO", unpacked)
+
+
+def _in_folder(folder: Path, watch: Watch | None) -> list[_Source]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
     names = chatgpt_export.files_to_read([file.name for file in files])
-    account = _account([(file.name, _opener(file)) for file in files])
+    account = _account([(file.name, _opener(file, watch)) for file in files])
     sources = []
     for file in files:
         kind = _kind(file.name)
         if kind is not None and file.name in names:
-            sources += _in_archive(file) if kind == ".zip" else [_Source(file, kind, _opener(file), account)]
+            sources += (
+                _in_archive(file, watch) if kind == ".zip" else [_Source(file, kind, _opener(file, watch), account)]
+            )
     return sources
 
 
-def _in_archive(file: Path) -> list[_Source]:
+def _in_archive(file: Path, watch: Watch | None) -> list[_Source]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = sorted(name for name in archive.namelist() if not name.endswith("/"))
@@ -104,7 +143,7 @@ def _in_archive(file: Path) -> list[_Source]:
     except zipfile.BadZipFile as error:
         raise ConfigError(f"cannot read {file}: {error}. Fetch the archive again.") from error
     names = chatgpt_export.files_to_read([Path(member).name for member in members])
-    openers = {member: partial(_open_member, file, member) for member in members}
+    openers = {member: partial(_open_member, file, member, watch) for member in members}
     account = _account([(Path(member).name, openers[member]) for member in members])
     return [
         _Source(file / member, kind, openers[member], account)
@@ -113,11 +152,11 @@ def _in_archive(file: Path) -> list[_Source]:
     ]
 
 
-def _open_member(file: Path, member: str) -> BinaryIO:
+def _open_member(file: Path, member: str, watch: Watch | None) -> BinaryIO:
     # The member keeps the archive's file open until it is closed itself.
-    with zipfile.ZipFile(file) as archive:
-        stream = cast("BinaryIO", archive.open(member))
-    return cast("BinaryIO", gzip.open(stream, "rb")) if member.lower().endswith(".gz") else stream
+    with zipfile.ZipFile(_open(file, watch)) as archive:
+        stream = archive.open(member)
+    return _unpacking(stream) if member.lower().endswith(".gz") else cast("BinaryIO", stream)
 
 
 def _account(files: list[tuple[str, Callable[[], BinaryIO]]]) -> str | None:

@@ -107,11 +107,15 @@ def _read(rows: Sequence[Row]) -> Iterator[Imported]:
             yield row.refuse(str(error))
             continue
         first = first or row.value
-        # Several choices of one call are several answers to the same request; the first was shown.
-        for answer in [*answers[1:], *answers[:1]] or [None]:
-            thread.add(asked, [] if answer is None else [answer])
+        for answered in _shown_last(answers) or [[]]:
+            thread.add(asked, answered)
     if first is not None:
         yield _conversation(first, thread.messages, place.key.partition("\0")[0])
+
+
+def _shown_last(answers: Sequence[Said]) -> list[list[Said]]:
+    """Several choices of one call are answers to the same request; the conversation goes on from the first."""
+    return [[answer] for answer in (*answers[1:], *answers[:1])]
 
 
 def _single(row: Value) -> Conversation:
@@ -120,8 +124,8 @@ def _single(row: Value) -> Conversation:
     if not answers:
         # Fine-tuning rows are conversations as they are.
         return _conversation(row, in_line(asked), None)
-    for answer in [*answers[1:], *answers[:1]]:
-        thread.add(asked, [answer])
+    for answered in _shown_last(answers):
+        thread.add(asked, answered)
     return _conversation(row, thread.messages, None)
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rlhi_plugin.errors import ConfigError, RecordError
 from rlhi_plugin.importers.chatgpt_export import CHATGPT
-from rlhi_plugin.importers.files import rows_of
+from rlhi_plugin.importers.files import Watch, rows_of
 from rlhi_plugin.importers.gathering import Gathering
 from rlhi_plugin.importers.halie import HALIE
 from rlhi_plugin.importers.langfuse import LANGFUSE
@@ -40,12 +40,13 @@ FORMATS = (
 """All formats, the ones that more fields tell first: the first that recognises a row reads it."""
 
 
-def read_log(path: str | Path, log_format: str | None = None) -> Iterator[Imported]:
+def read_log(path: str | Path, log_format: str | None = None, watch: Watch | None = None) -> Iterator[Imported]:
     """Read everything in a file, an archive or a folder.
 
     Args:
         path: What to read, see `rlhi_plugin.importers.files`.
         log_format: Name of the format of every row; None tells each row's from its fields.
+        watch: Hears how many more bytes were read from disk.
 
     Returns:
         Conversations and feedback events in the order of the file, and the errors of rows that cannot be used in their
@@ -56,7 +57,7 @@ def read_log(path: str | Path, log_format: str | None = None) -> Iterator[Import
         MissingExtraError: a Parquet file, and pyarrow is not installed.
     """
     chosen = None if log_format is None else format_named(log_format)
-    return _read(rows_of(path, _unread(chosen)), chosen)
+    return _read(rows_of(path, _Columns(chosen), watch), chosen)
 
 
 def format_named(name: str) -> Format:
@@ -69,10 +70,6 @@ def format_named(name: str) -> Format:
         if known.name == name:
             return known
     raise ConfigError(f"there is no format {name!r}. Known formats: {', '.join(known.name for known in FORMATS)}")
-
-
-def _unread(chosen: Format | None) -> _Columns:
-    return _Columns(chosen)
 
 
 class _Columns:

@@ -18,6 +18,7 @@ ONE_VENDOR_ONE_PLACE = {
     "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
     "litellm": {"rlhi_plugin/litellm_client.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
+    "pyarrow": {"rlhi_plugin/importers/parquet_rows.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
 }
