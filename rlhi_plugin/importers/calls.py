@@ -24,19 +24,22 @@ class Thread:
         """Whether these messages begin with one that began this thread, and hold more than that."""
         return len(asked) > 1 and (-1, asked[0].role, asked[0].text) in self._children
 
-    def add(self, asked: Sequence[Said], answered: Sequence[Said]) -> list[int]:
+    def add(self, asked: Sequence[Said], answered: Sequence[Said], *, only_new: bool = False) -> list[int]:
         """Take one call.
 
         Args:
             asked: What the model was given: all of the history, its end, or only what is new.
-            answered: What came of it; where it repeats what was asked, as states of LangGraph do, that is left out.
+            answered: What came of it; where it repeats what was asked, as states of LangGraph do, with or without the
+                history before that, what is repeated belongs to what was asked.
+            only_new: Whether `asked` is known to hold nothing of the history.
 
         Returns:
             Positions in `messages` order of the messages of `answered` (without what it repeats).
         """
-        if _begins_with(answered, asked):
-            answered = answered[len(asked) :]
-        at, known = self._where(asked)
+        repeated = _end_of(asked, answered)
+        if repeated:
+            asked, answered, only_new = answered[:repeated], answered[repeated:], False
+        at, known = (self._leaf, 0) if only_new else self._where(asked)
         for one in asked[known:]:
             at = self._child(at, one)
         found = []
@@ -97,6 +100,11 @@ class Thread:
         return as_tree(nodes).messages
 
 
-def _begins_with(answered: Sequence[Said], asked: Sequence[Said]) -> bool:
-    start = answered[: len(asked)]
-    return bool(asked) and [(s.role, s.text) for s in start] == [(s.role, s.text) for s in asked]
+def _end_of(asked: Sequence[Said], answered: Sequence[Said]) -> int:
+    """Where in the answer what was asked ends, at its last occurrence; 0 where it does not occur."""
+    wanted = [(one.role, one.text) for one in asked]
+    given = [(one.role, one.text) for one in answered]
+    if not wanted or len(given) < len(wanted):
+        return 0
+    starts = range(len(given) - len(wanted), -1, -1)
+    return next((start + len(wanted) for start in starts if given[start : start + len(wanted)] == wanted), 0)

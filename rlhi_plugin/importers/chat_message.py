@@ -138,7 +138,7 @@ def _part(part: object) -> str:
         return part
     if not isinstance(part, Mapping):
         return "" if part is None else "[part]"
-    kind = part.get("type")
+    kind = name_in(part, "type")
     text = part.get("text")
     if isinstance(text, Mapping):
         text = text.get("value")
@@ -190,12 +190,12 @@ def _usage(body: Value) -> dict[str, Any]:
 
 def _calls(body: Value, extra: Value, content: object) -> list[dict[str, Any]]:
     """Calls of tools as the recorder writes them: name and arguments."""
-    found = [item for source in (body, extra) for item in (source.get("tool_calls") or []) if isinstance(item, Mapping)]
+    found = [item for source in (body, extra) for item in _list(source.get("tool_calls")) if isinstance(item, Mapping)]
     # LangChain keeps the provider's spelling beside its own.
     found = [item for item in found if "args" in item] or found
     found += [item for source in (body, extra) if isinstance(item := source.get("function_call"), Mapping)]
     if not found and isinstance(content, list):
-        found = [part for part in content if isinstance(part, Mapping) and part.get("type") in _CALLS]
+        found = [part for part in content if isinstance(part, Mapping) and name_in(part, "type") in _CALLS]
     return [_call(item) for item in found]
 
 

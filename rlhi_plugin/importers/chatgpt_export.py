@@ -12,7 +12,16 @@ from typing import Any
 
 from rlhi_plugin.importers.branches import Node, as_tree
 from rlhi_plugin.importers.chat_message import Said, role_of
-from rlhi_plugin.importers.fields import check_asked, mapping_in, name_in, required, text_in, time_of, user_in
+from rlhi_plugin.importers.fields import (
+    check_asked,
+    mapping_in,
+    name_in,
+    parent_in,
+    required,
+    text_in,
+    time_of,
+    user_in,
+)
 from rlhi_plugin.importers.row import Format, Imported, Row, Value
 from rlhi_plugin.importers.signals import thumb
 from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, Message
@@ -97,7 +106,7 @@ def _nodes(mapping: Mapping[str, Any], model: str | None) -> list[Node]:
             said = _said(message, model) if isinstance(message, Mapping) else None
         except ValueError as error:
             raise ValueError(f"the node {key!r}: {error}") from error
-        nodes.append(Node(key, name_in(node, "parent"), said))
+        nodes.append(Node(key, parent_in(node, "parent"), said))
     return nodes
 
 
@@ -105,7 +114,7 @@ def _said(message: Value, model: str | None) -> Said | None:
     """The message of a node; None for one that holds nothing, was hidden from the user, or is a train of thought."""
     author, metadata, content = (mapping_in(message, name) for name in ("author", "metadata", "content"))
     role = role_of(author.get("role"))
-    kind = content.get("content_type")
+    kind = name_in(content, "content_type")
     time = time_of(message.get("create_time"))
     if kind == "user_editable_context":
         # The user's standing wishes, shown to the model with every conversation.
@@ -117,7 +126,7 @@ def _said(message: Value, model: str | None) -> Said | None:
     text = _text(content)
     if not text and role in {"system", "tool"}:
         return None
-    if role == "assistant" and message.get("recipient") not in {None, "all"}:
+    if role == "assistant" and name_in(message, "recipient") not in {None, "all"}:
         role = "tool"
     return Said(role, text, created_at=time, model=name_in(metadata, "model_slug") or model)
 

@@ -15,20 +15,20 @@ def csv_rows(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
     # The module's own limit of 128 KiB a cell is less than one long answer. It holds for the process: only raise it.
     csv.field_size_limit(max(csv.field_size_limit(), LIMIT))
     # Bytes that are not UTF-8 become surrogates, so that they spoil their own row alone.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text)
-    columns = next(reader, None)
-    while columns is not None:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield number, ValueError(str(error))
-            continue
-        if cells is None:
-            return
-        if cells:
-            yield number, _row(columns, cells)
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.reader(text)
+        columns = next(reader, None)
+        while columns is not None:
+            number = reader.line_num + 1
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                yield number, ValueError(str(error))
+                continue
+            if cells is None:
+                return
+            if cells:
+                yield number, _row(columns, cells)
 
 
 def _row(columns: list[str], cells: list[str]) -> dict[str, str] | ValueError:

@@ -35,6 +35,15 @@ def required(row: Value, *names: str) -> str:
     return found
 
 
+def parent_in(row: Value, name: str) -> str | None:
+    """The id of what this row follows; None is the beginning."""
+    value = row.get(name)
+    found = name_in(row, name)
+    if found is None and value is not None and value != "":
+        raise ValueError(f"{name} is {value!r}, not an id")
+    return found
+
+
 def text_in(row: Value, name: str) -> str:
     """A text, empty or not."""
     value = row.get(name)

@@ -79,7 +79,7 @@ def _texts(row: Value, name: str) -> list[str]:
 
 def _rating(row: Value, name: str, user: str | None) -> Iterator[FeedbackEvent]:
     rating = next(rating for rating in _RATINGS if rating in row)
-    value = row[rating]
+    value = text_in(row, rating)
     if value == "":
         return
     points = float(value)

@@ -21,7 +21,7 @@ from rlhi_plugin.importers.fields import (
 )
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
 from rlhi_plugin.importers.signals import is_from_user, thumb
-from rlhi_plugin.importers.traced_calls import Call, Measures, answered_in, asked_in, joined, timed
+from rlhi_plugin.importers.traced_calls import Call, Measures, answered_in, asked_in, is_text, joined, timed
 from rlhi_plugin.records import Conversation, FeedbackEvent
 
 
@@ -141,7 +141,7 @@ def _call(value: Value, answer: Value) -> Call | None:
         output_tokens=count_in(usage, "output", "completionTokens", "completion_tokens"),
     )
     began = time_of(value.get("timestamp") or value.get("startTime") or value.get("createdAt"))
-    return timed(Call(required(value, "id"), asked, answered, began), measures)
+    return timed(Call(required(value, "id"), asked, answered, began, is_text(value.get("input"))), measures)
 
 
 def _feedback(

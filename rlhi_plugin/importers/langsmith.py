@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rlhi_plugin.importers.fields import check_asked, count_in, mapping_in, name_in, time_of, user_in
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
 from rlhi_plugin.importers.signals import is_from_user, thumb
-from rlhi_plugin.importers.traced_calls import Call, Measures, answered_in, asked_in, joined, timed
+from rlhi_plugin.importers.traced_calls import Call, Measures, answered_in, asked_in, is_text, joined, timed
 from rlhi_plugin.records import Conversation, FeedbackEvent
 
 _THREAD_NAMES = ("thread_id", "session_id", "conversation_id")
@@ -99,7 +99,7 @@ def _call(run: Value, answer: Measures | None) -> Call | None:
     measures = own if answer is None or own.model is not None else answer
     measures = Measures(own.ended_at, measures.model, own.latency_s, measures.input_tokens, measures.output_tokens)
     name = name_in(run, "id") or ""
-    return timed(Call(name, asked, answered, time_of(run.get("start_time"))), measures)
+    return timed(Call(name, asked, answered, time_of(run.get("start_time")), is_text(run.get("inputs"))), measures)
 
 
 def _measures(run: Value) -> Measures:

@@ -41,7 +41,7 @@ def _single(row: Value) -> Conversation:
 
 def _arena(row: Value) -> Iterator[Conversation | FeedbackEvent]:
     name = required(row, "question_id", "id", "conversation_id")
-    outcome = row.get("winner")
+    outcome = name_in(row, "winner")
     if outcome is not None and outcome not in _OUTCOMES:
         raise ValueError(f"the winner {outcome!r} is none of {', '.join(_OUTCOMES)}")
     models = {side: name_in(row, f"model_{side}") for side in _SIDES}

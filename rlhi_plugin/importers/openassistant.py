@@ -10,7 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rlhi_plugin.importers.branches import Node, as_tree
 from rlhi_plugin.importers.chat_message import Said, role_of
-from rlhi_plugin.importers.fields import check_asked, count_in, mapping_in, name_in, required, text_in, time_of, user_in
+from rlhi_plugin.importers.fields import (
+    check_asked,
+    count_in,
+    mapping_in,
+    name_in,
+    parent_in,
+    required,
+    text_in,
+    time_of,
+    user_in,
+)
 from rlhi_plugin.importers.languages import language_name
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
 from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, Message
@@ -89,7 +99,7 @@ def _node(message: Value) -> Node:
         created_at=time_of(message.get("created_date")),
         model=name_in(message, "model_name"),
     )
-    return Node(name, name_in(message, "parent_id"), said)
+    return Node(name, parent_in(message, "parent_id"), said)
 
 
 def _conversation(name: str, said: Sequence[Value], messages: tuple[Message, ...]) -> Conversation:
@@ -122,7 +132,7 @@ def _table(message: Value, field: str, of: str) -> dict[str, float]:
 
 def _feedback(conversation: str, said: Sequence[Value]) -> Iterator[FeedbackEvent]:
     answers = [message for message in said if role_of(message.get("role")) == "assistant"]
-    ranked = Counter(message.get("parent_id") for message in answers if count_in(message, "rank") is not None)
+    ranked = Counter(parent_in(message, "parent_id") for message in answers if count_in(message, "rank") is not None)
     for message in answers:
         name = required(message, "message_id")
 
@@ -134,7 +144,7 @@ def _feedback(conversation: str, said: Sequence[Value]) -> Iterator[FeedbackEven
         for emoji, count in _table(message, "emojis", "count").items():
             if emoji in _EMOJI and count > 0:
                 yield event(emoji, _EMOJI[emoji], f"from {count:g} volunteer(s)")
-        rank, of = count_in(message, "rank"), ranked[message.get("parent_id")]
+        rank, of = count_in(message, "rank"), ranked[parent_in(message, "parent_id")]
         if rank is not None and of > 1 and rank in {0, of - 1}:
             kind = FeedbackKind.THUMBS_UP if rank == 0 else FeedbackKind.THUMBS_DOWN
             yield event("rank", kind, f"rank {rank + 1} of {of}")

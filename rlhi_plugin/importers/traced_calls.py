@@ -26,12 +26,14 @@ class Call:
         asked: What went in.
         answered: What came out; its messages carry `ended_at`, model and so on.
         started_at: When it began.
+        only_new: Whether `asked` holds nothing of the history.
     """
 
     id: str
     asked: Sequence[Said]
     answered: Sequence[Said]
     started_at: datetime | None
+    only_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,14 @@ def asked_in(value: Any) -> list[Said]:
         ValueError: there is a list of messages, and it cannot be read.
     """
     return _said(unpacked(value), _ASKED, "user")
+
+
+def is_text(value: Any) -> bool:
+    """Whether the input of a call is a text, in an object or not, without any list that could be a history."""
+    value = unpacked(value)
+    if isinstance(value, Mapping):
+        return all(is_text(inner) for inner in value.values())
+    return not isinstance(value, list)
 
 
 def answered_in(value: Any) -> list[Said]:
@@ -159,7 +169,7 @@ def joined(calls: Sequence[Call]) -> tuple[tuple[Message, ...], dict[str, str]]:
         latest = call.started_at or latest
         keyed.append((latest.timestamp() if latest else 0.0, number, call))
     for _, _, call in sorted(keyed, key=lambda item: item[:2]):
-        found = thread.add(call.asked, call.answered)
+        found = thread.add(call.asked, call.answered, only_new=call.only_new)
         if found:
             answers[call.id] = str(found[-1])
     return thread.messages, answers
