@@ -207,3 +207,7 @@ def _call(item: Value) -> dict[str, Any]:
         # A model may write arguments that are no JSON: they are kept as it wrote them.
         arguments = unpacked(arguments)
     return {"name": body.get("name"), "args": arguments}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -13,6 +13,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from rlhi_plugin.importers.parquet_rows import parquet_rows
 from rlhi_plugin.importers.row import Row
 
 Unread = Callable[[Collection[str]], Collection[str]]
+
+Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 Watch = Callable[[int], object]
 """Hears how many more bytes were read from disk."""
@@ -43,7 +46,7 @@ class _Source:
 
     path: Path
     kind: str
-    open: Callable[[], BinaryIO]
+    open: Opened
     account: str | None = None
 
 
@@ -67,13 +70,16 @@ def rows_of(path: str | Path, unread: Unread, watch: Watch | None = None) -> Ite
     elif _kind(file.name) == ".zip":
         sources = _in_archive(file, watch)
     else:
-        sources = [_Source(file, _kind(file.name) or ".jsonl", _opener(file, watch))]
+        sources = [_Source(file, _kind(file.name) or ".jsonl", partial(_opened, file, watch))]
     for source in sources[:1]:
         # A file that cannot be opened is the caller's mistake, and is said before anything is read.
         try:
-            source.open().close()
+            with source.open():
+                pass
         except OSError as error:
             raise ConfigError(f"cannot read {file}: {error.strerror}. Give the path of a log.") from error
+        except _DAMAGE:
+            break  # A damaged or locked part of an archive is reported in its place.
     if not sources:
         raise ConfigError(f"{file} holds no log. Put .jsonl, .json, .csv or .parquet files there, or name one.")
     return (row for source in sources for row in _rows(source, unread))
@@ -104,32 +110,43 @@ class _Watched(io.FileIO):
         return count
 
 
-def _opener(file: Path, watch: Watch | None) -> Callable[[], BinaryIO]:
-    return partial(_open, file, watch, packed=file.suffix == ".gz")
+@contextmanager
+def _opened(file: Path, watch: Watch | None) -> Iterator[BinaryIO]:
+    with _on_disk(file, watch) as stream, _unpacked(stream, file.name) as unpacked:
+        yield unpacked
 
 
-def _open(file: Path, watch: Watch | None, *, packed: bool = False) -> BinaryIO:
-    stream = file.open("rb") if watch is None else io.BufferedReader(_Watched(file, watch))
-    return _unpacking(stream) if packed else cast("BinaryIO", stream)
+@contextmanager
+def _opened_member(file: Path, member: str, watch: Watch | None) -> Iterator[BinaryIO]:
+    with (
+        _on_disk(file, watch) as stream,
+        zipfile.ZipFile(stream) as archive,
+        archive.open(member) as packed,
+        _unpacked(cast("BinaryIO", packed), member) as unpacked,
+    ):
+        yield unpacked
 
 
-def _unpacking(stream: Any) -> BinaryIO:
-    unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
-    # Closing it then closes the file below it.
-    unpacked.myfileobj = stream
-    return cast("BinaryIO", unpacked)
+def _on_disk(file: Path, watch: Watch | None) -> BinaryIO:
+    return cast("BinaryIO", io.BufferedReader(_Watched(file, watch)) if watch else file.open("rb"))
+
+
+def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(stream, "rb")) if name.lower().endswith(".gz") else stream
 
 
 def _in_folder(folder: Path, watch: Watch | None) -> list[_Source]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
     names = chatgpt_export.files_to_read([file.name for file in files])
-    account = _account([(file.name, _opener(file, watch)) for file in files])
+    account = _account([(file.name, partial(_opened, file, watch)) for file in files])
     sources = []
     for file in files:
         kind = _kind(file.name)
         if kind is not None and file.name in names:
             sources += (
-                _in_archive(file, watch) if kind == ".zip" else [_Source(file, kind, _opener(file, watch), account)]
+                _in_archive(file, watch)
+                if kind == ".zip"
+                else [_Source(file, kind, partial(_opened, file, watch), account)]
             )
     return sources
 
@@ -143,7 +160,7 @@ def _in_archive(file: Path, watch: Watch | None) -> list[_Source]:
     except zipfile.BadZipFile as error:
         raise ConfigError(f"cannot read {file}: {error}. Fetch the archive again.") from error
     names = chatgpt_export.files_to_read([Path(member).name for member in members])
-    openers = {member: partial(_open_member, file, member, watch) for member in members}
+    openers = {member: partial(_opened_member, file, member, watch) for member in members}
     account = _account([(Path(member).name, openers[member]) for member in members])
     return [
         _Source(file / member, kind, openers[member], account)
@@ -152,14 +169,7 @@ def _in_archive(file: Path, watch: Watch | None) -> list[_Source]:
     ]
 
 
-def _open_member(file: Path, member: str, watch: Watch | None) -> BinaryIO:
-    # The member keeps the archive's file open until it is closed itself.
-    with zipfile.ZipFile(_open(file, watch)) as archive:
-        stream = archive.open(member)
-    return _unpacking(stream) if member.lower().endswith(".gz") else cast("BinaryIO", stream)
-
-
-def _account(files: list[tuple[str, Callable[[], BinaryIO]]]) -> str | None:
+def _account(files: list[tuple[str, Opened]]) -> str | None:
     """Whose log it is, where one of the files says so."""
     for name, opened in files:
         if name == chatgpt_export.ACCOUNT_FILE:

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from rlhi_plugin.records import Conversation
 _spec = importlib.util.spec_from_file_location("writers", Path(__file__).with_name("writers.py"))
 writers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(writers)
+
+EXAMPLES = int(os.environ.get("RLHI_EXAMPLES", "60"))
+"""Spoiled rows for each format; more of them find more."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
 dialogues = st.lists(st.tuples(texts, texts), min_size=1, max_size=4).map(
@@ -91,7 +95,25 @@ def test_users_are_pseudonyms_of_their_source():
     assert len({found[s] for s in ("openai", "openassistant", "langsmith", "langfuse")}) == 4
 
 
-JUNK = [None, "", "x", "{", "[]", "\x00", -1, 2.5, 10**30, float("nan"), True, [], [None], [[]], {}, {"a": 1}, ["a", "b"]]
+JUNK = [
+    None,
+    "",
+    "x",
+    "{",
+    "[]",
+    "\x00",
+    -1,
+    2.5,
+    10**30,
+    float("nan"),
+    True,
+    [],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+    ["a", "b"],
+]
 
 
 def places(value, path=()):
@@ -102,11 +124,15 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@pytest.mark.parametrize("writer", writers.WRITERS)
-@settings(max_examples=150, deadline=None)
+ROWS = {name: writer(HELLO) for name, writer in writers.WRITERS.items()}
+ROWS |= {f"{name}, rich": rows for name, rows in writers.rich().items()}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=list(ROWS))
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data())
-def test_no_row_stops_an_import(writer, data):
-    rows = copy.deepcopy(writers.WRITERS[writer](HELLO))
+def test_no_row_stops_an_import(rows, data):
+    rows = copy.deepcopy(rows)
     for _ in range(data.draw(st.integers(1, 3))):
         row = rows[data.draw(st.integers(0, len(rows) - 1))]
         where = list(places(row))

@@ -93,7 +93,9 @@ def test_halie(real_data, read_file):
     for row in questions:
         asked[row["session_id"]] += len(ast.literal_eval(row["user_queries"]))
     found = read_file(real_data / "halie" / "question_event_blocks.csv")
-    assert {c.conversation_id: len(c.messages) for c in found.conversations} == {n: 2 * k for n, k in asked.items() if k}
+    assert {c.conversation_id: len(c.messages) for c in found.conversations} == {
+        n: 2 * k for n, k in asked.items() if k
+    }
     assert len(found.errors) == sum(not k for k in asked.values())
     whole = read_file(real_data / "halie")
     assert len(whole.conversations) == len(sessions) + sum(bool(k) for k in asked.values())

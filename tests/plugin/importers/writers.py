@@ -53,7 +53,9 @@ def chatgpt(said):
     mapping = {"n": {"id": "n", "message": None, "parent": None, "children": ["0"]}}
     for i, (role, text) in enumerate(said):
         mapping[str(i)] = chatgpt_node(str(i), str(i - 1) if i else "n", role, text, create_time=1700000000.5 + i)
-    return [{"title": "T", "create_time": 1700000000.1, "mapping": mapping, "current_node": "0", "conversation_id": "c"}]
+    return [
+        {"title": "T", "create_time": 1700000000.1, "mapping": mapping, "current_node": "0", "conversation_id": "c"}
+    ]
 
 
 def lmsys(said):
@@ -204,4 +206,58 @@ WRITERS = {
     "halie": halie,
     "realhumaneval": realhumaneval,
 }
-WITH_SYSTEM = {"rlhi", "sharegpt", "openai", "openai_log", "chatgpt", "lmsys", "langsmith", "langsmith_state", "langfuse"}
+WITH_SYSTEM = {
+    "rlhi",
+    "sharegpt",
+    "openai",
+    "openai_log",
+    "chatgpt",
+    "lmsys",
+    "langsmith",
+    "langsmith_state",
+    "langfuse",
+}
+
+
+def rich():
+    """Rows with what conversations hold beside texts, of each format that has it."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    tooled = [
+        {"role": "developer", "content": "be kind"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "not json"}},
+        {"role": "function", "name": "f", "content": "2"},
+        {"role": "assistant", "content": "three"},
+    ]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    arena = {"question_id": "q", "model_a": "m1", "model_b": "m2", "winner": "model_a", "judge": "arena_user_1"}
+    arena |= {"conversation_a": turns, "conversation_b": turns, "turn": 1, "anony": True, "language": "German"}
+    thumbs = {
+        "message_id": "1",
+        "conversation_id": "c",
+        "user_id": "u",
+        "rating": "thumbs_down",
+        "content": '{"text": "x"}',
+    }
+    chat = chatgpt([("user", "hi"), ("assistant", "hello")])
+    chat[0]["mapping"]["2"] = chatgpt_node(
+        "2",
+        "1",
+        "user",
+        "",
+        content={"content_type": "multimodal_text", "parts": [{"content_type": "image_asset_pointer"}, "what?"]},
+    )
+    chat[0]["mapping"]["3"] = chatgpt_node("3", "2", "assistant", "", recipient="python")
+    lc = serialised("assistant", "")
+    lc["kwargs"] |= {"tool_calls": [{"name": "add", "args": {"a": 1}, "id": "c"}], "additional_kwargs": {}}
+    runs = langsmith([("user", "hi"), ("assistant", "hello")])
+    runs[0]["outputs"] = {"messages": [serialised("user", "hi"), lc, serialised("assistant", "hello")]}
+    return {
+        "openai": [{"messages": tooled, "metadata": {"user": "u"}}],
+        "lmsys": [arena | {"tstamp": 1700000000.5, "openai_moderation": {"flagged": True}}],
+        "chatgpt": [*chat, thumbs | {"create_time": 1700000000}],
+        "langsmith": runs,
+    }
