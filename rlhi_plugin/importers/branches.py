@@ -66,8 +66,8 @@ def as_tree(nodes: Sequence[Node]) -> Tree:
         reached.add(node.id)
         # The nearest node above that holds a message.
         above = node.parent
-        while above is not None and by_id[above].said is None:
-            above = by_id[above].parent
+        if above is not None and by_id[above].said is None:
+            above = parents[above]
         parents[node.id] = above
         if node.said is not None:
             ordered.append(node)

@@ -55,6 +55,10 @@ class Said:
     input_tokens: int | None = None
     output_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        # Half a character (a lone surrogate) spoils its own row, not all the rows that it belongs with.
+        self.text.encode()
+
 
 def role_of(value: object) -> Role:
     """Our name of a foreign role.

@@ -129,6 +129,11 @@ def _from_epoch(value: float) -> datetime:
     return datetime.fromtimestamp(value / 1000 if abs(value) >= _MILLISECONDS_FROM else value, UTC)
 
 
+def thread_id(source: str, name: str, user: UserId | None) -> str:
+    """An id for a conversation that an app gave a name: not that of an equal name elsewhere, or of another user."""
+    return f"{source}:{name}" if user is None else f"{source}:{name}@{user}"
+
+
 def content_id(source: str, name: str | None, user: str | None, messages: Sequence[Message]) -> str:
     """An id for a conversation whose format gives none that is unique: what was said, and by whom.
 

@@ -15,6 +15,7 @@ from rlhi_plugin.importers.fields import (
     mapping_in,
     name_in,
     required,
+    thread_id,
     time_of,
     unpacked,
     user_in,
@@ -111,9 +112,10 @@ def _read(rows: Sequence[Row]) -> Iterator[Imported]:
     values = [trace.value for trace in traces.values()]
     session = next((name for value in values if (name := name_in(value, "sessionId"))), None)
     user = next((name for value in values if (name := name_in(value, "userId"))), None)
+    owner = user_in("langfuse", user)
     conversation = Conversation(
-        conversation_id=session or next(iter(traces)),
-        user_id=user_in("langfuse", user),
+        conversation_id=thread_id("langfuse", session or next(iter(traces)), owner),
+        user_id=owner,
         messages=messages,
         started_at=min((call.started_at for call in calls if call.started_at is not None), default=None),
         source="langfuse",

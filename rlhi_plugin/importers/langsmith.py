@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rlhi_plugin.importers.fields import check_asked, count_in, mapping_in, name_in, time_of, user_in
+from rlhi_plugin.importers.fields import check_asked, count_in, mapping_in, name_in, thread_id, time_of, user_in
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
 from rlhi_plugin.importers.signals import is_from_user, thumb
 from rlhi_plugin.importers.traced_calls import Call, Measures, answered_in, asked_in, is_text, joined, timed
@@ -54,9 +54,10 @@ def _read(rows: Sequence[Row]) -> Iterator[Imported]:
     metadata = [_metadata(row.value) for row in rows]
     name = next((name for one in metadata if (name := name_in(one, *_THREAD_NAMES))), None)
     user = next((user for one in metadata if (user := name_in(one, *_USER_NAMES))), None)
+    owner = user_in("langsmith", user)
     conversation = Conversation(
-        conversation_id=name or next(iter(traces)),
-        user_id=user_in("langsmith", user),
+        conversation_id=thread_id("langsmith", name or next(iter(traces)), owner),
+        user_id=owner,
         messages=messages,
         started_at=min((call.started_at for _, call in calls if call.started_at is not None), default=None),
         source="langsmith",

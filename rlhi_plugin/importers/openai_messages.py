@@ -12,7 +12,16 @@ from dataclasses import replace
 from rlhi_plugin.importers.branches import in_line
 from rlhi_plugin.importers.calls import Thread
 from rlhi_plugin.importers.chat_message import Said, messages_of
-from rlhi_plugin.importers.fields import check_asked, content_id, count_in, mapping_in, name_in, time_of, user_in
+from rlhi_plugin.importers.fields import (
+    check_asked,
+    content_id,
+    count_in,
+    mapping_in,
+    name_in,
+    thread_id,
+    time_of,
+    user_in,
+)
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
 from rlhi_plugin.records import Conversation, Message
 
@@ -131,11 +140,11 @@ def _single(row: Value) -> Conversation:
 
 def _conversation(row: Value, messages: tuple[Message, ...], name: str | None) -> Conversation:
     check_asked(messages)
-    user = _user(row)
+    user, owner = _user(row), user_in("openai", _user(row))
     times = [message.created_at for message in messages if message.created_at is not None]
     return Conversation(
-        conversation_id=name or content_id("openai", None, user, messages),
-        user_id=user_in("openai", user),
+        conversation_id=thread_id("openai", name, owner) if name else content_id("openai", None, user, messages),
+        user_id=owner,
         messages=messages,
         started_at=time_of(row.get("created_at")) or min(times, default=None),
         source="openai",

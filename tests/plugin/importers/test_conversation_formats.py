@@ -99,7 +99,8 @@ def test_openai_log_keeps_what_the_provider_said(read):
     answer = found.messages[1]
     assert (answer.model, answer.input_tokens, answer.output_tokens) == ("gpt-4o", 3, 4)
     assert answer.created_at == datetime.fromtimestamp(1700000001, UTC)
-    assert (found.conversation_id, found.user_id) == ("t", pseudonym("openai\0u1"))
+    user = pseudonym("openai\0u1")
+    assert (found.conversation_id, found.user_id) == (f"openai:t@{user}", user)
 
 
 def test_several_choices_are_branches_and_the_first_goes_on(read):

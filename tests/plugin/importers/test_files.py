@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 
 import pytest
@@ -245,3 +246,37 @@ def test_any_bytes_are_read_without_an_exception(tmp_path_factory, name, data):
     file = tmp_path_factory.mktemp("bytes") / name
     file.write_bytes(data)
     list(read_log(file))
+
+
+def peak(file):
+    tracemalloc.start()
+    count = sum(1 for _ in read_log(file))
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return count, memory
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.zip", "b.jsonl"])
+def test_memory_does_not_grow_with_the_file(tmp_path, name):
+    peaks = []
+    for n in (8_000, 24_000):
+        rows = [own(f"c{i}", "x" * 300) for i in range(n)]
+        if name.startswith("b"):
+            # Rows that are gathered: every conversation is spread over the whole file.
+            asked = [{"role": "user", "content": "x" * 300}]
+            rows = [{"messages": asked, "metadata": {"thread_id": f"t{i % (n // 2)}"}} for i in range(n)]
+        file = tmp_path / name
+        if name == "a.csv":
+            lines = [json.dumps(row).replace('"', '""') for row in rows]
+            file.write_text("conversation_id,messages\n" + "\n".join(f'c{i},"{line}"' for i, line in enumerate(lines)))
+        elif name == "a.parquet":
+            pq.write_table(wildchat_table(n), file, row_group_size=1000)
+        elif name == "a.zip":
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("a.json", json.dumps(rows))
+        else:
+            file.write_text(json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)))
+        count, memory = peak(file)
+        assert count == (n // 2 if name.startswith("b") else n)
+        peaks.append(memory)
+    assert peaks[1] < 1.5 * peaks[0]

@@ -67,7 +67,8 @@ def test_langsmith_records_what_the_run_measured(read):
     answer = found.one.messages[1]
     assert (answer.model, answer.latency_s) == ("gpt-4o", 2.0)
     assert answer.created_at == datetime(2024, 5, 1, 10, 1, 2, tzinfo=UTC)
-    assert (found.one.conversation_id, found.one.user_id) == ("t", pseudonym("langsmith\0u1"))
+    user = pseudonym("langsmith\0u1")
+    assert (found.one.conversation_id, found.one.user_id) == (f"langsmith:t@{user}", user)
     assert [(e.kind, e.value, e.message_id) for e in found.feedback] == [
         (FeedbackKind.THUMBS_UP, "good", "1"),
         (FeedbackKind.THUMBS_UP, "good", "3"),
@@ -127,6 +128,7 @@ def test_two_users_of_one_thread_are_two_conversations(read):
     rows[1] |= {"id": "z", "trace_id": "z", "extra": {"metadata": {"thread_id": "t", "user_id": "u2"}}}
     found = read(*rows)
     assert len({c.user_id for c in found.conversations}) == 2
+    assert len({c.conversation_id for c in found.conversations}) == 2
 
 
 def test_scores_of_judges_and_unknown_scales_are_no_thumbs(read):
@@ -145,7 +147,8 @@ def test_a_run_without_messages_is_named(read):
 
 def test_langfuse_scores_are_thumbs_on_the_answer(read):
     found = read(*writers.langfuse(HELLO))
-    assert (found.one.conversation_id, found.one.user_id) == ("s", pseudonym("langfuse\0u1"))
+    user = pseudonym("langfuse\0u1")
+    assert (found.one.conversation_id, found.one.user_id) == (f"langfuse:s@{user}", user)
     (event,) = found.feedback
     assert (event.event_id, event.kind, event.message_id, event.value) == ("x", FeedbackKind.THUMBS_DOWN, "1", "wrong")
 
@@ -175,5 +178,20 @@ def test_langfuse_files_of_a_folder_belong_together(tmp_path, read_file):
 
 
 def test_traces_without_a_session_are_conversations_of_their_own(read):
-    rows = [row | {"sessionId": None} for row in writers.langfuse(HELLO)[:-1]]
-    assert [c.conversation_id for c in read(*rows).conversations] == ["t1", "t3"]
+    rows = [row | {"sessionId": None, "userId": None} for row in writers.langfuse(HELLO)[:-1]]
+    assert [c.conversation_id for c in read(*rows).conversations] == ["langfuse:t1", "langfuse:t3"]
+
+
+def test_half_a_character_spoils_its_own_row_alone(read):
+    # The escapes of a text within a text are no escapes of the line.
+    first, second = writers.langsmith(HELLO)
+    first["inputs"] = '{"input": "\\ud800"}'
+    found = read(first, second)
+    assert said(found.conversations[0]) == HELLO
+    assert "surrogates not allowed" in found.why[0]
+    good, bad = writers.realhumaneval(HELLO)
+    bad["response"] = "fine"
+    bad["request"] = repr([{"role": "user", "content": "\ud800"}])
+    found = read(good, bad)
+    assert said(found.conversations[0]) == HELLO[:2]
+    assert "surrogates not allowed" in found.why[0]
