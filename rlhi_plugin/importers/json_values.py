@@ -14,6 +14,8 @@ from rlhi_plugin.importers.limits import LIMIT
 
 _CHUNK = 1 << 20
 _OUTSIDE = re.compile(rb'["{}\[\],]')
+# Inside a value only brackets count: whole strings and all else between them is passed over in one match.
+_INSIDE = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _SPACE = b" \t\r\n"
 
@@ -73,6 +75,9 @@ class _Splitter:
                     break
                 self._at += 1
                 self._in_string = False
+            if self._depth > self._bottom:
+                inside = _INSIDE.match(self._buffer, self._at)
+                self._at = inside.end() if inside else self._at
             found = _OUTSIDE.search(self._buffer, self._at)
             if found is None:
                 self._at = len(self._buffer)
