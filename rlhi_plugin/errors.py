@@ -5,7 +5,7 @@
     RLHIError                      exit code 1: we, or something we depend on, failed
     ├── UserError                  exit code 2: the caller can mend it; the message says how
     │   ├── ConfigError            (also a ValueError)   recipe, flag, URL or argument
-    │   ├── RecordError            (also a ValueError)   one bad row, named by file and line
+    │   ├── RecordError            (also a ValueError)   one bad row, named by file and line or record
     │   └── MissingExtraError      (also an ImportError) an optional part is not installed
     ├── StoreError                 the conversation store cannot be read or written
     │   └── OwnerMismatchError     the conversation belongs to another user
@@ -18,6 +18,7 @@ A message ends with what to do about it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 
 class RLHIError(Exception):
@@ -41,13 +42,15 @@ class RecordError(UserError, ValueError):
 
     Attributes:
         path: The file.
-        line: 1-based line number in it.
+        line: 1-based number of the line in it, or of the record where lines mean nothing.
+        unit: What `line` counts.
     """
 
-    def __init__(self, message: str, *, path: str | Path, line: int) -> None:
-        super().__init__(f"{path}:{line}: {message}")
+    def __init__(self, message: str, *, path: str | Path, line: int, unit: Literal["line", "record"] = "line") -> None:
+        super().__init__(f"{path}:{line}: {message}" if unit == "line" else f"{path}: record {line}: {message}")
         self.path = Path(path)
         self.line = line
+        self.unit = unit
 
 
 class MissingExtraError(UserError, ImportError):

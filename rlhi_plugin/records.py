@@ -116,7 +116,8 @@ class FeedbackEvent(Record):
     kind: FeedbackKind
     value: str | None = None
     """The edited text, a comment, the passage that was copied; None where the kind says it all."""
-    created_at: AwareDatetime
+    created_at: AwareDatetime | None = None
+    """When it happened, or None where an imported log does not say."""
 
 
 class Purpose(StrEnum):

@@ -19,6 +19,7 @@ ONE_VENDOR_ONE_PLACE = {
     "litellm": {"rlhi_plugin/litellm_client.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
+    "pyarrow": {"rlhi_plugin/importers/parquet_rows.py", "rlhi_plugin/parquet_logs.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
 }
