@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -110,14 +111,18 @@ def test_an_interrupted_caller_leaves_and_leads_nobody():
     def interrupt():
         while not commit._queue:
             pass
-        signal.pthread_kill(main, signal.SIGINT)
+        # A signal that comes just before the wait begins does not end it.
+        while commit._queue:
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(2)
 
     with ThreadPoolExecutor(3) as pool:
         leader = pool.submit(commit.submit, 1)
         assert written.began.wait(30)
-        pool.submit(interrupt)
+        interrupting = pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
             commit.submit(2)
+        interrupting.result(30)
         later = pool.submit(commit.submit, 3)
         while not commit._queue:
             pass
