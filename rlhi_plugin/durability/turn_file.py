@@ -68,7 +68,7 @@ def decode(raw: bytes, offset: int) -> Line:
     if not raw.endswith(b"\n"):
         return Line(offset, length, problem="cut short by a crash", torn=True)
     body = raw[_HEAD_LENGTH:-2]
-    if raw[:_HEAD_LENGTH] != _HEAD % zlib.crc32(body):
+    if raw != b"".join((_HEAD % zlib.crc32(body), body, b"}\n")):
         return Line(offset, length, problem="its checksum does not fit")
     try:
         return Line(offset, length, JournalledTurn.model_validate_json(body))
@@ -167,3 +167,16 @@ def adopt_file(file: Path) -> int | None:
 def owner_pid(file: Path) -> int:
     """The process that made the file, as its name says."""
     return int(file.name.removesuffix(SUFFIX).split("-")[2])
+
+
+def is_owned(file: Path) -> bool:
+    """Whether a living process owns the journal file; False where it is gone."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        # Closing the descriptor gives the lock back, should this have taken it.
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)
