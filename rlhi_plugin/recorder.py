@@ -131,7 +131,10 @@ class Recorder:
             turn = describe()
             place = self._place(turn)
             with place.lock:
+                before = len(place.thread.prints)
                 self._record(turn, place)
+                with self._lock:
+                    self._ids += len(place.thread.prints) - before
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
             with self._lock:
                 self._failed += 1
@@ -157,7 +160,7 @@ class Recorder:
             # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
-            self._remember(place, part)
+            place.thread.remember(part)
 
     def _place(self, turn: Turn) -> _Place:
         key = (turn.conversation_id, turn.user_id)
@@ -168,11 +171,6 @@ class Recorder:
                 _, oldest = self._places.popitem(last=False)
                 self._ids -= len(oldest.thread.prints)
             return place
-
-    def _remember(self, place: _Place, part: Sequence[Said]) -> None:
-        grown = place.thread.remember(part)
-        with self._lock:
-            self._ids += grown
 
 
 def _give_ids(reply: Sequence[BaseMessage]) -> None:

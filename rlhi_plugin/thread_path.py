@@ -39,9 +39,8 @@ class Thread:
     tail: str | None = None
     prints: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
-    def remember(self, said: Sequence[Said]) -> int:
-        """Note what was stored; return by how many ids the thread grew."""
-        before = len(self.prints)
+    def remember(self, said: Sequence[Said]) -> None:
+        """Note what was stored."""
         for one in said:
             self.prints[one.id] = hash((one.role, one.text))
             # The system prompt is no turn: it stands before what follows, wherever it changes.
@@ -49,7 +48,6 @@ class Thread:
                 self.tail = one.id
         while len(self.prints) > IDS_REMEMBERED:
             self.prints.popitem(last=False)
-        return len(self.prints) - before
 
 
 @dataclass(slots=True)
@@ -98,16 +96,30 @@ def new_in_thread(
     path.reverse()
     # A summary stands for what was said before, and a history without ids may be only the end of a longer one.
     whole = stable_ids and settled < SETTLED and not any(is_injected(message) for message in history[:1])
-    previous, tail = None, thread.tail
-    if tail is not None and not any(said.known for said in path) and not whole:
-        previous = tail
+    _set_parents(thread, path, first_parent=root if whole else thread.tail)
+    return [said for said in path if not said.known]
+
+
+def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | None) -> None:
+    """Name the parent of each new message that does not follow what was stored before it."""
+    tail, sure = thread.tail, True
+    if tail is not None and not thread.prints:
+        # Another process wrote this thread. What stands before its end is stored; else any of it may be.
+        ends = next((index for index, said in enumerate(path) if said.id == tail), None)
+        sure = ends is not None or first_parent == tail
+        stored = path[: 0 if ends is None else ends + 1]
+        for said in stored:
+            said.known = True
+        thread.remember(stored[-IDS_REMEMBERED:])
+    previous = None
     for said in path:
         if not said.known:
-            if tail is not None and previous != tail:
-                said.parent_id = root if previous is None else previous
-            tail = said.id
+            follows = first_parent if previous is None else previous
+            if tail is not None and follows != tail:
+                said.parent_id = follows
+            if sure:
+                tail = said.id
         previous = said.id
-    return [said for said in path if not said.known]
 
 
 def _recognise(thread: Thread, said: Said) -> None:

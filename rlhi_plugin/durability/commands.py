@@ -32,7 +32,7 @@ def journal_status(store: _Store, journal: _Journal = None, verbose: _Verbose = 
     """
     del verbose  # read by rlhi_plugin.terminal.run
     report = read_folder(journal or journal_folder(store))
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (file.path.name, file.turns, file.messages, file.damaged, "running" if file.owned else "ended")
         for file in report.files
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,26 +174,19 @@ def _is_not_of(line: Line, user_id: str) -> bool:
 
 def _keep(file: Path, wanted: Callable[[bytes], bool]) -> int:
     """Rewrite a file with the wanted lines only; return how many went. It appears whole or not at all."""
-
-    def kept() -> Iterator[bytes]:
-        nonlocal gone
-        with file.open("rb") as stream:
-            for raw in stream:
-                if wanted(raw):
-                    yield raw
-                else:
-                    gone += 1
-
     gone = left = 0
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
     draft = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            for raw in kept():
-                stream.write(raw)
-                left += 1
-            stream.flush()
-            os.fsync(stream.fileno())
+        with os.fdopen(descriptor, "wb") as kept, file.open("rb") as stream:
+            for raw in stream:
+                if wanted(raw):
+                    kept.write(raw)
+                    left += 1
+                else:
+                    gone += 1
+            kept.flush()
+            os.fsync(kept.fileno())
         if not left:
             file.unlink()
         elif gone:
