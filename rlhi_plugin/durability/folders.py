@@ -13,6 +13,7 @@ from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.replay import Round, replay
 from rlhi_plugin.durability.turn_file import (
+    PROGRESS,
     SUFFIX,
     Line,
     adopt_file,
@@ -20,6 +21,7 @@ from rlhi_plugin.durability.turn_file import (
     files_in,
     is_owned,
     owner_pid,
+    progress_of,
     read_lines,
     refused_in,
     sync_folder,
@@ -126,6 +128,7 @@ def erase_user(folder: Path, user_id: str) -> tuple[int, list[Path]]:
                 owned.append(file)
             continue
         try:
+            file.with_suffix(PROGRESS).unlink(missing_ok=True)
             removed += _keep(file, lambda raw: _is_not_of(decode(raw, 0), user_id))
         finally:
             os.close(descriptor)
@@ -137,7 +140,7 @@ def erase_user(folder: Path, user_id: str) -> tuple[int, list[Path]]:
 def _report(file: Path) -> JournalFileReport | None:
     turns = messages = damaged = 0
     try:
-        for line in read_lines(file):
+        for line in read_lines(file, progress_of(file)):
             if line.turn is None:
                 damaged += 1
             else:

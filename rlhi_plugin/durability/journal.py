@@ -1,20 +1,22 @@
 """The turns that the store has not taken: on disk in order, and which conversations have to wait for them.
 
 Every process has its own file (see `turn_file`), made when it first needs one and removed when the store has taken
-every line of it. Lines are never changed: what was taken before a crash is offered again after it, which does nothing
-since a store keeps each message id once.
+every line of it. Lines are never changed; how far the store has them is noted beside the file now and then. What was
+taken since the last note is offered again after a crash, which does nothing since a store keeps each message id once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhi_plugin.durability.turn_file import (
+    PROGRESS,
     REFUSED,
     JournalledTurn,
     Line,
@@ -23,9 +25,12 @@ from rlhi_plugin.durability.turn_file import (
     decode,
     encode,
     files_in,
+    progress_of,
     read_lines,
     sync_folder,
 )
+
+_NOTED_EVERY = 50
 
 Key = tuple[str, str | None]
 """Conversation and user: what has to stay in order."""
@@ -39,6 +44,10 @@ class _File:
     synced: int = 0
     waiting: int = 0
     """Lines that are still to be taken."""
+    order: deque[Entry] = field(default_factory=deque)
+    """Its lines from the first one that waits."""
+    unnoted: int = 0
+    """Lines that were taken since the last note."""
     refused: set[bytes] = field(default_factory=set)
 
 
@@ -51,6 +60,7 @@ class Entry:
         file: The file that holds it.
         offset: Its first byte.
         length: Its bytes.
+        taken: Whether it waits no longer.
         strikes: How often the store refused it in a round in which it took something else.
         first_strike_s: When that happened first, by the monotonic clock.
     """
@@ -59,6 +69,7 @@ class Entry:
     file: _File
     offset: int
     length: int
+    taken: bool = False
     strikes: int = 0
     first_strike_s: float = 0.0
 
@@ -115,6 +126,7 @@ class Journal:
             entry = Entry((turn.conversation_id, turn.user_id), file, file.size, len(raw))
             file.size = end = file.size + len(raw)
             file.waiting += 1
+            file.order.append(entry)
             self._entries[entry] = None
             self._held[entry.key] += 1
         try:
@@ -151,8 +163,11 @@ class Journal:
                 self._held[entry.key] -= 1
                 if not self._held[entry.key]:
                     del self._held[entry.key]
+                entry.taken = True
                 entry.file.waiting -= 1
-                if not entry.file.waiting:
+                if entry.file.waiting:
+                    _note_progress(entry.file)
+                else:
                     self._remove(entry.file)
 
     def refuse(self, entry: Entry, reason: str) -> None:
@@ -187,6 +202,7 @@ class Journal:
                 self._entries |= dict.fromkeys(found)
                 self._held.update(entry.key for entry in found)
                 file.waiting = len(found)
+                file.order.extend(found)
                 if not found:
                     self._remove(file)
             turns, torn, refused = turns + len(found), torn + cut, refused + len(bad)
@@ -237,6 +253,7 @@ class Journal:
 
     def _remove(self, file: _File) -> None:
         file.path.unlink(missing_ok=True)
+        file.path.with_suffix(PROGRESS).unlink(missing_ok=True)
         os.close(file.descriptor)
         self._files.remove(file)
         if self._active is file:
@@ -263,12 +280,24 @@ class Journal:
         file.refused.add(line)
 
 
+def _note_progress(file: _File) -> None:
+    while file.order[0].taken:
+        file.order.popleft()
+        file.unnoted += 1
+    if file.unnoted < _NOTED_EVERY:
+        return
+    file.unnoted = 0
+    # A note that is lost or cut short costs a second replay, so it need not be waited for.
+    with contextlib.suppress(OSError):
+        file.path.with_suffix(PROGRESS).write_text(f"{file.order[0].offset}")
+
+
 def _survey(file: _File) -> tuple[list[Entry], list[Line], int]:
     """Usable lines, damaged lines, and the number of last lines that were cut short."""
     found: list[Entry] = []
     bad: list[Line] = []
     torn = 0
-    for line in read_lines(file.path):
+    for line in read_lines(file.path, progress_of(file.path)):
         if line.turn is not None:
             key = (line.turn.conversation_id, line.turn.user_id)
             found.append(Entry(key, file, line.offset, line.length))

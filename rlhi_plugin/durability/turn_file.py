@@ -24,7 +24,7 @@ from pydantic import Field
 
 from rlhi_plugin.records import Message, Record, UserId
 
-PREFIX, SUFFIX, REFUSED = "turns-", ".jsonl", ".refused"
+PREFIX, SUFFIX, REFUSED, PROGRESS = "turns-", ".jsonl", ".refused", ".done"
 _HEAD = b'{"crc32":"%08x","turn":'
 _HEAD_LENGTH = len(_HEAD % 0)
 
@@ -87,6 +87,17 @@ def read_lines(file: Path, offset: int = 0) -> Iterator[Line]:
         while raw := stream.readline():
             yield decode(raw, offset)
             offset += len(raw)
+
+
+def progress_of(file: Path) -> int:
+    """The byte of a journal file before which the store has everything; 0 where that is not known."""
+    try:
+        offset = int(file.with_suffix(PROGRESS).read_bytes())
+        with file.open("rb") as stream:
+            stream.seek(max(0, offset - 1))
+            return offset if stream.read(1) == b"\n" else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def files_in(folder: Path) -> list[Path]:

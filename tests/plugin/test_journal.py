@@ -208,6 +208,29 @@ def test_a_file_made_by_a_clock_that_went_back_comes_last(tmp_path, monkeypatch)
     second.close()
 
 
+def test_a_crash_in_the_middle_of_a_replay_does_not_begin_it_again(tmp_path, journal, store):
+    for number in range(120):
+        journal.append(turn("t", str(number)))
+    entries = journal.entries()
+    journal.done(*entries[:110])
+    journal.close()
+    found = Journal(tmp_path / "journal")
+    assert found.take_over().turns == read_folder(tmp_path / "journal").waiting <= 60
+    replay(found, put_into(store))
+    assert stored(store)["t"][-10:] == [str(n) for n in range(110, 120)]
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_note_of_progress_that_fits_no_line_is_not_believed(tmp_path, journal):
+    for number in range(3):
+        journal.append(turn("t", str(number)))
+    (file,) = files_in(tmp_path / "journal")
+    journal.close()
+    for note in ("7", "99999999", "-4", "x", ""):
+        file.with_suffix(".done").write_text(note)
+        assert read_folder(tmp_path / "journal").waiting == 3
+
+
 def test_a_failed_write_leaves_no_half_line(tmp_path, journal, monkeypatch):
     journal.append(turn("t", "a"))
     whole, write = files_in(tmp_path / "journal")[0].stat().st_size, os.write
