@@ -151,14 +151,14 @@ class Journal:
         Raises:
             OSError: the file cannot be read.
         """
-        with self._lock:
-            raw = os.pread(entry.file.descriptor, entry.length, entry.offset)
-        return decode(raw, entry.offset)
+        return decode(self._raw(entry), entry.offset)
 
     def done(self, *entries: Entry) -> None:
         """The store has these, or they were set aside: they wait no longer."""
         with self._lock:
             for entry in entries:
+                if entry not in self._entries:  # the journal was closed while it was being replayed
+                    continue
                 del self._entries[entry]
                 self._held[entry.key] -= 1
                 if not self._held[entry.key]:
@@ -176,10 +176,15 @@ class Journal:
         Raises:
             OSError: it cannot be written; then the line stays where it is.
         """
-        with self._lock:
-            raw = os.pread(entry.file.descriptor, entry.length, entry.offset)
-        self._set_aside(entry.file, raw, reason)
+        self._set_aside(entry.file, self._raw(entry), reason)
         self.done(entry)
+
+    def _raw(self, entry: Entry) -> bytes:
+        with self._lock:
+            # A replay may be under way while the journal is closed; the number of the descriptor is then another file's.
+            if entry not in self._entries:
+                raise OSError(f"the journal file {entry.file.path} is closed")
+            return os.pread(entry.file.descriptor, entry.length, entry.offset)
 
     def take_over(self) -> TakenOver:
         """Become the owner of the files that dead processes left, oldest first.

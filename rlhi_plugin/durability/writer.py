@@ -179,7 +179,7 @@ class DurableWriter:
         flushed = self.flush(timeout_s)
         self._stop.set()
         if (thread := self._replay_thread) is not None:
-            thread.join(timeout_s)
+            thread.join(min(timeout_s, self._options.store_timeout_s))
         self._threads.close()
         self._probes.close()
         if self._journal is not None and flushed:
