@@ -8,7 +8,8 @@
     │   ├── RecordError            (also a ValueError)   one bad row, named by file and line or record
     │   └── MissingExtraError      (also an ImportError) an optional part is not installed
     ├── StoreError                 the conversation store cannot be read or written
-    │   └── OwnerMismatchError     the conversation belongs to another user
+    │   ├── OwnerMismatchError     the conversation belongs to another user
+    │   └── StoreTimeoutError      (also a TimeoutError) it did not answer in time
     ├── ModelCallError             a model call failed after its retries
     └── ArtefactError              a run, an adapter or a report is damaged or does not fit
 
@@ -68,6 +69,10 @@ class StoreError(RLHIError):
 
 class OwnerMismatchError(StoreError):
     """Messages were offered for a conversation that belongs to another user, or to nobody."""
+
+
+class StoreTimeoutError(StoreError, TimeoutError):
+    """The store did not answer within its time limit. What it was asked may still happen."""
 
 
 class ModelCallError(RLHIError):

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
@@ -20,6 +22,7 @@ from langchain.agents.middleware.types import ExtendedModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
 from rlhi_plugin.call_context import CallContext, UserLookup, read_call_context
+from rlhi_plugin.durability import Durability, DurabilityStatus, TimedPersonas, WriterOptions, journal_folder
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
 from rlhi_plugin.persona.render import with_persona
@@ -53,6 +56,10 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona_store: Where personas are; `store` unless given.
         persona_max_age_s: Seconds for which a user's persona is not read again. A thread keeps the persona that it
             began with, whatever happens meanwhile.
+        durability: ``sync``: on return the turn is on disk. ``async``: on return it is in memory; a crash loses what
+            is queued, `close` and the end of the program write it.
+        journal: Folder for turns that the store does not take; None for none; "auto": where `journal_folder` says.
+        store_timeout_s: Seconds for which a turn waits for the store before it goes to the journal.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -67,6 +74,9 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona: PersonaMode = "inject",
         persona_store: PersonaStore | None = None,
         persona_max_age_s: float = 60.0,
+        durability: Durability = "sync",
+        journal: str | Path | None = "auto",
+        store_timeout_s: float = 2.0,
     ) -> None:
         super().__init__()
         if persona not in ("inject", "shadow", "off"):
@@ -81,11 +91,18 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         self.store: ConversationStore = _checked_store(store)
         self._lookup = user_id
         self._mode: PersonaMode = persona
-        self._recorder = Recorder(self.store)
+        folder = journal_folder(store) if journal == "auto" else journal
+        self._recorder = Recorder(
+            self.store,
+            WriterOptions(
+                durability=durability, journal=Path(folder) if folder else None, store_timeout_s=store_timeout_s
+            ),
+        )
         self._personas: PersonaCache | None = None
         if persona != "off":
             self._personas = PersonaCache(
-                _checked_persona_store(self.store, persona_store), max_age_s=persona_max_age_s
+                TimedPersonas(_checked_persona_store(self.store, persona_store), timeout_s=store_timeout_s),
+                max_age_s=persona_max_age_s,
             )
 
     @property
@@ -93,33 +110,49 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         """Number of messages that could not be stored since this object was made."""
         return self._recorder.dropped
 
+    def status(self) -> DurabilityStatus:
+        """How store, queue and journal stand."""
+        return self._recorder.status()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until every turn is on disk; False when `timeout_s` seconds were not enough."""
+        return self._recorder.flush(timeout_s)
+
+    async def aflush(self, timeout_s: float | None = None) -> bool:
+        """The same, without blocking the event loop."""
+        return await asyncio.to_thread(self._recorder.flush, timeout_s)
+
+    def close(self) -> None:
+        """Write what is queued and release the journal. The store stays open, its owner closes it."""
+        self._recorder.close()
+
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> Response:
         """Put the persona in, call the model, log the turn."""
         call = read_call_context(request, self._lookup)
-        started_at, conversation = datetime.now(UTC), _conversation_id(call)
+        started, conversation = time.perf_counter(), _conversation_id(call)
         persona = self._persona(call, conversation)
         response: Response | None = None
         try:
             response = handler(self._prompt(request, persona))
             return response
         finally:
-            self._recorder.record(partial(self._turn, request, call, persona, response, started_at))
+            self._recorder.record(partial(self._turn, request, call, persona, response, _timing(started)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Response:
         """The same for ``ainvoke`` and ``astream``; the store is used in a thread, never in the event loop."""
         call = read_call_context(request, self._lookup)
-        started_at, conversation = datetime.now(UTC), _conversation_id(call)
+        started, conversation = time.perf_counter(), _conversation_id(call)
         persona = await self._apersona(call, conversation)
         response: Response | None = None
         try:
             response = await handler(self._prompt(request, persona))
             return response
         finally:
-            describe = partial(self._turn, request, call, persona, response, started_at)
+            describe = partial(self._turn, request, call, persona, response, _timing(started))
             # A cancelled run must not cancel the writing of what was said before.
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._recorder.record, describe))
 
@@ -144,9 +177,9 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         call: CallContext,
         persona: RenderedPersona | None,
         response: Response | None,
-        started_at: datetime,
+        timing: tuple[datetime, float],
     ) -> Turn:
-        messages = _reply_messages(response)
+        messages, (started_at, latency_s) = _reply_messages(response), timing
         injected = persona if self._mode == "inject" else None
         return Turn(
             conversation_id=_conversation_id(call),
@@ -158,10 +191,18 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 model=_model_name(request, messages),
                 adapter=getattr(request.model, "adapter_id", None),
                 persona_digest=injected.digest if injected else None,
+                latency_s=latency_s,
+                structured=isinstance(response, ModelResponse) and response.structured_response is not None,
             ),
             stable_ids=call.stable_ids,
             started_at=started_at,
         )
+
+
+def _timing(started: float) -> tuple[datetime, float]:
+    """When a call began that is over now, and how many seconds it took."""
+    took = time.perf_counter() - started
+    return datetime.now(UTC) - timedelta(seconds=took), took
 
 
 def _checked_store(store: str | ConversationStore) -> ConversationStore:

@@ -1,30 +1,36 @@
-"""From LangChain messages to records, and into the store; observing never breaks the observed."""
+"""From LangChain messages to records, and into the store; observing never breaks the observed.
+
+A regenerated answer and an edited request are branches: they are stored after what is there, with the `parent_id` of
+what they replace. So is other content under a known id, as ``update_state`` and a person's edit of a tool call make it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 
-from rlhi_plugin.errors import OwnerMismatchError
-from rlhi_plugin.records import Message, Role
+from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
+from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
+from rlhi_plugin.records import Message
 from rlhi_plugin.stores import ConversationStore
+from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
+
+__all__ = ["Recorder", "Reply", "Turn", "clean", "is_injected", "role_and_text"]
 
 _log = logging.getLogger("rlhi.middleware")
 
 _THREADS_REMEMBERED = 4096
-"""Threads whose stored ids are kept in memory, so that a turn writes only what is new."""
-
-
-_MAX_ID = 256
-"""Characters of `Message.id`."""
+_IDS_REMEMBERED = 200_000
+"""Threads, and ids of all of them together, that are kept in memory, so that a turn writes only what is new."""
+_MESSAGES_PER_APPEND = 500
+"""A long history is written in parts, each within the time limit of an append."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,16 @@ class Reply:
         model: Name of the model.
         adapter: Id of the adapter that was active.
         persona_digest: Digest of the persona that was in the prompt.
+        latency_s: Seconds from the call to its whole answer.
+        structured: Whether the answer is the call of a tool that stands for a schema.
     """
 
     messages: Sequence[BaseMessage] = ()
     model: str | None = None
     adapter: str | None = None
     persona_digest: str | None = None
+    latency_s: float | None = None
+    structured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,146 +78,131 @@ class Turn:
 
 
 @dataclass(slots=True)
-class _Thread:
-    """What is known of a thread's place in the store."""
+class _Place:
+    """A thread, its turns one at a time, and the time of the latest."""
 
-    conversation_id: str
-    stored: set[str] = field(default_factory=set)
+    thread: Thread = field(default_factory=Thread)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    looked_up: bool = False
+    latest: datetime | None = None
 
 
 class Recorder:
-    """Writes turns to a store. Never raises: what could not be written is logged as an error and counted."""
+    """Writes turns to a store, else to a journal. `record` never raises: what is lost is logged and counted.
 
-    def __init__(self, store: ConversationStore) -> None:
-        self._store = store
-        self._threads: OrderedDict[tuple[str, str | None], _Thread] = OrderedDict()
+    Args:
+        store: Where turns belong.
+        options: See `WriterOptions`. Without: synchronous, with the journal where `journal_folder` says.
+
+    Raises:
+        ConfigError: an option cannot work.
+    """
+
+    def __init__(self, store: ConversationStore, options: WriterOptions | None = None) -> None:
+        self._writer = DurableWriter(store, options or WriterOptions(journal=journal_folder(store)))
+        self._places: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
+        self._ids = 0
         self._lock = threading.Lock()
-        self._dropped = 0
+        self._failed = 0
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored."""
-        return self._dropped
+        """Number of messages that could not be stored, nor journalled."""
+        return self._failed + self._writer.status().dropped
+
+    def status(self) -> DurabilityStatus:
+        """How store, queue and journal stand."""
+        return self._writer.status()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """See `DurableWriter.flush`."""
+        return self._writer.flush(timeout_s)
+
+    def close(self) -> None:
+        """See `DurableWriter.close`. The store stays open: it is the caller's."""
+        self._writer.close()
 
     def record(self, describe: Callable[[], Turn]) -> None:
-        """Store what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
+        """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
 
         The turn comes as a function, so that a failure to describe it is caught here as well.
         """
-        fresh: list[Message] = []
         try:
             turn = describe()
-            thread = self._thread(turn)
-            fresh = [message for message in _turn_to_messages(turn) if message.id not in thread.stored]
-            if fresh:
-                self._append(thread, turn.user_id, fresh)
-                thread.stored.update(message.id for message in fresh)
+            place = self._place(turn)
+            with place.lock:
+                before = len(place.thread.prints)
+                self._record(turn, place)
+                with self._lock:
+                    self._ids += len(place.thread.prints) - before
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
-            # One message at least was lost when even the conversion failed.
-            lost = max(1, len(fresh))
             with self._lock:
-                self._dropped += lost
-            _log.exception("%d message(s) of a turn could not be stored", lost)
+                self._failed += 1
+            _log.exception("a turn could not be described, so that it is not logged")
 
-    def _append(self, thread: _Thread, user_id: str | None, fresh: Sequence[Message]) -> None:
-        try:
-            self._store.append(thread.conversation_id, user_id=user_id, messages=fresh)
-        except OwnerMismatchError:
-            # Two users of one thread name (or a visitor who logged in) are two conversations, never merged.
-            thread.conversation_id = f"{thread.conversation_id}@{user_id or 'anonymous'}"
-            self._store.append(thread.conversation_id, user_id=user_id, messages=fresh)
+    def _record(self, turn: Turn, place: _Place) -> None:
+        if not place.looked_up:
+            place.looked_up = True
+            place.thread.tail = self._writer.last_message_id(turn.conversation_id, turn.user_id)
+        if turn.stable_ids:
+            _give_ids(turn.reply.messages)
+        system = _system(turn)
+        root = FOLLOWS_NOTHING if system is None else system.id
+        said = new_in_thread(place.thread, turn.history, turn.reply.messages, stable_ids=turn.stable_ids, root=root)
+        if system is not None and system.id not in place.thread.prints:
+            said.insert(0, system)
+        # A clock that was set back must not turn the order of a conversation around.
+        started_at = max(turn.started_at, place.latest or turn.started_at)
+        place.latest = now = max(datetime.now(UTC), started_at)
+        for start in range(0, len(said), _MESSAGES_PER_APPEND):
+            part = said[start : start + _MESSAGES_PER_APPEND]
+            messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in part]
+            # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
+            if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
+                return
+            place.thread.remember(part)
 
-    def _thread(self, turn: Turn) -> _Thread:
+    def _place(self, turn: Turn) -> _Place:
         key = (turn.conversation_id, turn.user_id)
         with self._lock:
-            thread = self._threads.setdefault(key, _Thread(turn.conversation_id))
-            self._threads.move_to_end(key)
-            if len(self._threads) > _THREADS_REMEMBERED:
-                self._threads.popitem(last=False)
-            return thread
+            place = self._places.setdefault(key, _Place())
+            self._places.move_to_end(key)
+            while len(self._places) > _THREADS_REMEMBERED or (self._ids > _IDS_REMEMBERED and len(self._places) > 1):
+                _, oldest = self._places.popitem(last=False)
+                self._ids -= len(oldest.thread.prints)
+            return place
 
 
-def _turn_to_messages(turn: Turn) -> list[Message]:
-    """Records of the system prompt, the history and the reply, in this order, each with its id."""
-    now = datetime.now(UTC)
-    seen: Counter[tuple[Role, str]] = Counter()
-    records = []
-    if turn.system:
-        system = clean(turn.system)
-        records.append(Message(id=_digest("system", system, 0), role="system", content=system))
-    for message, is_reply in [*((m, False) for m in turn.history), *((m, True) for m in turn.reply.messages)]:
-        if is_injected(message):
-            continue
-        role, content = role_and_text(message)
-        occurrence = seen[role, content]
-        seen[role, content] += 1
-        records.append(
-            Message(
-                id=(_own_id(message) if turn.stable_ids else None) or _digest(role, content, occurrence),
-                role=role,
-                content=content,
-                created_at=now if is_reply else turn.started_at,
-                model=turn.reply.model if is_reply and role == "assistant" else None,
-                adapter=turn.reply.adapter if is_reply and role == "assistant" else None,
-                persona_digest=turn.reply.persona_digest if is_reply and role == "assistant" else None,
-            )
-        )
-    return records
+def _give_ids(reply: Sequence[BaseMessage]) -> None:
+    """Give the messages of a reply the ids that they would get when they are saved, or they would be stored twice."""
+    for message in reply:
+        if message.id is None:
+            message.id = str(uuid.uuid4())
 
 
-def _own_id(message: BaseMessage) -> str | None:
-    """LangChain's id of the message, unless it is too long for a record."""
-    return clean(message.id) if message.id and len(message.id) <= _MAX_ID else None
+def _system(turn: Turn) -> Said | None:
+    if not turn.system:
+        return None
+    text = clean(turn.system)
+    return Said(digest_id("system", text, 0), "system", text, BaseMessage(content="", type="system"), is_reply=False)
 
 
-def is_injected(message: BaseMessage) -> bool:
-    """Whether a program wrote this message in somebody's name, as LangChain's summarization does in the user's."""
-    return "lc_source" in message.additional_kwargs
-
-
-def role_and_text(message: BaseMessage) -> tuple[Role, str]:
-    """Role and text under which a LangChain message is logged; tool traffic, calls and results alike, is ``tool``."""
-    text = _text(message.content)
-    match message:
-        case AIMessage(tool_calls=[_, *_] as calls):
-            body = {"calls": [{"name": call["name"], "args": call["args"]} for call in calls], "text": text}
-            return "tool", clean(json.dumps(body, ensure_ascii=False, sort_keys=True, default=str))
-        case AIMessage():
-            return "assistant", text
-        case HumanMessage():
-            return "user", text
-        case SystemMessage():
-            return "system", text
-        case ToolMessage():
-            return "tool", text
-    # A role of the app's own invention is not something that the user said.
-    return "tool", text
-
-
-def _text(content: str | Iterable[str | dict[str, object]]) -> str:
-    """The text of a message's content; blocks that are not text are named, as ``[image]``."""
-    if isinstance(content, str):
-        return clean(content)
-    parts = []
-    for block in content:
-        if isinstance(block, str):
-            parts.append(block)
-        elif block.get("type") == "text":
-            parts.append(str(block.get("text", "")))
-        elif block.get("type") not in ("reasoning", "thinking", "tool_use", "tool_call", "function_call"):
-            parts.append(f"[{block.get('type', 'block')}]")
-    return clean("\n".join(part for part in parts if part))
-
-
-def clean(text: str) -> str:
-    """The text without lone surrogates, which no database and no JSON reader accepts; each becomes ``?``."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _digest(role: Role, content: str, occurrence: int) -> str:
-    """An id for a message that has none of its own: the n-th time that this role says this text in this thread.
-
-    Unlike its position, that does not change when an app sends only the last messages of a long thread.
-    """
-    body = f"{role}\0{occurrence}\0{content}".encode()
-    return f"{role}-{hashlib.sha256(body).hexdigest()[:24]}"
+def _message(reply: Reply, said: Said, at: datetime) -> Message:
+    answers = said.is_reply and isinstance(said.message, AIMessage)
+    answer = structured_answer(said.message) if answers and reply.structured else None
+    role, content = (said.role, said.text) if answer is None else ("assistant", answer)
+    is_answer = said.is_reply and role == "assistant"
+    usage = said.message.usage_metadata if answers and isinstance(said.message, AIMessage) else None
+    return Message(
+        id=said.id,
+        role=role,
+        content=content,
+        created_at=at,
+        model=reply.model if is_answer else None,
+        adapter=reply.adapter if is_answer else None,
+        persona_digest=reply.persona_digest if is_answer else None,
+        parent_id=said.parent_id,
+        latency_s=reply.latency_s if answers else None,
+        input_tokens=usage["input_tokens"] if usage else None,
+        output_tokens=usage["output_tokens"] if usage else None,
+    )

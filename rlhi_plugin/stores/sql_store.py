@@ -104,6 +104,11 @@ class SQLStore:
         self._write_lock = threading.Lock()
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
 
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
     def append(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> int:
         """See `ConversationStore.append`. Threads that append at the same time share one transaction."""
         if not messages:
@@ -144,6 +149,23 @@ class SQLStore:
         """
         with self._reading("read conversations") as connection:
             yield from read_columns(connection, user_id)
+
+    def last_message_id(self, conversation_id: str) -> str | None:
+        """Id of the message that was added last to a conversation; None where there is none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        query = (
+            select(messages.c.message_id)
+            .join(conversations)
+            .where(conversations.c.conversation_id == conversation_id)
+            .order_by(messages.c.sequence.desc())
+            .limit(1)
+        )
+        with translated("read a conversation's end"), self._engine.connect() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return None if found is None else str(found)
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""

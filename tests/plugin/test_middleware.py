@@ -450,7 +450,7 @@ class BrokenStore:
 
 
 async def test_a_failing_store_never_breaks_the_assistant(caplog):
-    made = RLHIMiddleware(store=BrokenStore())
+    made = RLHIMiddleware(store=BrokenStore(), journal=None)
     agent = create_agent(Model(), middleware=[made])
     with caplog.at_level(logging.ERROR, "rlhi.middleware"):
         assert agent.invoke(say("hi"), config=at())["messages"][-1].content == "reply 1"

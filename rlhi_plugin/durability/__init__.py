@@ -1,0 +1,13 @@
+"""What makes the log lose nothing: a writer with a time limit, and a journal for what the store does not take.
+
+writer = DurableWriter(store, WriterOptions(journal=Path("rlhi.db.journal")))
+writer.write("t1", user_id=None, messages=[...])   # True: on disk, in the store or in the journal
+writer.status()
+"""
+
+from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.personas import TimedPersonas
+from rlhi_plugin.durability.status import Durability, DurabilityStatus
+from rlhi_plugin.durability.writer import DurableWriter, WriterOptions
+
+__all__ = ["Durability", "DurabilityStatus", "DurableWriter", "TimedPersonas", "WriterOptions", "journal_folder"]

@@ -1,0 +1,41 @@
+"""What a writer says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Durability = Literal["sync", "async"]
+"""``sync``: on return the turn is on disk. ``async``: on return it is in memory, and a crash loses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DurabilityStatus:
+    """How the logging of one process stands.
+
+    Attributes:
+        mode: ``sync`` or ``async``.
+        queued: Turns in memory, not on disk yet; 0 with ``sync``.
+        dropped: Messages that neither store nor journal took. Where a later turn still carries them in its history,
+            they are offered again.
+        journalled: Turns that went to the journal, or were found in it, since the start.
+        waiting: Turns that are in the journal now.
+        replayed: Turns that went from the journal to the store.
+        refused: Turns that the store refused for good, kept in files that end in ``.refused``.
+        torn: Last lines of dead processes' files that a crash had cut short; none was ever acknowledged.
+        store_ok: Whether the store took what it was offered last.
+        last_error: What went wrong last, or None.
+        journal: Folder of the journal, or None.
+    """
+
+    mode: Durability
+    queued: int
+    dropped: int
+    journalled: int
+    waiting: int
+    replayed: int
+    refused: int
+    torn: int
+    store_ok: bool
+    last_error: str | None
+    journal: str | None

@@ -1,0 +1,367 @@
+"""The writer between an assistant and its store: loses nothing that it acknowledged, and never makes a user wait long.
+
+    turn -> store, within a time limit -> acknowledged
+              | raised, or too slow
+              v
+            journal, fsynced ----------> acknowledged        a thread replays it when the store is back
+
+After a failure the breaker is open: turns go to the journal at once, until a replay succeeds. Turns of a conversation
+that waits in the journal go there too, so that none overtakes another. An append that was given up may still happen;
+the replay then finds its messages stored already.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhi_plugin.durability.deadline import DeadlineThreads
+from rlhi_plugin.durability.journal import Journal
+from rlhi_plugin.durability.owned import OwnedAppends
+from rlhi_plugin.durability.replay import replay
+from rlhi_plugin.durability.seldom import SeldomLog
+from rlhi_plugin.durability.status import Durability, DurabilityStatus
+from rlhi_plugin.durability.turn_file import JournalledTurn
+from rlhi_plugin.errors import ConfigError, OwnerMismatchError
+from rlhi_plugin.records import Message
+from rlhi_plugin.stores import ConversationStore
+
+_log = logging.getLogger("rlhi.middleware")
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 30.0
+"""The pause between two replays doubles from the first to the last (ours)."""
+REPLAY_TIMEOUT_S = 60.0
+"""Seconds for one append of a replay: nobody waits for it."""
+_IDLE_S = 5.0
+_PROBES_AT_MOST = 4
+_EXIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterOptions:
+    """How a writer works.
+
+    Attributes:
+        durability: See `Durability`.
+        journal: Folder of the journal, or None for none: then what the store does not take is dropped.
+        store_timeout_s: Seconds for which a turn waits for the store before it goes to the journal.
+        queue_size: With ``async``, turns in memory at most; a further one is dropped and counted.
+
+    Raises:
+        ConfigError: a value cannot work.
+    """
+
+    durability: Durability = "sync"
+    journal: Path | None = None
+    store_timeout_s: float = 2.0
+    queue_size: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("sync", "async"):
+            raise ConfigError(f"durability={self.durability!r} is not a mode. Choose 'sync' or 'async'.")
+        if not self.store_timeout_s > 0:
+            raise ConfigError(f"store_timeout_s={self.store_timeout_s} leaves no time. Give seconds, more than 0.")
+        if self.queue_size < 1:
+            raise ConfigError(f"queue_size={self.queue_size} holds nothing. Give 1 or more turns.")
+
+
+class DurableWriter:
+    """Writes turns to a store, else to a journal. Usable from any thread; only its constructor raises.
+
+    Args:
+        store: Where turns belong.
+        options: See `WriterOptions`.
+    """
+
+    def __init__(self, store: ConversationStore, options: WriterOptions) -> None:
+        self._appends = OwnedAppends(store)
+        self._options = options
+        self._seldom = SeldomLog(_log)
+        self._journal = Journal(options.journal) if options.journal else None
+        self._dropped = self._journalled = self._replayed = self._refused = self._torn = 0
+        self._last_error: str | None = None
+        self._start()
+        self._take_over()
+        _writers.add(self)
+
+    def _start(self) -> None:
+        """Everything that a forked child needs anew."""
+        self._lock = threading.Lock()
+        self._threads = DeadlineThreads("rlhi-store")
+        self._probes = DeadlineThreads("rlhi-probe")
+        self._queue: queue.Queue[JournalledTurn] = queue.Queue(self._options.queue_size)
+        self._queue_thread: threading.Thread | None = None
+        self._replay_thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._open = False
+        self._alive = False
+        self._retry_at = 0.0
+        self._retry_s = FIRST_RETRY_S
+
+    def write(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> bool:
+        """Take one turn.
+
+        Returns:
+            Whether it was taken: on disk (``sync``) or in the queue (``async``). Else it is counted as dropped.
+        """
+        turn = JournalledTurn.model_construct(
+            conversation_id=conversation_id, user_id=user_id, messages=tuple(messages)
+        )
+        if self._options.durability == "sync":
+            return self._write(turn)
+        try:
+            self._queue.put_nowait(turn)
+        except queue.Full:
+            return self._drop(turn, RuntimeError(f"{self._options.queue_size} turns wait for the store already"))
+        with self._lock:
+            if self._queue_thread is None:
+                self._queue_thread = self._thread(self._work_off, "rlhi-queue")
+        return True
+
+    def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:
+        """What the store holds last of a conversation; None where it cannot say so in time. Never raises."""
+        if self._open:
+            return None
+        try:
+            return self._threads.call(
+                lambda: self._appends.last_message_id(conversation_id, user_id), self._options.store_timeout_s
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
+            self._failed(error)
+            return None
+
+    def status(self) -> DurabilityStatus:
+        """How it stands."""
+        return DurabilityStatus(
+            mode=self._options.durability,
+            queued=self._queue.unfinished_tasks,
+            dropped=self._dropped,
+            journalled=self._journalled,
+            waiting=0 if self._journal is None else len(self._journal),
+            replayed=self._replayed,
+            refused=self._refused,
+            torn=self._torn,
+            store_ok=not self._open,
+            last_error=self._last_error,
+            journal=None if self._journal is None else str(self._journal.folder),
+        )
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until every queued turn is on disk, in the store or in the journal.
+
+        Returns:
+            False when `timeout_s` seconds were not enough.
+        """
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks:
+                left = None if ends is None else ends - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._queue.all_tasks_done.wait(left)
+        return True
+
+    def close(self, timeout_s: float = _EXIT_S) -> bool:
+        """Flush, stop replaying, and release the journal to whoever comes next. May be called twice.
+
+        Returns:
+            What `flush` says.
+        """
+        flushed = self.flush(timeout_s)
+        self._stop.set()
+        if (thread := self._replay_thread) is not None:
+            thread.join(min(timeout_s, self._options.store_timeout_s))
+        self._threads.close()
+        self._probes.close()
+        if self._journal is not None and flushed:
+            self._journal.close()
+        _writers.discard(self)
+        return flushed
+
+    def after_fork(self) -> None:
+        """In a child process: the parent writes what is queued, and replays its journal."""
+        self._start()
+        if self._journal is not None:
+            self._journal.after_fork()
+
+    def _write(self, turn: JournalledTurn) -> bool:
+        if self._may_try(turn):
+            try:
+                self._threads.call(lambda: self._appends.put(turn), self._options.store_timeout_s)
+            except OwnerMismatchError as error:
+                return self._refuse(turn, error)
+            except Exception as error:  # noqa: BLE001 - a store may raise anything, and must not end the turn
+                self._failed(error)
+            else:
+                self._succeeded()
+                return True
+        return self._to_journal(turn)
+
+    def _may_try(self, turn: JournalledTurn) -> bool:
+        if self._journal is not None and self._journal.holds((turn.conversation_id, turn.user_id)):
+            return False
+        if not self._open:
+            return True
+        # Where nothing waits, no replay will find out that the store is back: one turn in a while does.
+        with self._lock:
+            if self._replay_thread is not None or time.monotonic() < self._retry_at:
+                return False
+            self._retry_at = time.monotonic() + self._retry_s
+            return True
+
+    def _failed(self, error: Exception) -> None:
+        with self._lock:
+            self._last_error = f"{type(error).__name__}: {error}"
+            if self._open:
+                self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+            self._open = True
+            self._retry_at = time.monotonic() + self._retry_s
+        self._seldom.log(logging.ERROR, "the store does not take turns: %s", error, error=error)
+
+    def _succeeded(self) -> None:
+        self._alive = True
+        if not self._open:
+            return
+        with self._lock:
+            self._open, self._retry_s = False, FIRST_RETRY_S
+        _log.warning("the store takes turns again")
+
+    def _to_journal(self, turn: JournalledTurn) -> bool:
+        if self._journal is None:
+            return self._drop(turn, RuntimeError(f"there is no journal; the store says: {self._last_error}"))
+        try:
+            self._journal.append(turn)
+        except Exception as error:  # noqa: BLE001 - a full disk, and whatever else may happen
+            return self._drop(turn, error)
+        with self._lock:
+            self._journalled += 1
+        self._replay_soon()
+        return True
+
+    def _refuse(self, turn: JournalledTurn, error: Exception) -> bool:
+        if self._journal is None:
+            return self._drop(turn, error)
+        try:
+            self._journal.refuse(self._journal.append(turn), str(error))
+        except Exception as problem:  # noqa: BLE001 - as above
+            return self._drop(turn, problem)
+        with self._lock:
+            self._refused += 1
+            self._last_error = str(error)
+        self._seldom.log(logging.ERROR, "a turn was refused and set aside in %s: %s", self._journal.folder, error)
+        return True
+
+    def _drop(self, turn: JournalledTurn, error: Exception) -> bool:
+        with self._lock:
+            self._dropped += len(turn.messages)
+            self._last_error = f"{type(error).__name__}: {error}"
+        self._seldom.log(logging.ERROR, "%d message(s) of a turn could not be stored", len(turn.messages), error=error)
+        return False
+
+    def _take_over(self) -> None:
+        if self._journal is None:
+            return
+        try:
+            found = self._journal.take_over()
+        except OSError as error:
+            self._last_error = f"the journal cannot be read: {error}"
+            _log.exception("the journal in %s cannot be read", self._journal.folder)
+            return
+        self._journalled, self._torn, self._refused = found.turns, found.torn, found.refused
+        if found.turns or found.torn or found.refused:
+            _log.warning(
+                "the journal in %s holds %d turn(s) of processes that ended, %d cut short by a crash, %d damaged",
+                self._journal.folder, found.turns, found.torn, found.refused,
+            )  # fmt: skip
+        if found.turns:
+            self._replay_soon()
+
+    def _thread(self, work: object, name: str) -> threading.Thread | None:
+        thread = threading.Thread(target=work, name=name, daemon=True)  # type: ignore[arg-type]
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down; the next process replays
+            return None
+        return thread
+
+    def _replay_soon(self) -> None:
+        with self._lock:
+            if self._replay_thread is None and not self._stop.is_set():
+                self._replay_thread = self._thread(self._replay_until_empty, "rlhi-replay")
+
+    def _replay_until_empty(self) -> None:
+        pause = FIRST_RETRY_S
+        while not self._stop.wait(pause):
+            progress = self._replay_once()
+            pause = FIRST_RETRY_S if progress else min(2 * pause, LAST_RETRY_S)
+            with self._lock:
+                if not self._journal:
+                    self._replay_thread = None
+                    return
+        with self._lock:
+            self._replay_thread = None
+
+    def _replay_once(self) -> bool:
+        if self._journal is None or self._probes.busy >= _PROBES_AT_MOST:
+            return False
+        limit = max(REPLAY_TIMEOUT_S, self._options.store_timeout_s)
+        # A store that hangs is found out at the pace of a user's turn, not of a replay's.
+        if self._open:
+            limit = self._options.store_timeout_s * 5
+
+        def put(turn: JournalledTurn) -> None:
+            self._probes.call(lambda: self._appends.put(turn), limit)
+            self._succeeded()
+            with self._lock:
+                self._replayed += 1
+
+        alive, self._alive = self._alive, False
+        done = replay(self._journal, put, alive=alive)
+        with self._lock:
+            self._refused += done.refused
+            if done.error is not None:
+                self._last_error = f"{type(done.error).__name__}: {done.error}"
+        return bool(done.replayed)
+
+    def _work_off(self) -> None:
+        while True:
+            try:
+                turn = self._queue.get(timeout=_IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._queue_thread = None
+                        return
+                continue
+            try:
+                self._write(turn)
+            finally:
+                self._queue.task_done()
+
+
+_writers: weakref.WeakSet[DurableWriter] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for writer in list(_writers):
+        if not writer.close():
+            _log.error("%d turn(s) in memory were not written before the program ended", writer.status().queued)
+
+
+def _in_child() -> None:
+    for writer in list(_writers):
+        writer.after_fork()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,164 @@
+"""Which messages of a turn are new, and what each of them follows.
+
+A thread's history comes whole with every turn. Looking at all of it each time would cost a thread of n turns n squared
+steps, so it is read from its end, until `SETTLED` messages in a row are known. What is older has been looked at before:
+an edit further back than that, with everything after it kept, is not seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from langchain_core.messages import BaseMessage
+
+from rlhi_plugin.message_text import digest_id, edited_id, is_injected, own_id, role_and_text
+from rlhi_plugin.records import Role
+
+SETTLED = 64
+"""Known messages in a row after which older ones are known too (ours)."""
+COUNTED = 2000
+"""Without stable ids, messages of a history in which repetitions are counted (ours). Beyond them a message is known by
+its text and its place, so an app that resends ever more than these has them stored once only while it resends all."""
+IDS_REMEMBERED = COUNTED + SETTLED
+"""Ids of one thread that are kept in memory, the latest ones (ours)."""
+FOLLOWS_NOTHING = ""
+"""`Message.parent_id` of an edited first message: a second beginning of the conversation."""
+
+
+@dataclass(slots=True)
+class Thread:
+    """What this process knows of a conversation.
+
+    Attributes:
+        tail: Id of the message that was stored last; None where nothing is known to be stored.
+        prints: Fingerprints of texts by message id, the latest last.
+    """
+
+    tail: str | None = None
+    prints: OrderedDict[str, int] = field(default_factory=OrderedDict)
+
+    def remember(self, said: Sequence[Said]) -> None:
+        """Note what was stored."""
+        for one in said:
+            self.prints[one.id] = hash((one.role, one.text))
+            # The system prompt is no turn: it stands before what follows, wherever it changes.
+            if one.role != "system":
+                self.tail = one.id
+        while len(self.prints) > IDS_REMEMBERED:
+            self.prints.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Said:
+    """One message of a thread.
+
+    Attributes:
+        id: Unique in the thread.
+        role: As it is logged.
+        text: As it is logged.
+        message: LangChain's own.
+        is_reply: Whether the model has just said it.
+        known: Whether it is stored already.
+        parent_id: What it follows, where that is not what was stored before it.
+    """
+
+    id: str
+    role: Role
+    text: str
+    message: BaseMessage
+    is_reply: bool
+    known: bool = False
+    parent_id: str | None = None
+
+
+def new_in_thread(
+    thread: Thread, history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool, root: str
+) -> list[Said]:
+    """The messages that are not stored yet, in order, each with its parent where it begins a branch.
+
+    Args:
+        thread: What is known of it.
+        history: What the model was asked.
+        reply: What it answered.
+        stable_ids: Whether LangChain's ids stay the same from run to run.
+        root: Parent of an edited first message: the id of the system prompt, or `FOLLOWS_NOTHING`.
+    """
+    path: list[Said] = []
+    settled = 0
+    for said in _backwards(history, reply, stable_ids=stable_ids):
+        _recognise(thread, said)
+        path.append(said)
+        settled = settled + 1 if said.known else 0
+        if settled == SETTLED:
+            break
+    path.reverse()
+    # A summary stands for what was said before, and a history without ids may be only the end of a longer one.
+    whole = stable_ids and settled < SETTLED and not any(is_injected(message) for message in history[:1])
+    _set_parents(thread, path, first_parent=root if whole else thread.tail)
+    return [said for said in path if not said.known]
+
+
+def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | None) -> None:
+    """Name the parent of each new message that does not follow what was stored before it."""
+    tail, sure = thread.tail, True
+    if tail is not None and not thread.prints:
+        # Another process wrote this thread. What stands before its end is stored; else any of it may be.
+        ends = next((index for index, said in enumerate(path) if said.id == tail), None)
+        sure = ends is not None or first_parent == tail
+        stored = path[: 0 if ends is None else ends + 1]
+        for said in stored:
+            said.known = True
+        thread.remember(stored[-IDS_REMEMBERED:])
+    previous = None
+    for said in path:
+        if not said.known:
+            follows = first_parent if previous is None else previous
+            if tail is not None and follows != tail:
+                said.parent_id = follows
+            if sure:
+                tail = said.id
+        previous = said.id
+
+
+def _recognise(thread: Thread, said: Said) -> None:
+    known = thread.prints.get(said.id)
+    fingerprint = hash((said.role, said.text))
+    if known is not None and known != fingerprint:
+        said.id = edited_id(said.id, said.role, said.text)
+        known = thread.prints.get(said.id)
+    said.known = known is not None
+
+
+def _backwards(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool) -> Iterator[Said]:
+    total = len(history) + len(reply)
+    counted = 0 if stable_ids else min(total, COUNTED)
+    for position in range(total - 1, counted - 1, -1):
+        message, is_reply = _at(history, reply, position)
+        if not is_injected(message):
+            role, text = role_and_text(message)
+            identity = (own_id(message) if stable_ids else None) or digest_id(role, text, _place(position, stable_ids))
+            yield Said(identity, role, text, message, is_reply)
+    yield from reversed(list(_counted(history, reply, counted)))
+
+
+def _counted(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], counted: int) -> Iterator[Said]:
+    seen: Counter[tuple[Role, str]] = Counter()
+    for position in range(counted):
+        message, is_reply = _at(history, reply, position)
+        if not is_injected(message):
+            role, text = role_and_text(message)
+            yield Said(digest_id(role, text, seen[role, text]), role, text, message, is_reply)
+            seen[role, text] += 1
+
+
+def _place(position: int, stable_ids: bool) -> int | str:
+    # A saved state gives every message an id; should one lack it, its text alone tells.
+    return 0 if stable_ids else f"at {position}"
+
+
+def _at(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], position: int) -> tuple[BaseMessage, bool]:
+    if position < len(history):
+        return history[position], False
+    return reply[position - len(history)], True
