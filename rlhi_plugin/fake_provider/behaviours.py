@@ -201,7 +201,9 @@ class RateLimit:
 
     def __init__(self, *, requests: int, per_s: float) -> None:
         if requests < 1 or per_s <= 0:
-            raise ConfigError(f"requests={requests}, per_s={per_s} lets nothing in. Give at least 1 request, above 0 s.")
+            raise ConfigError(
+                f"requests={requests}, per_s={per_s} lets nothing in. Give at least 1 request, above 0 s."
+            )
         self.requests = requests
         self.per_s = per_s
         self._admitted: deque[float] = deque()

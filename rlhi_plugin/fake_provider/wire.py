@@ -200,7 +200,12 @@ def _response_events(request: ProviderRequest, answer: Answer) -> Iterator[Json]
             yield {"type": "response.output_item.added", "output_index": index, "item": empty}
             arguments = item["arguments"]
             yield {"type": "response.function_call_arguments.delta", **where, "delta": arguments}
-            yield {"type": "response.function_call_arguments.done", **where, "arguments": arguments, "name": item["name"]}
+            yield {
+                "type": "response.function_call_arguments.done",
+                **where,
+                "arguments": arguments,
+                "name": item["name"],
+            }
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
     yield {"type": f"response.{done['status']}", "response": done}
 

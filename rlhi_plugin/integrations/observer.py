@@ -1,4 +1,4 @@
-"""What every integration does with one model call: find the persona, and record the turn. Never raises while serving."""
+"""What every integration does with one model call: find the persona, record the turn, and never break the call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Required, TypedDict, Unpack
+from typing import Literal, Required, TypedDict, Unpack, cast
 
-from langchain_core.messages import AnyMessage, BaseMessage
+from langchain_core.messages import AnyMessage, BaseMessage, SystemMessage
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.integrations.provider_messages import without_persona
 from rlhi_plugin.integrations.speaker import Speaker, as_id
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
 from rlhi_plugin.recorder import Recorder, Reply, Turn, clean
@@ -46,15 +47,15 @@ class Exchange:
     """What was said in one model call.
 
     Attributes:
-        history: The thread up to and including what the model was asked, without any persona of ours.
+        history: The thread up to and including what the model was asked; a persona of ours in it is left out.
         reply: What it answered; empty when the call failed.
         model: Name of the model.
         adapter: Id of the adapter that was active.
-        system: The app's own system prompt where it is not part of `history`.
+        system: The system prompt where it is not part of `history`; a persona of ours in it is left out.
         stable_ids: Whether the ids of the messages stay the same from call to call.
     """
 
-    history: Sequence[AnyMessage]
+    history: Sequence[BaseMessage]
     reply: Sequence[BaseMessage] = ()
     model: str | None = None
     adapter: str | None = None
@@ -173,11 +174,12 @@ def observer_from(observer: Observer | None, options: ObserverOptions) -> Observ
 
 
 def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
+    system = without_persona(SystemMessage(exchange.system or ""))
     return Turn(
         conversation_id=call.conversation_id,
         user_id=call.user_id,
-        system=exchange.system,
-        history=exchange.history,
+        system=system.text if system else None,
+        history=cast("list[AnyMessage]", [own for message in exchange.history if (own := without_persona(message))]),
         reply=Reply(
             messages=exchange.reply,
             model=exchange.model,

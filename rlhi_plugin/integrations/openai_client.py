@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from rlhi_plugin.errors import ConfigError, MissingExtraError
-from rlhi_plugin.integrations.openai_streams import chat_from_chunks, follow, response_from_events
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
+from rlhi_plugin.integrations.openai_streams import chat_from_chunks, follow, response_from_events
 from rlhi_plugin.integrations.provider_messages import (
+    ResponsesCall,
     chat_reply,
     chat_to_langchain,
-    identified,
-    responses_reply,
-    responses_to_chat,
     with_persona_message,
 )
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
@@ -263,6 +261,7 @@ class _Chat:
     def thread(self, arguments: _Arguments) -> str | None:
         """The thread that the arguments imply: none, every call carries all that was said."""
         del arguments
+        return None
 
     def personalised(self, arguments: _Arguments, persona_text: str) -> _Arguments:
         """The arguments with the persona in the system message."""
@@ -305,21 +304,21 @@ class _Responses:
     def exchange(self, observed: Observed, response: Any) -> Exchange:
         """What was said and answered."""
         arguments = observed.arguments
-        history = chat_to_langchain(responses_to_chat(_given(arguments, "input")))
-        reply = responses_reply(response)
         previous, conversation = _given(arguments, "previous_response_id"), _given(arguments, "conversation")
-        continued = previous is not None or conversation is not None
-        if continued:
-            history = identified(history, str(previous or observed.key))
-            reply = identified(reply, str(getattr(response, "id", None) or observed.key))
+        turn = ResponsesCall(
+            input=_given(arguments, "input"),
+            response=response,
+            continues=previous or (observed.key if conversation is not None else None),
+            key=previous or observed.key,
+        )
         if (answered := getattr(response, "id", None)) and observed.call is not None:
             self._remember(answered, observed.call.conversation_id)
         return Exchange(
-            history=history,
-            reply=reply,
+            history=turn.history,
+            reply=turn.reply,
             model=getattr(response, "model", None) or _given(arguments, "model"),
             system=_given(arguments, "instructions"),
-            stable_ids=continued,
+            stable_ids=turn.continues is not None,
         )
 
     def _remember(self, response_id: str, conversation_id: str) -> None:

@@ -65,7 +65,8 @@ def follow(stream: Any, call: Observed, collect: Collect) -> Any:
     passed = _Passed(call, collect)
     try:
         is_async = hasattr(type(stream), "__anext__")
-        stream.__class__ = (_async_class if is_async else _sync_class)(type(stream))
+        kind: type = type(stream)
+        stream.__class__ = _async_class(kind) if is_async else _sync_class(kind)
         stream.rlhi_passed = passed
         # The helpers of `.stream()` close the HTTP response, not the stream.
         if is_async:

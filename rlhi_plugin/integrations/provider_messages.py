@@ -9,9 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ChatMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, SystemMessage, convert_to_messages
 
 from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, with_persona
 from rlhi_plugin.recorder import role_and_text
@@ -28,7 +29,7 @@ def plain(value: Any) -> Any:
     return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
 
 
-def chat_to_langchain(messages: Iterable[Any]) -> list[AnyMessage]:
+def chat_to_langchain(messages: Iterable[Any]) -> list[BaseMessage]:
     """Chat messages, as dicts or as the client's own objects, by LangChain's converter."""
     return [_convert(message if isinstance(message, BaseMessage) else plain(message)) for message in messages]
 
@@ -46,7 +47,9 @@ def _convert(message: Any) -> Any:
     except Exception:  # noqa: BLE001 - a message of a kind that LangChain does not know is logged all the same
         content = message.get("content") if isinstance(message, Mapping) else message
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
-        return ChatMessage(role=str(message.get("role", "unknown")) if isinstance(message, Mapping) else "unknown", content=text)
+        return ChatMessage(
+            role=str(message.get("role", "unknown")) if isinstance(message, Mapping) else "unknown", content=text
+        )
 
 
 def _tool_call(call: Json) -> Json:
@@ -130,7 +133,7 @@ def _tokens(usage: Any, prompt: str, completion: str) -> Json | None:
 
 
 def _described(messages: Sequence[BaseMessage], response: Any, usage: Json | None) -> list[BaseMessage]:
-    described = []
+    described: list[BaseMessage] = []
     for number, message in enumerate(messages):
         if isinstance(message, AIMessage):
             metadata = {"model_name": getattr(response, "model", None)}
@@ -141,7 +144,7 @@ def _described(messages: Sequence[BaseMessage], response: Any, usage: Json | Non
     return described
 
 
-def identified(messages: Sequence[AnyMessage], prefix: str) -> list[AnyMessage]:
+def identified(messages: Sequence[BaseMessage], prefix: str) -> list[BaseMessage]:
     """The messages with ids that say after what they came: for requests that carry only what is new in a thread.
 
     The same text in the same place has the same id; another text there, which an edit makes, has another.
@@ -151,6 +154,35 @@ def identified(messages: Sequence[AnyMessage], prefix: str) -> list[AnyMessage]:
         body = "\0".join(role_and_text(message)).encode()
         named.append(message.model_copy(update={"id": f"{prefix}-{number}-{hashlib.sha256(body).hexdigest()[:12]}"}))
     return named
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesCall:
+    """What a responses request and its answer say about the thread.
+
+    Attributes:
+        input: Of the request.
+        response: The answer, or None.
+        continues: The response or conversation that the provider adds the input to; None where the input is all.
+        key: Of this call alone: what its messages are named after where the provider's id does not do.
+    """
+
+    input: Any
+    response: Any
+    continues: str | None
+    key: str
+
+    @property
+    def history(self) -> list[BaseMessage]:
+        """What was said in the request."""
+        said = chat_to_langchain(responses_to_chat(self.input))
+        return said if self.continues is None else identified(said, self.key)
+
+    @property
+    def reply(self) -> list[BaseMessage]:
+        """What was answered."""
+        said = responses_reply(self.response)
+        return said if self.continues is None else identified(said, str(getattr(self.response, "id", None) or self.key))
 
 
 def with_persona_message(messages: Sequence[Any], persona_text: str) -> list[Any]:
@@ -170,28 +202,23 @@ def with_persona_message(messages: Sequence[Any], persona_text: str) -> list[Any
     return [*messages[: leading - 1], last, *messages[leading:]]
 
 
-def without_persona(text: str) -> str:
-    """A system prompt without the rendered persona at its end."""
-    return _RENDERED.sub("", text)
+def without_persona(message: BaseMessage) -> BaseMessage | None:
+    """The message without a rendered persona at its end; None where nothing else was in it.
+
+    Whoever put it there, our own text is never logged as something that the app or a user said.
+    """
+    if not isinstance(message, SystemMessage):
+        return message
+    content: Any = message.content
+    if isinstance(content, str):
+        kept: Any = _RENDERED.sub("", content)
+    else:
+        kept = [block for block in content if not _is_persona(block)]
+    if kept == content:
+        return message
+    return message.model_copy(update={"content": kept}) if kept else None
 
 
-def without_persona_message(messages: Iterable[Any]) -> list[Any]:
-    """Chat messages without what `with_persona_message` added, for a log that sees only what was sent."""
-    kept = []
-    for message in map(plain, messages):
-        if not isinstance(message, Mapping) or message.get("role") not in _SYSTEM_ROLES:
-            kept.append(message)
-            continue
-        content = message.get("content")
-        if isinstance(content, str):
-            content = without_persona(content)
-        elif content:
-            content = [part for part in content if not _is_persona_part(part)]
-        if content:
-            kept.append({**message, "content": content})
-    return kept
-
-
-def _is_persona_part(part: Any) -> bool:
-    text = part.get("text") if isinstance(part, Mapping) else None
-    return isinstance(text, str) and bool(text) and not without_persona(text)
+def _is_persona(block: Any) -> bool:
+    text = block.get("text") if isinstance(block, Mapping) else block
+    return isinstance(text, str) and bool(text) and not _RENDERED.sub("", text)

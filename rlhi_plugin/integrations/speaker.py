@@ -35,7 +35,8 @@ class Speaker:
         )
 
 
-_current: ContextVar[Speaker] = ContextVar("rlhi_speaker", default=Speaker())
+_NOBODY = Speaker()
+_current: ContextVar[Speaker] = ContextVar("rlhi_speaker", default=_NOBODY)
 
 
 @contextmanager
