@@ -26,7 +26,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "summary_text")
 
 def plain(value: Any) -> Any:
     """A pydantic object as a dict; anything else as it is."""
-    return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    # Parsed answers hold objects that their own types do not announce.
+    return value.model_dump(exclude_none=True, warnings=False) if hasattr(value, "model_dump") else value
 
 
 def chat_to_langchain(messages: Iterable[Any]) -> list[BaseMessage]:
