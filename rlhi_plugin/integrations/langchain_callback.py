@@ -9,6 +9,7 @@ A callback can only watch. It cannot put the persona into the prompt: for that u
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables.config import ensure_config
@@ -31,13 +32,14 @@ _RUNS_REMEMBERED = 10_000
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Started:
     """A chat model call that is in progress; `call` is None for one inside another that is logged already."""
 
     call: ObservedCall | None
     messages: Sequence[BaseMessage] = ()
     model: str | None = None
+    streams: bool = False
 
 
 class RLHICallbackHandler(BaseCallbackHandler):
@@ -116,24 +118,107 @@ class RLHICallbackHandler(BaseCallbackHandler):
         name = (metadata or {}).get("ls_model_name") or (kwargs.get("invocation_params") or {}).get("model")
         self._started.put(run_id, _Started(call, messages[0] if messages else (), name))
 
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        """A stream has begun, and may be left without a further event: what the user said is logged now."""
+        del token, kwargs
+        started = self.opened(run_id)
+        if started is not None:
+            self.record(started, None)
+
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """The model has answered."""
         del kwargs
-        self._finish(run_id, response)
+        self.record(self.finished(run_id), response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """The model has failed, or its stream was closed; what had come of the answer is in `kwargs`."""
         del error
-        self._finish(run_id, kwargs.get("response"))
+        self.record(self.finished(run_id), kwargs.get("response"))
+
+    def opened(self, run_id: UUID) -> _Started | None:
+        """The call of this run, at the first token of its stream only."""
+        started = self._started.get(run_id)
+        if started is None or started.streams:
+            return None
+        started.streams = True
+        return started
+
+    def finished(self, run_id: UUID) -> _Started | None:
+        """The call of this run, which is forgotten here."""
+        self._roots.pop(run_id)
+        return self._started.pop(run_id)
+
+    def record(self, started: _Started | None, response: LLMResult | None) -> None:
+        """Log what is known of a call. Never raises."""
+        if started is not None and started.call is not None:
+            self.observer.record(started.call, functools.partial(_exchange, started, response))
 
     def _root(self, run_id: UUID, parent_run_id: UUID | None) -> UUID:
         return run_id if parent_run_id is None else self._roots.get(parent_run_id) or parent_run_id
 
-    def _finish(self, run_id: UUID, response: LLMResult | None) -> None:
-        self._roots.pop(run_id)
-        started = self._started.pop(run_id)
-        if started is not None and started.call is not None:
-            self.observer.record(started.call, functools.partial(_exchange, started, response))
+
+class AsyncRLHICallbackHandler(AsyncCallbackHandler):
+    """The same for async chains with long streams: LangChain starts no thread for each of their tokens.
+
+    Args:
+        only_tags: See `RLHICallbackHandler`.
+        observer: One that exists already, in place of `options`.
+        options: See `ObserverOptions`; ``persona`` is ``off`` in any case.
+
+    Raises:
+        ConfigError: an option cannot work.
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        only_tags: Collection[str] | None = None,
+        observer: Observer | None = None,
+        **options: Unpack[ObserverOptions],
+    ) -> None:
+        self._handler = RLHICallbackHandler(only_tags=only_tags, observer=observer, **options)
+        self.observer = self._handler.observer
+
+    async def on_chain_start(self, *arguments: Any, **named: Any) -> None:
+        """Remember to which outermost run this one belongs."""
+        self._handler.on_chain_start(*arguments, **named)
+
+    async def on_chain_end(self, outputs: Any, **named: Any) -> None:
+        """Forget the run."""
+        self._handler.on_chain_end(outputs, **named)
+
+    async def on_chain_error(self, error: BaseException, **named: Any) -> None:
+        """Forget the run."""
+        self._handler.on_chain_error(error, **named)
+
+    async def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **named: Any
+    ) -> None:
+        """A chat model is being called."""
+        self._handler.on_chat_model_start(serialized, messages, **named)
+
+    async def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+        """A stream has begun."""
+        del token, kwargs
+        started = self._handler.opened(run_id)
+        if started is not None:
+            await self._record(started, None)
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model has answered."""
+        del kwargs
+        await self._record(self._handler.finished(run_id), response)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """The model has failed, or its stream was closed."""
+        del error
+        await self._record(self._handler.finished(run_id), kwargs.get("response"))
+
+    async def _record(self, started: _Started | None, response: LLMResult | None) -> None:
+        loop = asyncio.get_running_loop()
+        # A cancelled run must not cancel the writing of what was said before.
+        await asyncio.shield(loop.run_in_executor(None, self._handler.record, started, response))
 
 
 def _speaker(metadata: Mapping[str, Any] | None) -> Speaker:

@@ -114,8 +114,13 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         await asyncio.to_thread(self._record, kwargs, None)
 
     def _record(self, kwargs: Mapping[str, Any], response: Any) -> None:
-        if kwargs.get("call_type") not in (*_CHAT, *_RESPONSES):
-            return
+        try:
+            if kwargs.get("call_type") in (*_CHAT, *_RESPONSES):
+                self._record_chat(kwargs, response)
+        except Exception:  # noqa: BLE001 - LiteLLM would only print what is raised here
+            _log.exception("an event of LiteLLM could not be read; its turn is not logged")
+
+    def _record_chat(self, kwargs: Mapping[str, Any], response: Any) -> None:
         parameters = kwargs.get("litellm_params") or {}
         metadata = _metadata(parameters)
         key = {
