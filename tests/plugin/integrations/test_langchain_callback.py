@@ -125,11 +125,9 @@ async def test_an_async_stream_closed_early_is_logged(any_handler, logged):
 @pytest.mark.parametrize("kind", ["invoke", "ainvoke"])
 async def test_a_failing_model_still_logs_what_the_user_said(any_handler, logged, kind):
     chain = PROMPT | Model(error=RuntimeError("no quota"))
+    ask = {"invoke": lambda *call: asyncio.to_thread(chain.invoke, *call), "ainvoke": chain.ainvoke}[kind]
     with pytest.raises(RuntimeError, match="no quota"):
-        if kind == "invoke":
-            chain.invoke({"question": "hi"}, config=config(any_handler))
-        else:
-            await chain.ainvoke({"question": "hi"}, config=config(any_handler))
+        await ask({"question": "hi"}, config(any_handler))
     assert logged() == {"t1": STREAMED[:2]}
 
 

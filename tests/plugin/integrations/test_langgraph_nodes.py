@@ -249,7 +249,7 @@ def test_states_of_other_types(store, logged, put_persona, schema):
 
 
 @pytest.mark.parametrize(
-    ("system", "said", "prompt"),
+    "case",
     [
         (None, [], "{}"),
         ("Be kind.", [], "Be kind.\n\n{}"),
@@ -257,9 +257,8 @@ def test_states_of_other_types(store, logged, put_persona, schema):
     ],
 )
 @pytest.mark.parametrize("kind", ["sync", "asynchronous"])
-async def test_the_persona_is_in_the_prompt_and_not_in_the_state_or_the_log(
-    store, put_persona, logged, kind, system, said, prompt
-):
+async def test_the_persona_is_in_the_prompt_and_not_in_the_state_or_the_log(store, put_persona, logged, kind, case):
+    system, said, prompt = case
     persona = put_persona()
     node = Node()
     made = graph(with_rlhi(getattr(node, kind), store=store, system=system))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -44,17 +45,15 @@ def logger(store, litellm, monkeypatch):
 
 @pytest.fixture
 def served(logger):
-    opened = []
+    """Makes a provider with a script, and the arguments of a call to it."""
+    with ExitStack() as opened:
 
-    def serve(*script):
-        provider = FakeProvider(script)
-        opened.append(provider.__enter__())
-        options = {"model": "openai/m", "api_base": provider.base_url, "api_key": "k-secret", "num_retries": 0}
-        return provider, {"metadata": {"user_id": "u42", "thread_id": "t1"}, "max_retries": 0, **options}
+        def serve(*script):
+            provider = opened.enter_context(FakeProvider(script))
+            options = {"model": "openai/m", "api_base": provider.base_url, "api_key": "k-secret", "num_retries": 0}
+            return provider, {"metadata": {"user_id": "u42", "thread_id": "t1"}, "max_retries": 0, **options}
 
-    yield serve
-    for provider in opened:
-        provider.__exit__(None, None, None)
+        yield serve
 
 
 def until(read, holds):
@@ -196,7 +195,11 @@ def test_a_failing_callback_never_reaches_the_caller(litellm, served, logger, ca
 
 async def test_events_that_are_not_what_they_seem_are_logged_not_raised(logger, caplog):
     with caplog.at_level(logging.ERROR, "rlhi.middleware"):
-        for event in ({"call_type": "completion", "messages": 7}, {"call_type": "completion", "litellm_params": 7}, None):
+        for event in (
+            {"call_type": "completion", "messages": 7},
+            {"call_type": "completion", "litellm_params": 7},
+            None,
+        ):
             logger.log_success_event(event, None, None, None)
             await logger.async_log_failure_event(event, None, None, None)
         data = {"messages": 7}

@@ -6,6 +6,8 @@ import inspect
 import logging
 import threading
 import time
+from contextlib import ExitStack
+from itertools import product
 
 import httpx
 import openai
@@ -21,6 +23,8 @@ from rlhi_plugin.integrations.openai_client import wrap_openai
 from rlhi_plugin.persona import render_persona
 
 HI = [{"role": "user", "content": "hi"}]
+# The client itself wraps it from version 3 on.
+CUT = (httpx.RemoteProtocolError, openai.APIConnectionError)
 
 
 @pytest.fixture
@@ -47,27 +51,19 @@ def in_a_thread():
         yield
 
 
-def scripted(store, *script, **options):
-    """A provider with a script and a wrapped client of it."""
-    provider = FakeProvider(script)
-    provider.__enter__()
-    plain = OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
-    return provider, wrap_openai(plain, store=store, **options)
-
-
 @pytest.fixture
 def served(store):
-    opened = []
+    """Makes a wrapped client of a provider with a script."""
+    with ExitStack() as opened:
 
-    def serve(*script, **options):
-        provider, client = scripted(store, *script, **options)
-        opened.append((provider, client))
-        return client
+        def serve(*script, **options):
+            provider = opened.enter_context(FakeProvider(script))
+            plain = opened.enter_context(OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
+            client = wrap_openai(plain, store=store, **options)
+            client.provider = provider
+            return client
 
-    yield serve
-    for provider, client in opened:
-        client.close()
-        provider.__exit__(None, None, None)
+        yield serve
 
 
 def chat(client, text="hi", **more):
@@ -160,7 +156,7 @@ def test_a_stream_that_is_thrown_away_is_logged_as_far_as_it_came(client, logged
 
 def test_a_stream_cut_by_the_provider_is_logged_as_far_as_it_came(served, logged):
     client = served(CutStream(Answer("one two three"), chunks=3))
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(CUT):
         list(chat(client, stream=True))
     assert logged() == {"t1": [("user", "hi"), ("assistant", "one two")]}
 
@@ -216,7 +212,9 @@ def test_tool_traffic(served, logged, stream):
 
 
 def test_unreadable_arguments_refusals_and_choices(served, logged):
-    client = served(Answer(tool_calls=(ToolCall("f", "{broken"),)), Answer(refusal="No."), Answer("a", alternatives=("b",)))
+    client = served(
+        Answer(tool_calls=(ToolCall("f", "{broken"),)), Answer(refusal="No."), Answer("a", alternatives=("b",))
+    )
     for text in ("1", "2"):
         chat(client, text)
     chat(client, "3", n=2)
@@ -235,7 +233,11 @@ def test_pictures_and_unknown_roles(client, logged):
     parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:..."}}]
     client.chat.completions.create(
         model="m",
-        messages=[{"role": "developer", "content": "D"}, {"role": "critic", "content": "C"}, {"role": "user", "content": parts}],
+        messages=[
+            {"role": "developer", "content": "D"},
+            {"role": "critic", "content": "C"},
+            {"role": "user", "content": parts},
+        ],
     )
     assert logged()["t1"][:3] == [("system", "D"), ("tool", "C"), ("user", "what is this?\n[image_url]")]
 
@@ -248,11 +250,16 @@ def test_an_error_reaches_the_caller_and_what_the_user_said_is_logged(served, lo
 
 
 async def test_a_cancelled_call_is_logged(store, logged):
-    with FakeProvider([Answer("late", delay_s=30)]) as provider:
+    arrived = threading.Event()
+
+    def script(request):
+        arrived.set()
+        return Answer("late", delay_s=30)
+
+    with FakeProvider(script) as provider:
         async with AsyncOpenAI(base_url=provider.base_url, api_key="k") as plain:
             call = asyncio.create_task(chat(wrap_openai(plain, store=store)))
-            while not provider.requests:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(arrived.wait, 10)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
@@ -264,19 +271,19 @@ async def test_a_cancelled_call_is_logged(store, logged):
 
 def test_responses_continue_a_thread(served, store):
     client = served("one", "two", "two again", Answer(tool_calls=(ToolCall("f", id="c"),)), "done")
-    with turn(thread_id=""):
-        pass
     with turn(user_id="u42"):
         first = client.responses.create(model="m", instructions="Be kind.", input="shorter")
         second = client.responses.create(model="m", input="shorter", previous_response_id=first.id)
         # The same request again, and an edited one: a retry and a branch.
         client.responses.create(model="m", input="shorter", previous_response_id=first.id)
         called = client.responses.create(
-            model="m", input=[{"role": "user", "content": [{"type": "input_text", "text": "call"}]}],
+            model="m",
+            input=[{"role": "user", "content": [{"type": "input_text", "text": "call"}]}],
             previous_response_id=second.id,
         )
         client.responses.create(
-            model="m", input=[{"type": "function_call_output", "call_id": "c", "output": "42"}],
+            model="m",
+            input=[{"type": "function_call_output", "call_id": "c", "output": "42"}],
             previous_response_id=called.id,
         )
     (found,) = store.conversations()
@@ -296,7 +303,8 @@ def test_responses_continue_a_thread(served, store):
 
 def test_a_thread_of_responses_needs_no_name(served, store):
     client = served("one", "two", "three", "four")
-    call = dict(model="m", user="u7")
+    call = {"model": "m", "user": "u7"}
+
     # Outside of any `turn`: in a thread of its own, whose context is empty.
     def talk():
         first = client.responses.create(input="a", **call)
@@ -316,8 +324,10 @@ def test_a_thread_of_responses_needs_no_name(served, store):
 
 def test_streamed_responses(served, logged):
     client = served("one two", CutStream(Answer("three four five"), chunks=5), "six", Answer("seven eight"))
-    assert [event.type for event in client.responses.create(model="m", input="1", stream=True)][-1] == "response.completed"
-    with pytest.raises(httpx.RemoteProtocolError):
+    assert [event.type for event in client.responses.create(model="m", input="1", stream=True)][
+        -1
+    ] == "response.completed"
+    with pytest.raises(CUT):
         list(client.responses.create(model="m", input="2", stream=True))
     with client.responses.stream(model="m", input="3") as stream:
         assert stream.get_final_response().output_text == "six"
@@ -401,29 +411,25 @@ def test_an_id_that_is_none_leaves_the_call_anonymous(client, store, caplog):
 # The persona
 
 
-@pytest.mark.parametrize(
-    ("messages", "prompt"),
-    [
-        (HI, ["{persona}", "hi"]),
-        ([{"role": "developer", "content": "Be kind."}, *HI], ["Be kind.\n\n{persona}", "hi"]),
-        (
-            [{"role": "system", "content": "A"}, {"role": "system", "content": "B"}, *HI],
-            ["A", "B\n\n{persona}", "hi"],
-        ),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True])
-def test_the_persona_is_in_the_system_message_and_not_in_the_log(
-    client, provider, store, logged, put_persona, messages, prompt, stream
-):
+PROMPTS = [
+    (HI, ["{persona}", "hi"]),
+    ([{"role": "developer", "content": "Be kind."}, *HI], ["Be kind.\n\n{persona}", "hi"]),
+    ([{"role": "system", "content": "A"}, {"role": "system", "content": "B"}, *HI], ["A", "B\n\n{persona}", "hi"]),
+]
+
+
+@pytest.mark.parametrize("case", list(product(PROMPTS, [False, True])))
+def test_the_persona_is_in_the_system_message_and_not_in_the_log(client, provider, store, put_persona, case):
+    (messages, prompt), stream = case
     persona = put_persona()
     reply = client.chat.completions.create(model="m", messages=messages, stream=stream)
     if stream:
         list(reply)
     expected = [text.replace("{persona}", render_persona(persona)) for text in prompt]
     assert [m["content"] for m in provider.requests[0].messages] == expected
-    assert logged()["t1"][:-1] == [(m["role"].replace("developer", "system"), m["content"]) for m in messages]
     (found,) = store.conversations()
+    said = [(m["role"].replace("developer", "system"), m["content"]) for m in messages]
+    assert [(m.role, m.content) for m in found.messages][:-1] == said
     assert found.messages[-1].persona_digest == persona.digest
 
 
@@ -451,13 +457,18 @@ async def test_the_persona_is_in_async_calls(aclient, provider, put_persona):
 
 
 def test_a_thread_keeps_the_persona_it_began_with(served, put_persona):
-    client = served(*["x"] * 3, persona_max_age_s=0)
+    client = served(persona_max_age_s=0)
     put_persona(text="First.")
     chat(client)
     put_persona(text="Second.")
     chat(client)
     with turn(thread_id="new"):
         chat(client)
+    assert [("First." in r.system_text, "Second." in r.system_text) for r in client.provider.requests] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
@@ -510,7 +521,9 @@ def test_raw_responses_are_let_through(client, logged, put_persona, provider):
 
 
 def test_clients_of_other_clouds(provider, store, logged):
-    with AzureOpenAI(azure_endpoint=provider.base_url.removesuffix("/v1"), api_key="k", api_version="v", max_retries=0) as plain:
+    with AzureOpenAI(
+        azure_endpoint=provider.base_url.removesuffix("/v1"), api_key="k", api_version="v", max_retries=0
+    ) as plain:
         wrapped = wrap_openai(plain, store=store)
         assert isinstance(wrapped, AzureOpenAI)
         # Azure's address is another one; that the failed call is logged shows that it was observed.
