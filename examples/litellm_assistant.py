@@ -41,7 +41,7 @@ def main() -> None:
             messages.append({"role": "assistant", "content": reply.content})
 
         # LiteLLM logs in the background, a moment after it has answered.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while sum(len(c.messages) for c in store.conversations()) < len(messages) and time.monotonic() < deadline:
             time.sleep(0.05)
         for conversation in store.conversations():
