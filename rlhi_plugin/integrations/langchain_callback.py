@@ -118,7 +118,7 @@ class RLHICallbackHandler(BaseCallbackHandler):
         name = (metadata or {}).get("ls_model_name") or (kwargs.get("invocation_params") or {}).get("model")
         self._started.put(run_id, _Started(call, messages[0] if messages else (), name))
 
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A stream has begun, and may be left without a further event: what the user said is logged now."""
         del token, kwargs
         started = self.opened(run_id)
@@ -198,7 +198,7 @@ class AsyncRLHICallbackHandler(AsyncCallbackHandler):
         """A chat model is being called."""
         self._handler.on_chat_model_start(serialized, messages, **named)
 
-    async def on_llm_new_token(self, token: str, *, run_id: UUID, **kwargs: Any) -> None:
+    async def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A stream has begun."""
         del token, kwargs
         started = self._handler.opened(run_id)
