@@ -22,6 +22,8 @@ def _loaded_by(statement: str) -> set[str]:
     [
         "import rlhi_plugin",
         "import rlhi_plugin.cli",
+        "import rlhi_plugin.fake_provider",
+        "import rlhi_plugin.integrations.openai_client",
         "import rlhi_training.cli",
         "import rlhi_adapters.cli",
         "import rlhi_eval_harness.cli",

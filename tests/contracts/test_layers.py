@@ -16,7 +16,8 @@ PACKAGES = {
 }
 ONE_VENDOR_ONE_PLACE = {
     "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
-    "litellm": {"rlhi_plugin/litellm_client.py"},
+    "litellm": {"rlhi_plugin/litellm_client.py", "rlhi_plugin/integrations/litellm_callback.py"},
+    "openai": {"rlhi_plugin/integrations/openai_client.py", "rlhi_plugin/integrations/openai_streams.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
     "pyarrow": {"rlhi_plugin/importers/parquet_rows.py", "rlhi_plugin/parquet_logs.py"},

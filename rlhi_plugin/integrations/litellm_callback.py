@@ -1,0 +1,199 @@
+"""RLHI as a LiteLLM callback, in the SDK and in the LiteLLM proxy, which assistants in any language can call.
+
+In the SDK it logs:
+
+    litellm.callbacks = [RLHILogger(store="sqlite:///rlhi.db")]
+    litellm.completion(..., metadata={"user_id": "u42", "thread_id": "t1"})
+
+In the proxy it also puts the persona in. Beside the proxy's config file, a module `rlhi_handler.py` with the line
+``handler = RLHILogger(store="sqlite:///rlhi.db")``, and in the config:
+
+    litellm_settings:
+      callbacks: rlhi_handler.handler
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from rlhi_plugin.errors import MissingExtraError
+from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
+from rlhi_plugin.integrations.provider_messages import (
+    ResponsesCall,
+    chat_reply,
+    chat_to_langchain,
+    with_persona_message,
+)
+from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.persona.render import with_persona
+
+# Without it, importing LiteLLM fetches a price list from the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+try:
+    from litellm.integrations.custom_logger import CustomLogger
+except ImportError as error:
+    raise MissingExtraError("litellm", "llm") from error
+
+_CHAT = ("completion", "acompletion")
+_RESPONSES = ("responses", "aresponses")
+_ADMIN = "default_user_id"
+"""Whom LiteLLM names as the user of the proxy's master key: nobody in particular."""
+
+_log = logging.getLogger("rlhi.middleware")
+
+
+class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no types
+    """Logs chat completions and responses that pass through LiteLLM; in the proxy it also puts the persona in.
+
+    LiteLLM calls it after it has answered, in the background: a turn is on disk a moment after the call returns. A
+    stream is logged once, when it is over. Of a failed call what the user said is logged. Only the conversation and the
+    model's name are read: request headers, keys and whatever else LiteLLM puts into its metadata never reach the store.
+    Nothing that goes wrong here reaches the caller: it is logged to the logger ``rlhi.middleware`` as an error.
+
+    The user is what `turn` says, else ``user_id`` in the call's ``metadata``, else ``user``, else the end user that
+    the proxy found, else the user to whom the proxy's key belongs. The thread is what `turn` says, else ``thread_id``
+    or ``session_id`` in ``metadata``, else ``litellm_session_id``, which the proxy also takes from the header
+    ``x-litellm-session-id``. A call without a thread is a conversation of its own.
+
+    Args:
+        user_of_key: Whether the owner of a proxy key is the user of a call that names no other. Switch it off where
+            one key serves many people, who would otherwise share one persona.
+        observer: One that exists already, in place of `options`.
+        options: See `ObserverOptions`.
+
+    Raises:
+        ConfigError: an option cannot work.
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(
+        self, *, user_of_key: bool = True, observer: Observer | None = None, **options: Unpack[ObserverOptions]
+    ) -> None:
+        super().__init__()
+        self.observer = observer_from(observer, options)
+        self._user_of_key = user_of_key
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any]:
+        """Put the persona into a request to the proxy, before a deployment is chosen."""
+        del cache
+        try:
+            key = {"user_id": user_api_key_dict.user_id, "end_user_id": user_api_key_dict.end_user_id}
+            call = await self.observer.abegin(
+                lambda: self._speaker(data, _metadata(data), key), fallback_thread=_own_thread(data)
+            )
+            return _personalised(data, call, call_type)
+        except Exception:  # noqa: BLE001 - whatever it is, the request goes on as it came
+            _log.exception("the persona could not be put into a request to the proxy; it goes without")
+            return data
+
+    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A sync call has answered."""
+        del start_time, end_time
+        self._record(kwargs, response_obj)
+
+    def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A sync call has failed."""
+        del response_obj, start_time, end_time
+        self._record(kwargs, None)
+
+    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """An async call has answered."""
+        del start_time, end_time
+        await asyncio.to_thread(self._record, kwargs, response_obj)
+
+    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """An async call has failed."""
+        del response_obj, start_time, end_time
+        await asyncio.to_thread(self._record, kwargs, None)
+
+    def _record(self, kwargs: Mapping[str, Any], response: Any) -> None:
+        try:
+            if kwargs.get("call_type") in (*_CHAT, *_RESPONSES):
+                self._record_chat(kwargs, response)
+        except Exception:  # noqa: BLE001 - LiteLLM would only print what is raised here
+            _log.exception("an event of LiteLLM could not be read; its turn is not logged")
+
+    def _record_chat(self, kwargs: Mapping[str, Any], response: Any) -> None:
+        parameters = kwargs.get("litellm_params") or {}
+        metadata = _metadata(parameters)
+        key = {
+            "user_id": metadata.get("user_api_key_user_id"),
+            "end_user_id": metadata.get("user_api_key_end_user_id"),
+        }
+        call = self.observer.begin(
+            lambda: self._speaker({**parameters, **kwargs}, metadata, key), fallback_thread=_own_thread(kwargs)
+        )
+        self.observer.record(_as_it_was(call, kwargs), lambda: _exchange(kwargs, response))
+
+    def _speaker(self, call: Mapping[str, Any], metadata: Mapping[str, Any], key: Mapping[str, Any]) -> Speaker:
+        by_call = speaker_from(metadata).otherwise(Speaker(call.get("user"), call.get("litellm_session_id")))
+        by_proxy = Speaker(key["end_user_id"])
+        if self._user_of_key and key["user_id"] != _ADMIN:
+            by_proxy = by_proxy.otherwise(Speaker(key["user_id"]))
+        return current_speaker().otherwise(by_call).otherwise(by_proxy)
+
+
+def _metadata(carrier: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The call's metadata; some endpoints of the proxy keep the caller's apart from LiteLLM's own."""
+    both = (carrier.get("litellm_metadata"), carrier.get("metadata"))
+    return {key: value for several in both if isinstance(several, Mapping) for key, value in several.items()}
+
+
+def _own_thread(call: Mapping[str, Any]) -> str | None:
+    call_id = call.get("litellm_call_id")
+    return None if call_id is None else f"run-{call_id}"
+
+
+def _personalised(data: dict[str, Any], call: ObservedCall, call_type: str) -> dict[str, Any]:
+    if call.persona is None:
+        return data
+    if call_type in _CHAT and data.get("messages"):
+        return {**data, "messages": with_persona_message(data["messages"], call.persona.text)}
+    if call_type in _RESPONSES:
+        return {**data, "instructions": with_persona(data.get("instructions"), call.persona.text)}
+    return data
+
+
+def _option(kwargs: Mapping[str, Any], name: str) -> Any:
+    return (kwargs.get("optional_params") or {}).get(name) or kwargs.get(name)
+
+
+def _as_it_was(call: ObservedCall, kwargs: Mapping[str, Any]) -> ObservedCall:
+    """The call with the persona only where the model was really given it: in the SDK nobody puts one in."""
+    if call.persona is None or call.persona.text in str(_option(kwargs, "instructions")):
+        return call
+    for message in kwargs.get("messages") or []:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        parts = content if isinstance(content, list) else [{"text": content}]
+        if any(call.persona.text in str(part.get("text")) for part in parts if isinstance(part, Mapping)):
+            return call
+    return dataclasses.replace(call, persona=None)
+
+
+def _exchange(kwargs: Mapping[str, Any], response: Any) -> Exchange:
+    model = getattr(response, "model", None) or kwargs.get("model")
+    if kwargs.get("call_type") in _CHAT:
+        return Exchange(
+            history=chat_to_langchain(kwargs.get("messages") or []), reply=chat_reply(response), model=model
+        )
+    previous = _option(kwargs, "previous_response_id")
+    turn = ResponsesCall(
+        input=kwargs.get("messages"),
+        response=response,
+        continues=previous,
+        key=str(previous or kwargs.get("litellm_call_id")),
+    )
+    return Exchange(
+        history=turn.history,
+        reply=turn.reply,
+        model=model,
+        system=_option(kwargs, "instructions"),
+        stable_ids=previous is not None,
+    )

@@ -1,0 +1,219 @@
+"""What every integration does with one model call: find the persona, record the turn, and never break the call."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Required, TypedDict, Unpack, cast
+
+from langchain_core.messages import AnyMessage, BaseMessage, SystemMessage
+
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.integrations.provider_messages import without_persona
+from rlhi_plugin.integrations.speaker import Speaker, as_id
+from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
+from rlhi_plugin.recorder import Recorder, Reply, Turn, clean
+from rlhi_plugin.stores import ConversationStore, PersonaStore, open_store
+
+PersonaMode = Literal["inject", "shadow", "off"]
+
+_log = logging.getLogger("rlhi.middleware")
+
+_MAX_THREAD_ID = 200
+"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
+
+
+class ObserverOptions(TypedDict, total=False):
+    """Options of every integration. They mean what they mean in `RLHIMiddleware`."""
+
+    store: Required[str | ConversationStore]
+    """URL of a store (``sqlite:///rlhi.db``), or an object that is a `ConversationStore`."""
+    persona: PersonaMode
+    """``inject`` (the default), ``shadow`` or ``off``."""
+    persona_store: PersonaStore | None
+    """Where personas are; `store` unless given."""
+    persona_max_age_s: float
+    """Seconds for which a user's persona is not read again; 60 unless given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What was said in one model call.
+
+    Attributes:
+        history: The thread up to and including what the model was asked; a persona of ours in it is left out.
+        reply: What it answered; empty when the call failed.
+        model: Name of the model.
+        adapter: Id of the adapter that was active.
+        system: The system prompt where it is not part of `history`; a persona of ours in it is left out.
+        stable_ids: Whether the ids of the messages stay the same from call to call.
+    """
+
+    history: Sequence[BaseMessage]
+    reply: Sequence[BaseMessage] = ()
+    model: str | None = None
+    adapter: str | None = None
+    system: str | None = None
+    stable_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedCall:
+    """One model call, from before it begins.
+
+    Attributes:
+        conversation_id: Where it is logged.
+        user_id: Pseudonym, or None for an anonymous user.
+        persona: What is to be put into the prompt; None for nobody's, for none, and when the mode is not ``inject``.
+        started_at: When it began.
+    """
+
+    conversation_id: str
+    user_id: str | None
+    persona: RenderedPersona | None
+    started_at: datetime
+
+
+class Observer:
+    """The options of an integration at work. One may serve several integrations of an app.
+
+    Args:
+        options: See `ObserverOptions`.
+
+    Raises:
+        ConfigError: an option cannot work.
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(self, **options: Unpack[ObserverOptions]) -> None:
+        mode, max_age_s = options.get("persona", "inject"), options.get("persona_max_age_s", 60.0)
+        if mode not in ("inject", "shadow", "off"):
+            raise ConfigError(f"persona={mode!r} is not a mode. Choose 'inject', 'shadow' or 'off'.")
+        if max_age_s < 0:
+            raise ConfigError(f"persona_max_age_s={max_age_s} is negative. Give seconds, 0 or more.")
+        self.store: ConversationStore = _checked_store(options["store"])
+        self._inject = mode == "inject"
+        self._recorder = Recorder(self.store)
+        self._personas: PersonaCache | None = None
+        if mode != "off":
+            self._personas = PersonaCache(
+                _checked_persona_store(self.store, options.get("persona_store")), max_age_s=max_age_s
+            )
+
+    @property
+    def dropped(self) -> int:
+        """Number of messages that could not be stored since this object was made."""
+        return self._recorder.dropped
+
+    def begin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
+        """Find out whose call this is, and their persona. Never raises: what goes wrong leaves the call anonymous.
+
+        Args:
+            speaker: Finds the user and the thread. A function, so that its failure is caught here as well.
+            fallback_thread: The conversation of a call without a thread; one of its own unless given.
+        """
+        user_id, conversation_id = self._identify(speaker, fallback_thread)
+        return self._with_persona(user_id, conversation_id)
+
+    async def abegin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
+        """The same; the store, where it must be read, is read in a thread and never in the event loop."""
+        user_id, conversation_id = self._identify(speaker, fallback_thread)
+        if user_id is None or self._personas is None or self._personas.is_ready(conversation_id, user_id):
+            return self._with_persona(user_id, conversation_id)
+        return await asyncio.to_thread(self._with_persona, user_id, conversation_id)
+
+    def record(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
+        """Store what is new in a call. On return it is on disk, or counted in `dropped`. Never raises.
+
+        May be called again for the same call when more of the answer is known: what is stored is not stored twice.
+        """
+        self._recorder.record(lambda: _turn(call, describe()))
+
+    async def arecord(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
+        """The same, in a thread; a cancelled call does not cancel the writing."""
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.record, call, describe))
+
+    def _identify(self, speaker: Callable[[], Speaker], fallback_thread: str | None) -> tuple[str | None, str]:
+        thread_id = user_id = None
+        try:
+            found = speaker()
+            thread_id = as_id(found.thread_id)
+            app_user = as_id(found.user_id)
+            user_id = None if app_user is None else pseudonym(app_user)
+        except Exception:  # noqa: BLE001 - whatever the call carries along must not end it
+            _log.exception("the user of this call could not be identified; it is logged as anonymous")
+        return user_id, _conversation_id(thread_id or fallback_thread)
+
+    def _with_persona(self, user_id: str | None, conversation_id: str) -> ObservedCall:
+        persona = None
+        if self._personas is not None and user_id is not None:
+            persona = self._personas.get(conversation_id, user_id)
+        return ObservedCall(conversation_id, user_id, persona if self._inject else None, datetime.now(UTC))
+
+
+def observer_from(observer: Observer | None, options: ObserverOptions) -> Observer:
+    """The observer that an integration was given, or one made from its options.
+
+    Raises:
+        ConfigError: both or neither were given, or an option cannot work.
+        StoreError: the store cannot be opened.
+    """
+    if observer is None:
+        if "store" not in options:
+            raise ConfigError("there is no store to log to. Pass store='sqlite:///rlhi.db', or observer=Observer(...).")
+        return Observer(**options)
+    if options:
+        raise ConfigError(f"observer= already has its options. Leave out {', '.join(options)}.")
+    return observer
+
+
+def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
+    system = without_persona(SystemMessage(exchange.system or ""))
+    return Turn(
+        conversation_id=call.conversation_id,
+        user_id=call.user_id,
+        system=system.text if system else None,
+        history=cast("list[AnyMessage]", [own for message in exchange.history if (own := without_persona(message))]),
+        reply=Reply(
+            messages=exchange.reply,
+            model=exchange.model,
+            adapter=exchange.adapter,
+            persona_digest=call.persona.digest if call.persona else None,
+        ),
+        stable_ids=exchange.stable_ids,
+        started_at=call.started_at,
+    )
+
+
+def _conversation_id(thread_id: str | None) -> str:
+    if not thread_id:
+        return f"run-{uuid.uuid4()}"
+    cleaned = clean(thread_id)
+    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
+
+
+def _checked_store(store: str | ConversationStore) -> ConversationStore:
+    if isinstance(store, str):
+        return open_store(store)
+    if not isinstance(store, ConversationStore):
+        raise ConfigError(
+            f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "
+            "object with the methods append, conversations and close."
+        )
+    return store
+
+
+def _checked_persona_store(store: ConversationStore, persona_store: PersonaStore | None) -> PersonaStore:
+    candidate = store if persona_store is None else persona_store
+    if not isinstance(candidate, PersonaStore):
+        raise ConfigError(
+            f"{type(candidate).__name__} keeps no personas. Pass persona_store=, an object with the methods "
+            "get_persona and put_persona, or persona='off'."
+        )
+    return candidate

@@ -1,0 +1,251 @@
+"""The LiteLLM callback in the SDK, against a real HTTP server on this machine that speaks OpenAI's protocol."""
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+import warnings
+from contextlib import ExitStack
+
+import pytest
+
+from rlhi_plugin.errors import MissingExtraError
+from rlhi_plugin.fake_provider import Answer, CutStream, FakeProvider, HTTPFault, ToolCall
+from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.persona import render_persona
+
+pytestmark = [
+    pytest.mark.slow,
+    # LiteLLM 1.106 serialises its own usage object in place of OpenAI's.
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm"),
+]
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(scope="module")
+def litellm():
+    import litellm
+
+    yield litellm
+    # Event loops that LiteLLM made and nobody closed must not fail whichever test comes next.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def logger(store, litellm, monkeypatch):
+    from rlhi_plugin.integrations.litellm_callback import RLHILogger
+
+    made = RLHILogger(store=store)
+    # LiteLLM copies callbacks into lists of its own, one for each kind of event.
+    for name in (n for n in dir(litellm) if n.endswith(("callback", "callbacks"))):
+        if isinstance(getattr(litellm, name), list):
+            monkeypatch.setattr(litellm, name, [])
+    monkeypatch.setattr(litellm, "callbacks", [made])
+    return made
+
+
+@pytest.fixture
+def served(logger):
+    """Makes a provider with a script, and the arguments of a call to it."""
+    with ExitStack() as opened:
+
+        def serve(*script):
+            provider = opened.enter_context(FakeProvider(script))
+            options = {"model": "openai/m", "api_base": provider.base_url, "api_key": "k-secret", "num_retries": 0}
+            return provider, {"metadata": {"user_id": "u42", "thread_id": "t1"}, "max_retries": 0, **options}
+
+        yield serve
+
+
+def until(read, holds):
+    """What `read` gives once it `holds`: LiteLLM logs in the background."""
+    deadline = time.monotonic() + 60
+    while not holds(found := read()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)  # and what is logged twice shows too
+    assert read() == found
+    return found
+
+
+def has(number):
+    return lambda found: len(found.get("t1", ())) >= number
+
+
+def test_sync_calls_streams_and_failures(served, logged, litellm, store):
+    _, call = served("one", "two three", HTTPFault(400, "no such model"))
+    litellm.completion(messages=HI, **call)
+    chunks = list(litellm.completion(messages=[{"role": "user", "content": "again"}], stream=True, **call))
+    assert len(chunks) > 1
+    with pytest.raises(litellm.BadRequestError):
+        litellm.completion(messages=[{"role": "user", "content": "third"}], **call)
+    found = until(logged, has(5))["t1"]
+    assert sorted(found) == sorted(
+        [("user", "hi"), ("assistant", "one"), ("user", "again"), ("assistant", "two three"), ("user", "third")]
+    )
+    (conversation,) = store.conversations()
+    assert conversation.user_id == pseudonym("u42")
+    assert {m.model for m in conversation.messages if m.role == "assistant"} == {"m"}
+    assert all(m.persona_digest is None for m in conversation.messages)
+
+
+async def test_async_calls_use_the_async_events_only(served, logged, litellm, logger, monkeypatch):
+    sync = []
+    monkeypatch.setattr(logger, "log_success_event", lambda **event: sync.append(event))
+    monkeypatch.setattr(logger, "log_failure_event", lambda **event: sync.append(event))
+    _, call = served("one", "two three", HTTPFault(400))
+    await litellm.acompletion(messages=HI, **call)
+    stream = await litellm.acompletion(messages=[{"role": "user", "content": "again"}], stream=True, **call)
+    assert len([chunk async for chunk in stream]) > 1
+    with pytest.raises(litellm.BadRequestError):
+        await litellm.acompletion(messages=[{"role": "user", "content": "third"}], **call)
+    found = await asyncio.gather(asyncio.sleep(0.3), asyncio.to_thread(until, logged, has(5)))
+    assert sorted(found[1]["t1"]) == sorted(
+        [("user", "hi"), ("assistant", "one"), ("user", "again"), ("assistant", "two three"), ("user", "third")]
+    )
+    assert sync == []
+
+
+def test_tool_traffic_and_the_same_history_again(served, logged, litellm):
+    _, call = served(Answer(tool_calls=(ToolCall("weather", '{"place": "Rome"}', id="c1"),)), "It is sunny.", "Yes.")
+    messages = [{"role": "system", "content": "Be kind."}, *HI]
+    first = litellm.completion(messages=messages, **call).choices[0].message
+    messages = [*messages, first, {"role": "tool", "tool_call_id": "c1", "content": "sunny"}]
+    until(logged, has(3))
+    second = litellm.completion(messages=messages, **call).choices[0].message
+    until(logged, has(5))
+    litellm.completion(messages=[*messages, second, {"role": "user", "content": "sure?"}], **call)
+    assert until(logged, has(7))["t1"] == [
+        ("system", "Be kind."),
+        ("user", "hi"),
+        ("tool", '{"calls": [{"args": {"place": "Rome"}, "name": "weather"}], "text": ""}'),
+        ("tool", "sunny"),
+        ("assistant", "It is sunny."),
+        ("user", "sure?"),
+        ("assistant", "Yes."),
+    ]
+
+
+def test_responses(served, logged, litellm):
+    _, call = served("one", "two")
+    first = litellm.responses(input="hi", instructions="Be kind.", **call)
+    until(logged, has(3))
+    litellm.responses(input="hi", previous_response_id=first.id, **call)
+    assert until(logged, has(5))["t1"] == [
+        ("system", "Be kind."),
+        ("user", "hi"),
+        ("assistant", "one"),
+        ("user", "hi"),
+        ("assistant", "two"),
+    ]
+
+
+def test_a_stream_that_breaks_off_is_logged(served, logged, litellm):
+    _, call = served(CutStream(Answer("one two three"), chunks=3))
+    with pytest.raises(Exception, match=r"(?i)incomplete|peer closed|connection"):
+        list(litellm.completion(messages=HI, stream=True, **call))
+    assert until(logged, has(1))["t1"][0] == ("user", "hi")
+
+
+@pytest.mark.parametrize(
+    ("carried", "expected"),
+    [
+        ({"metadata": {"user_id": "u1", "session_id": "s"}, "user": "another"}, ("s", "u1")),
+        ({"user": "u1", "litellm_session_id": "s"}, ("s", "u1")),
+        ({"user": "u1", "metadata": {"thread_id": "t"}, "litellm_session_id": "s"}, ("t", "u1")),
+        ({}, (None, None)),
+    ],
+)
+def test_the_speaker(served, store, litellm, carried, expected):
+    _, call = served("one")
+    call.pop("metadata")
+    litellm.completion(messages=HI, **call, **carried)
+    (found,) = until(lambda: list(store.conversations()), len)
+    thread, user = expected
+    assert found.user_id == (user and pseudonym(user))
+    assert found.conversation_id == thread or (thread is None and found.conversation_id.startswith("run-"))
+
+
+def test_a_persona_in_the_prompt_is_not_logged_but_named(served, logged, store, litellm, put_persona):
+    persona = put_persona()
+    provider, call = served("one")
+    system = {"role": "system", "content": f"Be kind.\n\n{render_persona(persona)}"}
+    litellm.completion(messages=[system, *HI], **call)
+    assert until(logged, has(3))["t1"][0] == ("system", "Be kind.")
+    (found,) = store.conversations()
+    assert found.messages[-1].persona_digest == persona.digest
+    assert provider.requests[0].system_text == system["content"]
+
+
+def test_other_kinds_of_call_are_none_of_ours(logged, logger):
+    logger.log_success_event({"call_type": "embedding", "messages": HI}, None, None, None)
+    logger.log_success_event({}, None, None, None)
+    assert logged() == {}
+
+
+def test_a_failing_callback_never_reaches_the_caller(litellm, served, logger, caplog, broken_store):
+    from rlhi_plugin.integrations.litellm_callback import RLHILogger
+
+    litellm.callbacks = [RLHILogger(store=broken_store)]
+    _, call = served("one")
+    with caplog.at_level(logging.ERROR, "rlhi.middleware"):
+        assert litellm.completion(messages=HI, **call).choices[0].message.content == "one"
+        until(lambda: litellm.callbacks[0].observer.dropped, lambda dropped: dropped == 2)
+    assert "the disk is gone" in caplog.text
+    assert "k-secret" not in caplog.text
+
+
+async def test_events_that_are_not_what_they_seem_are_logged_not_raised(logger, caplog):
+    with caplog.at_level(logging.ERROR, "rlhi.middleware"):
+        for event in (
+            {"call_type": "completion", "messages": 7},
+            {"call_type": "completion", "litellm_params": 7},
+            None,
+        ):
+            logger.log_success_event(event, None, None, None)
+            await logger.async_log_failure_event(event, None, None, None)
+        data = {"messages": 7}
+        assert await logger.async_pre_call_hook(None, None, data, "completion") is data
+    assert len(caplog.records) >= 7
+
+
+async def test_the_hook_of_the_proxy(logger, put_persona):
+    from litellm.proxy._types import UserAPIKeyAuth
+
+    text = render_persona(put_persona(user="u42"))
+    cases = [
+        ({"user": "u42", "messages": HI}, UserAPIKeyAuth(), True),
+        ({"messages": HI}, UserAPIKeyAuth(end_user_id="u42"), True),
+        ({"messages": HI}, UserAPIKeyAuth(user_id="u42"), True),
+        ({"user": "u43", "messages": HI}, UserAPIKeyAuth(user_id="u42"), False),
+        ({"messages": HI}, UserAPIKeyAuth(user_id="default_user_id"), False),
+    ]
+    for data, key, given in cases:
+        sent = await logger.async_pre_call_hook(key, None, data, "completion")
+        assert sent["messages"] == ([{"role": "system", "content": text}, *HI] if given else HI)
+    sent = await logger.async_pre_call_hook(UserAPIKeyAuth(), None, {"user": "u42", "input": "hi"}, "aresponses")
+    assert sent["instructions"] == text
+    sent = await logger.async_pre_call_hook(UserAPIKeyAuth(), None, {"user": "u42", "input": "hi"}, "embeddings")
+    assert sent == {"user": "u42", "input": "hi"}
+
+
+async def test_a_shared_key_is_nobody_where_the_app_says_so(store, put_persona):
+    from litellm.proxy._types import UserAPIKeyAuth
+
+    from rlhi_plugin.integrations.litellm_callback import RLHILogger
+
+    put_persona(user="u42")
+    logger = RLHILogger(store=store, user_of_key=False)
+    data = {"messages": HI}
+    assert await logger.async_pre_call_hook(UserAPIKeyAuth(user_id="u42"), None, data, "completion") == data
+
+
+def test_a_missing_litellm_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "litellm.integrations.custom_logger", None)
+    monkeypatch.delitem(sys.modules, "rlhi_plugin.integrations.litellm_callback", raising=False)
+    with pytest.raises(MissingExtraError, match=r"rlhi\[llm\]"):
+        import rlhi_plugin.integrations.litellm_callback  # noqa: F401 - importing it is the test
