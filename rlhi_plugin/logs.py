@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, cast
 from pydantic import ValidationError
 
 from rlhi_plugin.errors import ConfigError, RecordError
-from rlhi_plugin.records import SCHEMA_VERSION, Conversation
+from rlhi_plugin.privacy.tombstones import is_tombstone, tombstone_line
+from rlhi_plugin.records import SCHEMA_VERSION, Conversation, Tombstone
 from rlhi_plugin.wildchat import is_wildchat, read_wildchat
 
 VERSION_FIELD = "schema"
@@ -29,7 +30,7 @@ def read_conversations(path: str | Path) -> Iterator[Conversation | RecordError]
     """Read a log line by line: our export or WildChat rows, ``.jsonl`` or ``.jsonl.gz``.
 
     Returns:
-        For each line that is not blank, its conversation, or the error that says why there is none.
+        For each line that is neither blank nor a tombstone, its conversation, or the error that says why there is none.
 
     Raises:
         ConfigError: there is no such file, or it cannot be opened.
@@ -43,8 +44,12 @@ def read_conversations(path: str | Path) -> Iterator[Conversation | RecordError]
     return _read(stream, file)
 
 
-def write_conversations(path: str | Path, conversations: Iterable[Conversation]) -> int:
+def write_conversations(
+    path: str | Path, conversations: Iterable[Conversation], tombstones: Iterable[Tombstone] = ()
+) -> int:
     """Write an export; gzipped when the name ends in ``.gz``. The file appears whole or not at all.
+
+    Tombstones go along with it, so that whoever reads the file knows who was forgotten.
 
     Returns:
         How many conversations were written.
@@ -64,6 +69,8 @@ def write_conversations(path: str | Path, conversations: Iterable[Conversation])
         with os.fdopen(descriptor, "wb") as raw:
             # mtime=0: the same conversations give the same bytes.
             stream = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if file.suffix == ".gz" else raw
+            for tombstone in tombstones:
+                stream.write(tombstone_line(tombstone))
             for conversation in conversations:
                 stream.write(_line(conversation))
                 count += 1
@@ -102,7 +109,7 @@ def _read(stream: BinaryIO, file: Path) -> Iterator[Conversation | RecordError]:
                 return
             if not line:
                 return
-            if line.strip():
+            if line.strip() and not is_tombstone(line):
                 yield _parse(line, file, number)
 
 

@@ -35,9 +35,7 @@ class Pattern:
     accept: Callable[[re.Match[str]], bool] | None = None
 
 
-def _pattern(
-    kind: str, hints: str, regex: str, accept: Callable[[re.Match[str]], bool] | None = None
-) -> Pattern:
+def _pattern(kind: str, hints: str, regex: str, accept: Callable[[re.Match[str]], bool] | None = None) -> Pattern:
     return Pattern(kind, tuple(hints.split()), re.compile(regex, re.IGNORECASE), accept)
 
 
@@ -136,7 +134,8 @@ PATTERNS = (
         "private_key",
         "private key",
         r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?:(?!-----)[\s\S]){0,20000}-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----|[a-z0-9+/=\s\\:,]*)",
+        r"(?:(?:(?!-----)[\s\S]){0,20000}-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+        r"|[a-z0-9+/=\s\\:,]*)",
     ),
     _pattern("bearer_token", "bearer", rf"\bbearer\s{{1,3}}(?P<value>{_HAS_DIGIT}[a-z0-9._~+/\-]{{16,}}=*)"),
     _pattern(

@@ -16,7 +16,10 @@ from functools import lru_cache
 from rlhi_plugin.privacy.redaction import NOT_STORED, Span
 
 # Soft hyphen, Mongolian and zero-width marks, direction marks, variation selectors, byte-order mark, and our own.
-_UNSEEN = f"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff{NOT_STORED}"
+_UNSEEN = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    rf"\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff{NOT_STORED}"
+)
 _SPACES = "\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _DASHES = "\u2010-\u2015\u2212\ufe58\ufe63"
 # Full-width letters, digits and the signs that matter (Chinese punctuates with the others), and mathematical letters.

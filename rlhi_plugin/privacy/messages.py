@@ -44,7 +44,7 @@ _SECRET_NAMES = re.compile(
     re.IGNORECASE,
 )
 _BYTES = frozenset({"data", "base64", "b64_json", "image_data", "file_data", "encrypted_content", "signature"})
-"""Names under which content blocks hold bytes: no detector can read them, and the text that is stored names the block."""
+"""Names under which content blocks hold bytes, which no detector can read; what is stored names such a block only."""
 
 
 def open_redactor(option: RedactOption, *, vault: Vault | None = None) -> Redactor | None:
@@ -59,7 +59,9 @@ def open_redactor(option: RedactOption, *, vault: Vault | None = None) -> Redact
     """
     if isinstance(option, Redactor):
         if vault is not None:
-            raise ConfigError("a redactor of your own keeps its own vault. Leave vault= out, or pass SpanRedactor(...).")
+            raise ConfigError(
+                "a redactor of your own keeps its own vault. Leave vault= out, or pass SpanRedactor(...)."
+            )
         return option
     if option == "off":
         if vault is not None:

@@ -66,9 +66,17 @@ def _stops(text: str, start: int, end: int) -> Iterator[int]:
 
 @lru_cache(maxsize=4096)
 def _is_valid(number: str, region: str | None) -> bool:
+    """Whether it is somebody's number: valid, and no hotline that anybody may call free or at a shared cost."""
     import phonenumbers
 
     try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+        parsed = phonenumbers.parse(number, region)
     except phonenumbers.NumberParseException:
         return False
+    public = (
+        phonenumbers.PhoneNumberType.TOLL_FREE,
+        phonenumbers.PhoneNumberType.PREMIUM_RATE,
+        phonenumbers.PhoneNumberType.SHARED_COST,
+        phonenumbers.PhoneNumberType.UAN,
+    )
+    return phonenumbers.is_valid_number(parsed) and phonenumbers.number_type(parsed) not in public

@@ -51,7 +51,9 @@ class PresidioFinder:
             raise ConfigError(f"min_score={min_score} is not a confidence. Give a number from 0 to 1.")
         self._entities = list(entities)
         if not self._entities or any(not re.fullmatch(r"[A-Z][A-Z_]*", entity) for entity in self._entities):
-            raise ConfigError(f"entities={self._entities} are not Presidio's names. Give such as: {', '.join(ENTITIES)}")
+            raise ConfigError(
+                f"entities={self._entities} are not Presidio's names. Give such as: {', '.join(ENTITIES)}"
+            )
         self._language = language
         self._min_score = min_score
         self._analyzer = _analyzer() if analyzer is None else analyzer

@@ -77,7 +77,7 @@ class Redactor(Protocol):
 
 
 class SpanRedactor:
-    """The `Redactor` over any finders: ``[email_bcdfgh]`` stands for an address, the same one throughout a conversation.
+    """The `Redactor` over any finders. ``[email_bcdfgh]`` stands for an address, throughout a conversation.
 
     Args:
         finders: Asked one after another; what several find is replaced once.

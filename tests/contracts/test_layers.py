@@ -18,6 +18,9 @@ ONE_VENDOR_ONE_PLACE = {
     "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
     "litellm": {"rlhi_plugin/litellm_client.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
+    "cryptography": {"rlhi_plugin/privacy/vault.py"},
+    "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
+    "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
 }
