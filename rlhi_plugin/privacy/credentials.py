@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from rlhi_plugin.privacy.redaction import Span
 
-# Not within a word, but after a line break that JSON has escaped.
-_LEFT = r"(?:(?<![a-z0-9])|(?<=\\[nrt]))"
+_LEFT = r"(?<![a-z0-9])"
 _HAS_DIGIT = r"(?=[a-z_\-]*\d)"
 
 

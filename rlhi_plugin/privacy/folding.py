@@ -33,7 +33,10 @@ def _digits() -> str:
 
 
 # One class, which the regex engine looks up at once; what a match is, is asked of the few that there are.
-_ODD = re.compile(f"[{_UNSEEN}]+|[{_SPACES}{_DASHES}{_WIDE}{_digits()}]")
+_CLASS = f"[{_UNSEEN}]+|[{_SPACES}{_DASHES}{_WIDE}{_digits()}]"
+_ODD = re.compile(_CLASS)
+# JSON within a text, as tools answer it: an escaped line break must not look like a letter before a number.
+_ODD_OR_ESCAPE = re.compile(rf"\\(?:[nrt]|u[0-9a-fA-F]{{4}})|{_CLASS}")
 _IS_UNSEEN = re.compile(f"[{_UNSEEN}]+")
 _IS_SPACE = re.compile(f"[{_SPACES}]")
 _IS_DASH = re.compile(f"[{_DASHES}]")
@@ -54,10 +57,10 @@ class Folded:
     shifts: tuple[int, ...] = ()
 
     def original(self, span: Span) -> Span:
-        """The span of the original text that a span of the folded one came from."""
+        """The span of the original text that a span of the folded one came from, and what was left out after it."""
         if not self.starts:
             return span
-        return Span(self._back(span.start), self._back(span.end - 1) + 1, span.kind)
+        return Span(self._back(span.start), self._back(span.end), span.kind)
 
     def _back(self, index: int) -> int:
         place = bisect_right(self.starts, index)
@@ -65,34 +68,41 @@ class Folded:
 
 
 def fold(text: str) -> Folded:
-    """Fold a text; plain ASCII comes back as it is."""
-    if text.isascii():
+    """Fold a text; plain ASCII without escapes comes back as it is."""
+    odd = _ODD_OR_ESCAPE if "\\" in text else _ODD
+    if odd is _ODD and text.isascii():
         return Folded(text)
     pieces: list[str] = []
     starts: list[int] = []
     shifts: list[int] = []
     done = gone = 0
-    for match in _ODD.finditer(text):
+    for match in odd.finditer(text):
         pieces.append(text[done : match.start()])
         done = match.end()
-        if _IS_UNSEEN.match(match.group()):
-            gone += done - match.start()
+        plain = _plain(match.group())
+        pieces.append(plain)
+        if left_out := done - match.start() - len(plain):
+            gone += left_out
             starts.append(done - gone)
             shifts.append(gone)
-        else:
-            pieces.append(_ascii(match.group()))
     pieces.append(text[done:])
     return Folded("".join(pieces).encode("ascii", "replace").decode("ascii"), tuple(starts), tuple(shifts))
 
 
-@lru_cache(maxsize=1024)
-def _ascii(character: str) -> str:
-    if _IS_SPACE.match(character):
+@lru_cache(maxsize=4096)
+def _plain(odd: str) -> str:
+    """One ASCII character for an odd one; nothing for unseen ones."""
+    if odd.startswith("\\"):
+        character = " " if odd[1] in "nrt" else chr(int(odd.removeprefix("\\u"), 16))
+        return character if character.isascii() else _plain(character)
+    if _IS_UNSEEN.match(odd):
+        return ""
+    if _IS_SPACE.match(odd):
         return " "
-    if _IS_DASH.match(character):
+    if _IS_DASH.match(odd):
         return "-"
-    plain = unicodedata.normalize("NFKC", character)
+    plain = unicodedata.normalize("NFKC", odd)
     if len(plain) == 1 and plain.isascii():
         return plain
-    digit = unicodedata.decimal(character, None)
+    digit = unicodedata.decimal(odd, None) if len(odd) == 1 else None
     return "?" if digit is None else str(digit)

@@ -30,13 +30,13 @@ _LENGTHS = {
 }
 _LENGTH_OF = {country: length for length, countries in _LENGTHS.items() for country in countries.split()}
 _DIGITS = re.compile(r"[0-9]{2}[A-Za-z0-9]*")
-_COUNTRY = re.compile(r"(?:^|[^A-Za-z0-9]|\\[nrt])([A-Za-z]{2})$")
+_COUNTRY = re.compile(r"(?:^|[^A-Za-z0-9])([A-Za-z]{2})$")
 
 
 def find_ibans(text: str) -> Iterator[Span]:
     """Account numbers in ASCII text, with or without single spaces or dashes, in upper or lower case."""
     for match in _DIGITS.finditer(text):
-        country = _COUNTRY.search(text[max(0, match.start() - 4) : match.start()])
+        country = _COUNTRY.search(text[max(0, match.start() - 3) : match.start()])
         length = _LENGTH_OF.get(country[1].upper()) if country else None
         if length is None:
             continue

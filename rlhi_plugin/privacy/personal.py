@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[0-9](?:[ ().\-\t]{0,3}[0-9]){6,}(?![A-Za-z0-9_])")
 """Seven digits or more with few separators: a card or a telephone number, if anything. Like all patterns that search
 the whole text, it begins with a class of rare characters, which the regex engine skips to; what must stand before is
 asked afterwards."""
-_FREE = re.compile(r"(?:^|[^\w.\-]|[^\d]-|[A-Za-z]\.|\\[nrt])[+(]{0,2}$")
+_FREE = re.compile(r"(?:^|[^\w.\-]|[^\d]-|[A-Za-z]\.)[+(]{0,2}$")
 
 _DIGITS = "0123456789"
 
@@ -83,7 +83,7 @@ def _detected(kind: str, text: str, offset: int = 0) -> Iterator[Span]:
 _EMAIL_REACH = 320
 """Characters in an address (RFC 3696, erratum 1690)."""
 _AT = re.compile(r"[A-Za-z0-9._%+\-]@[A-Za-z0-9.\-]")
-_NO_DOMAIN = re.compile(r"\.(?:png|jpe?g|gif|svg|webp|ico|py|js|ts|css|html?|json|so|dll|exe)$", re.IGNORECASE)
+_NO_DOMAIN = re.compile(r"@[^.]*\.(?:png|jpe?g|gif|svg|webp|ico|py|js|ts|css|html?|json|so|dll|exe)$", re.IGNORECASE)
 _SERVICE = "git@"
 """Everybody's user name on a code host."""
 
@@ -104,16 +104,20 @@ def _emails(text: str) -> Iterator[Span]:
 
 
 _PAIRS = re.compile(r"[:\-][0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-]")
-_HEX_PAIR_BEFORE = re.compile(r"[0-9a-f]{2}[:\-]$", re.IGNORECASE)
-_HEX_PAIR_AFTER = re.compile(r"[:\-][0-9a-f]{2}", re.IGNORECASE)
+_PAIRS_BEFORE = re.compile(r"(?:[0-9a-f]{2}[:\-]){1,3}$", re.IGNORECASE)
+_PAIRS_AFTER = re.compile(r"(?:[:\-][0-9a-f]{2}){1,3}", re.IGNORECASE)
+_CHAIN = 9
+"""Characters of three pairs: six pairs with as many around them are a fingerprint."""
 
 
 def _macs(text: str) -> Iterator[Span]:
     for span in _detected("mac_address", text):
         found = text[span.start : span.end]
-        # Longer chains of pairs are fingerprints; all zeros or all ones are nobody's.
-        if _HEX_PAIR_BEFORE.search(text[max(0, span.start - 3) : span.start]) or _HEX_PAIR_AFTER.match(text, span.end):
+        before = _PAIRS_BEFORE.search(text[max(0, span.start - _CHAIN) : span.start])
+        after = _PAIRS_AFTER.match(text, span.end)
+        if sum(len(pairs.group()) for pairs in (before, after) if pairs) >= _CHAIN:
             continue
+        # All zeros or all ones are nobody's.
         if len(set(found.lower()) - {":", "-"}) > 1 and len({c for c in found if c in ":-"}) == 1:
             yield span
 
@@ -184,21 +188,27 @@ _ISSUER = re.compile(
 )
 _OTHER_CARD = re.compile(r"(?<!\d)3\d{3}[ \-]?\d{6}[ \-]?\d{4,5}(?!\d)")
 """Four, six, five (American Express) or four (Diners Club) digits, a form that LangChain does not know."""
+_GROUP = re.compile(r"(?<![0-9.])[0-9]{4,}")
+"""Where a card may begin in a run: not behind the point of a decimal."""
 _TABLE = 30
 """More digits in one run are a table, or digits of pi."""
 
 
 def _cards(text: str, start: int, end: int) -> Iterator[Span]:
-    # Only the run: LangChain's detector needs a word boundary, and an escaped line break before it would hide one.
     run = text[start:end]
     if sum(map(run.count, _DIGITS)) > _TABLE:
         return
-    found = [*_detected("credit_card", run, start)]
-    found += [Span(start + m.start(), start + m.end(), "credit_card") for m in _OTHER_CARD.finditer(run)]
-    for span in found:
-        digits = re.sub(r"\D", "", text[span.start : span.end])
-        if _ISSUER.fullmatch(digits) and has_luhn_digit(digits):
-            yield span
+    for group in _GROUP.finditer(run):
+        # Numbers before the card must not shift its groups of four, so the detector begins at each group once.
+        begin = start + group.start()
+        found = [span for span in _detected("credit_card", text[begin:end], begin) if span.start == begin]
+        other = _OTHER_CARD.match(text, begin, end)
+        if other:
+            found.append(Span(*other.span(), "credit_card"))
+        for span in found:
+            digits = re.sub(r"\D", "", text[span.start : span.end])
+            if _ISSUER.fullmatch(digits) and has_luhn_digit(digits):
+                yield span
 
 
 def has_luhn_digit(digits: str) -> bool:

@@ -29,8 +29,8 @@ class Retention:
 
     Attributes:
         days: For everybody's, anonymous ones included.
-        days_without: For users who do not allow a purpose, by purpose; at most `days`. ``{Purpose.TRAIN: 30}`` keeps what
-            may never be trained on only as long as personas need it.
+        days_without: For users who do not allow a purpose, by purpose; at most `days`. ``{Purpose.TRAIN: 30}``
+            keeps what may never be trained on only as long as personas need it.
 
     Raises:
         ConfigError: not a positive number of days, no purpose, or longer than `days`.
@@ -42,9 +42,7 @@ class Retention:
     def __post_init__(self) -> None:
         for days in (self.days, *self.days_without.values()):
             if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= self.days:
-                raise ConfigError(
-                    f"{days!r} days are no retention. Give a whole number from 1, at most days={self.days}."
-                )
+                raise ConfigError(f"{days!r} is no retention. Give a whole number, 1 to days={self.days}.")
         for name in self.days_without:
             if name not in tuple(Purpose):
                 raise ConfigError(f"{name!r} is not a purpose. Choose from: {', '.join(Purpose)}.")
