@@ -54,7 +54,7 @@ def consent_show(user: User, store: Store, verbose: Verbose = False) -> None:
     rows = []
     for purpose in Purpose:
         decision = decisions.get(purpose)
-        answer = "not decided: the app's policy counts" if decision is None else _answer(decision.granted)
+        answer = "as the app's policy says" if decision is None else _answer(decision.granted)
         rows.append((purpose, answer, "" if decision is None else decision.decided_at.isoformat(timespec="seconds")))
     stdout.print(table(user_id, ("purpose", "allowed", "decided at"), rows))
 

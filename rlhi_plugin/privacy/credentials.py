@@ -52,14 +52,14 @@ def _is_aws_secret(match: re.Match[str]) -> bool:
 
 
 _SAMPLE = re.compile(
-    r"""[<\[{(*].*|.*[>\]})*]|[x*.\-_?#]+|%\S*|\$.*|/.*|your.*|[a-z_\ ]*passw(?:or)?d[a-z_\ :]*|none|null|nil|true|false
+    r"""<.*>|\[.*\]|\{.*\}|\(.*\)|[x*.\-_?#]+|%\S*|\$.*|/.*|your.*|[a-z_\ ]*passw(?:or)?d[a-z_\ :]*|none|null|nil|true|false
     |str(?:ing)?|text|secret|undefined|example.*|changeme|required|optional|hidden|redacted|.*env[.(\[].*|.*\.get.*""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands where a secret would: names, blanks, calls, types."""
 
 _SYMBOL = re.compile(r"[!@#^&*~]")
-_CODE = re.compile(r"[(\[{=]|\w\.\w*[a-z]\w*$")
+_CODE = re.compile(r"[(\[{]|\w\.\w*[a-z]\w*$")
 
 
 def _is_no_sample(match: re.Match[str]) -> bool:

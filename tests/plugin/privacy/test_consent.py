@@ -173,7 +173,9 @@ def test_wrong_arguments(store):
 
 
 def test_an_export_for_a_purpose(store):
-    talks = [Conversation(conversation_id=n, user_id=u, messages=()) for n, u in (("a", "u_1"), ("b", "u_2"), ("c", None))]
+    talks = [
+        Conversation(conversation_id=n, user_id=u, messages=()) for n, u in (("a", "u_1"), ("b", "u_2"), ("c", None))
+    ]
     at = datetime(2026, 1, 1, tzinfo=UTC)
     for granted, days in ((True, 2), (False, 1)):
         store.put_consent(

@@ -21,7 +21,7 @@ HARMLESS = [
     "@app.route('/x')\n@property\ndef f(self): ...",
     "git clone git@github.com:octo/cat.git; use icon@2x.png",
     "password = getpass()\npassword=password, pwd=os.environ['PWD']",
-    'password: str = Field(...)\nif password == user.password: pass',
+    "password: str = Field(...)\nif password == user.password: pass",
     '{"password": "string", "token": "your_token_here"}',
     "Enter your password: ********",
     "The password must have 8-20 characters. What is a strong password?",

@@ -31,7 +31,9 @@ def test_plain_content_of_every_role(redaction):
 
 
 def test_what_holds_nothing_is_the_same_object(redaction):
-    said = AIMessage(content=[{"type": "text", "text": "hello"}], tool_calls=[{"name": "f", "args": {"n": 1}, "id": "c"}])
+    said = AIMessage(
+        content=[{"type": "text", "text": "hello"}], tool_calls=[{"name": "f", "args": {"n": 1}, "id": "c"}]
+    )
     assert redaction.message(said, SCOPE) is said
 
 

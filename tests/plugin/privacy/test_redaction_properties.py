@@ -105,7 +105,9 @@ KEYS = {
 NAMED = st.sampled_from(["api_key=", "API-KEY: ", 'secretKey": "', "client_secret = ", "access token is "])
 
 ANY_CASE = {
-    "email": matching(r"[a-z0-9]([a-z0-9._%+\-]{0,20}[a-z0-9])?@[a-z0-9]([a-z0-9\-]{0,12}[a-z0-9])?\.(com|org|de|io|co\.uk)"),
+    "email": matching(
+        r"[a-z0-9]([a-z0-9._%+\-]{0,20}[a-z0-9])?@[a-z0-9]([a-z0-9\-]{0,12}[a-z0-9])?\.(com|org|de|io|co\.uk)"
+    ),
     "iban": IBAN,
     "mac_address": matching(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}").filter(lambda m: len(set(m)) > 2),
     **{f"api_key {name}": matching(pattern) for name, pattern in KEYS.items()},
