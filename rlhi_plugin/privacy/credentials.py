@@ -52,8 +52,9 @@ def _is_aws_secret(match: re.Match[str]) -> bool:
 
 
 _SAMPLE = re.compile(
-    r"""<.*>|\[.*\]|\{.*\}|\(.*\)|[x*.\-_?#]+|%\S*|\$.*|/.*|your.*|[a-z_\ ]*passw(?:or)?d[a-z_\ :]*|none|null|nil|true|false
-    |str(?:ing)?|text|secret|undefined|example.*|changeme|required|optional|hidden|redacted|.*env[.(\[].*|.*\.get.*""",
+    r"""<.*>|\[.*\]|\{.*\}|\(.*\)|[x*.\-_?#]+|%\S*|\$.*|/.*|your.*|[a-z_\ ]*passw(?:or)?d[a-z_\ :]*
+    |none|null|nil|true|false|str(?:ing)?|text|secret|undefined|example.*|changeme|required|optional|hidden
+    |redacted|.*env[.(\[].*|.*\.get.*""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What stands where a secret would: names, blanks, calls, types."""

@@ -64,9 +64,8 @@ def test_all_of_it_goes_and_the_others_stay(store, tmp_path):
         journals=[tmp_path / "journal"], logs=[log], caches=[told.append], registry=tmp_path / "no registry"
     )
     result = forget_user(store, ME, places)
-    assert dict(result.deleted) == {
-        "conversations": 1, "personas": 1, "consents": 1, "feedback": 1, "journal lines": 6, "lines of exported logs": 1,
-    }  # fmt: skip
+    files = {"journal lines": 6, "lines of exported logs": 1}
+    assert dict(result.deleted) == {"conversations": 1, "personas": 1, "consents": 1, "feedback": 1, **files}
     assert told == [ME]
     assert not is_known(store, ME)
     assert is_known(store, YOU)

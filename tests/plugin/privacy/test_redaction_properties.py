@@ -87,7 +87,7 @@ BODY = "[A-Za-z0-9]"
 
 KEYS = {
     "openai": rf"sk-[0-9]{BODY}{{30,40}}",
-    "openai project": rf"sk-proj-[0-9][A-Za-z0-9_\-]{{30,60}}",
+    "openai project": r"sk-proj-[0-9][A-Za-z0-9_\-]{30,60}",
     "anthropic": r"sk-ant-api03-[0-9][A-Za-z0-9_\-]{40,60}",
     "aws": r"AKIA[A-Z0-9]{16}",
     "github": rf"gh[pousr]_{BODY}{{36}}",
@@ -97,12 +97,11 @@ KEYS = {
     "google": r"AIza[A-Za-z0-9_\-]{35}",
     "google oauth": r"ya29\.[A-Za-z0-9_\-]{40,60}",
     "stripe": rf"[sr]k_(live|test)_{BODY}{{24}}",
-    "hugging face": rf"hf_[A-Za-z]{{34}}",
+    "hugging face": r"hf_[A-Za-z]{34}",
     "npm": rf"npm_{BODY}{{36}}",
     "groq": rf"gsk_{BODY}{{52}}",
     "sendgrid": r"SG\.[A-Za-z0-9_\-]{22}\.[A-Za-z0-9_\-]{43}",
 }
-NAMED = st.sampled_from(["api_key=", "API-KEY: ", 'secretKey": "', "client_secret = ", "access token is "])
 
 ANY_CASE = {
     "email": matching(
@@ -119,7 +118,8 @@ AS_IT_IS = {
     "ip": IP,
     "jwt": matching(r"eyJ[A-Za-z0-9_\-]{20,40}\.eyJ[A-Za-z0-9_\-]{10,60}\.[A-Za-z0-9_\-]{43}"),
     "private_key": matching(
-        r"-----BEGIN (RSA |EC |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\n([A-Za-z0-9+/]{20,64}\n){1,4}-----END \1?PRIVATE KEY-----"
+        r"-----BEGIN (RSA |EC |OPENSSH |ENCRYPTED )?PRIVATE KEY-----\n([A-Za-z0-9+/]{20,64}\n){1,4}"
+        r"-----END \1?PRIVATE KEY-----"
     ),
 }
 # What is secret only because of what stands before it: the lead is not.
@@ -133,6 +133,7 @@ LED = {
     "quoted": ('"Password": "', matching(r"Zq[A-Za-z0-9 ]{1}[A-Za-z0-9!#$%^*()]{4,20}")),
     "url": ("postgres://bob:", matching(r"Zq7[A-Za-z0-9!#^*]{4,20}")),
     "key=": ("api_key=", matching(rf"q7{BODY}{{20,40}}")),
+    "named key": ('secretKey": "', matching(rf"q7{BODY}{{20,40}}")),
     "client secret": ("client_secret: ", matching(rf"q7{BODY}{{20,40}}")),
 }
 AFTER = {"quoted": '"', "url": "@db.internal/app"}
@@ -142,9 +143,9 @@ EVERY = {
     **{name: st.tuples(st.just(lead), s, st.just(AFTER.get(name, ""))) for name, (lead, s) in LED.items()},
 }
 
-# Words only: arbitrary text may itself say that what follows is a version, or run on into the secret.
+# Arbitrary text must not run on into the secret, which would then be another word.
 ANYTHING = st.text(max_size=60)
-EDGES = st.sampled_from([" ", "\n", "\t", '"', " (", "，", "：", ", ", "\r\n", "“"])
+EDGES = st.sampled_from([" ", "\n", "\t", '"', " (", "\uff0c", "\uff1a", ", ", "\r\n", "\u201c"])
 UNSEEN = st.sampled_from(["\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad"])
 
 

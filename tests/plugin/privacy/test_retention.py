@@ -29,7 +29,7 @@ def left(store):
 
 def test_everybodys_old_messages_go(filled):
     assert apply_retention(filled, Retention(days=60), now=NOW) == 3
-    assert left(filled) == dict.fromkeys("abc", ["50", "10"])
+    assert left(filled) == {name: ["50", "10"] for name in "abc"}
     assert apply_retention(filled, Retention(days=60), now=NOW) == 0
 
 
