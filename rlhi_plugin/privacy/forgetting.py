@@ -41,12 +41,14 @@ class Forgetting:
     Attributes:
         user_id: Pseudonym.
         deleted: How many things of which kind were deleted.
+        erased: Whether the store says that no byte of it is left in its files.
         runs: Training runs that hold the user's data: delete them.
         adapters: Adapters that learned from it: retire them and train again.
     """
 
     user_id: str
     deleted: Mapping[str, int]
+    erased: bool
     runs: Sequence[RunTrace]
     adapters: Sequence[AdapterTrace]
 
@@ -79,7 +81,8 @@ def forget_user(store: ForgettingStore, user_id: str, places: Places) -> Forgett
         StoreError: the store or a file cannot be written; call again when it can.
         ConfigError: a folder or log does not exist.
     """
-    deleted = _counts(store.forget(user_id))
+    result = store.forget(user_id)
+    deleted = _counts(result)
     for cache in places.caches:
         cache(user_id)
     if places.journals:
@@ -88,7 +91,8 @@ def forget_user(store: ForgettingStore, user_id: str, places: Places) -> Forgett
         stones = [stone for stone in store.tombstones() if stone.user_id == user_id]
         deleted["lines of exported logs"] = _erase_from_logs(places.logs, user_id, stones)
     runs = find_runs(places.runs, user_id)
-    return Forgetting(user_id, deleted, runs, find_adapters(places.registry, user_id, runs))
+    erased = bool(getattr(result, "erased", False))
+    return Forgetting(user_id, deleted, erased, runs, find_adapters(places.registry, user_id, runs))
 
 
 def _erase_from_logs(logs: Sequence[Path], user_id: str, stones: Sequence[Tombstone]) -> int:

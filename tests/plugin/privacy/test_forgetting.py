@@ -4,6 +4,7 @@ import fcntl
 import gzip
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_all_of_it_goes_and_the_others_stay(store, tmp_path):
     assert [stone.user_id for stone in read_tombstones(log)] == [ME]
     again = forget_user(store, ME, places)
     assert sum(again.deleted.values()) == 0
-    assert (result.runs, result.adapters) == ([], [])
+    assert (result.erased, result.runs, result.adapters) == (True, [], [])
 
 
 def test_a_file_without_the_user_is_not_touched(tmp_path):
@@ -173,3 +174,10 @@ def test_the_registry_is_where_the_adapters_package_has_it_and_looks_like_this(t
     (Path(tmp_path) / "a1.json").write_text(record.to_json())
     found = find_adapters(default_registry(), ME)
     assert [(a.adapter_id, a.stage, a.path) for a in found] == [("a1", "candidate", "/a")]
+
+
+def test_a_store_that_could_not_rewrite_its_files_is_believed(store, tmp_path):
+    fill(store)
+    whole = store.forget
+    store.forget = lambda user_id: replace(whole(user_id), erased=False)
+    assert not forget_user(store, ME, Places(registry=tmp_path)).erased
