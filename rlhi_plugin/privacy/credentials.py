@@ -60,7 +60,7 @@ _SAMPLE = re.compile(
 """What stands where a secret would: names, blanks, calls, types."""
 
 _SYMBOL = re.compile(r"[!@#^&*~]")
-_CODE = re.compile(r"[(\[{]|\w\.\w*[a-z]\w*$")
+_CODE = re.compile(r"(?:^|\w)[(\[{]|\w\.\w*[a-z]\w*$")
 
 
 def _is_no_sample(match: re.Match[str]) -> bool:

@@ -119,12 +119,12 @@ class MessageRedactor:
 
     def texts(self, parts: Sequence[str], scope: Scope = NO_SCOPE) -> list[str]:
         """The parts of one message; also without what is private only when they are read as one."""
-        clean = [self.text(part, scope) for part in parts]
-        if len(parts) < 2 or any(NOT_STORED in part for part in parts):  # noqa: PLR2004 - one part has no seam
-            return clean
-        whole = self.text(NOT_STORED.join(clean), scope).split(NOT_STORED)
-        # A redactor that eats the marks leaves its text in one piece.
-        return whole if len(whole) == len(clean) else ["".join(whole), *[""] * (len(clean) - 1)]
+        if len(parts) > 1 and not any(NOT_STORED in part for part in parts):
+            # First as one: half of a secret that is found alone would leave the other half.
+            whole = self.text(NOT_STORED.join(parts), scope).split(NOT_STORED)
+            # A redactor that eats the marks leaves its text in one piece.
+            parts = whole if len(whole) == len(parts) else ["".join(whole), *[""] * (len(parts) - 1)]
+        return [self.text(part, scope) for part in parts]
 
     def json(self, value: Any, scope: Scope = NO_SCOPE) -> Any:
         """A JSON value with its strings, and numbers that are private, redacted; the names of fields say more.

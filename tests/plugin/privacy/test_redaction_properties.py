@@ -177,7 +177,7 @@ def placed(draw, name):
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_no_secret_survives_in_any_text(name):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(placed(name))
     def check(drawn):
         secret, before, behind = drawn
@@ -189,7 +189,7 @@ def test_no_secret_survives_in_any_text(name):
 @pytest.mark.parametrize("name", sorted(EVERY))
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_no_secret_survives_in_json(name, ascii_only):
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(placed(name))
     def check(drawn):
         secret, before, behind = drawn
@@ -204,7 +204,7 @@ def test_no_secret_survives_in_json(name, ascii_only):
 # A password may be any characters, so one with a space in it is another password.
 @pytest.mark.parametrize("name", sorted(set(EVERY) - {"quoted"}))
 def test_unseen_characters_hide_nothing(name):
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(placed(name), st.integers(1, 10_000), UNSEEN)
     def check(drawn, place, unseen):
         secret, before, behind = drawn
@@ -228,7 +228,7 @@ def test_look_alikes_hide_nothing(name):
         str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"),
     ]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(placed(name), st.sampled_from(odd))
     def check(drawn, table):
         secret, before, behind = drawn
@@ -240,7 +240,7 @@ def test_look_alikes_hide_nothing(name):
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_the_seam_between_two_blocks_hides_nothing(name):
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(placed(name), st.integers(1, 10_000))
     def check(drawn, place):
         secret, before, behind = drawn
@@ -256,7 +256,7 @@ def test_the_seam_between_two_blocks_hides_nothing(name):
 WORDS = st.text(alphabet=st.characters(exclude_categories=("Nd", "Cs"), exclude_characters="@=:-_\ufdd0"), max_size=300)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(WORDS)
 def test_words_stay_as_they_are(text):
     result = REDACTOR.redact(text)
@@ -264,7 +264,7 @@ def test_words_stay_as_they_are(text):
     assert result.counts == {}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=40), *[placed(name).map("".join) for name in sorted(EVERY)]), max_size=4))
 def test_redacting_twice_changes_nothing(parts):
     once = REDACTOR.redact("".join(parts)).text
