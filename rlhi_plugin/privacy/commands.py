@@ -168,7 +168,7 @@ def _report(result: Forgetting, places: Places) -> None:
     deleted = ", ".join(f"{count} {what}" for what, count in result.deleted.items()) or "nothing else to count"
     say(f"{result.user_id} is forgotten: {deleted}")
     if not result.erased:
-        say("deleted rows may still be in the database's files: close the programs that use it and forget again with --force")
+        say("deleted rows may still be in the database's files: close what uses it, and forget again with --force")
     for run in result.runs:
         files = ", ".join(f"{name} ({count})" for name, count in run.lines.items())
         say(f"run {run.path} still holds lines of theirs: {files}. Delete it.")
