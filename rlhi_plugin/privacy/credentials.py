@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from rlhi_plugin.privacy.redaction import Span
 
 _LEFT = r"(?<![a-z0-9])"
-_HAS_DIGIT = r"(?=[a-z_\-]*\d)"
+# Bounded, like all that could look far ahead from many places of a hostile text.
+_HAS_DIGIT = r"(?=[a-z_\-]{0,80}\d)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def _is_bare_password(match: re.Match[str]) -> bool:
     if (any(map(str.isdigit, value)) and any(map(str.isalpha, value))) or _SYMBOL.search(value):
         return True
     # A plain word is a password only where nothing but a setting looks like that.
-    after = match.string[match.end("value") :][:40]
+    after = match.string[match.end("value") : match.end("value") + 40]
     return match["sign"] == "=" and re.match(r"[&\s]|$|;\s*\w[\w ]*=", after) is not None
 
 
@@ -129,7 +130,7 @@ PATTERNS = (
         rf"(?:{_QUOTE})?\s{{0,3}}(?:[=:]|is)\s{{0,3}}(?:{_QUOTE})?(?P<value>[a-z0-9_\-./+]{{16,}}=*)",
         _is_key_value,
     ),
-    _pattern("jwt", "eyj", r"eyJ[a-z0-9_\-]{15,}\.[a-z0-9_\-]{8,}(?:\.[a-z0-9_\-]*){0,3}"),
+    _pattern("jwt", "eyj", r"(?<![a-z0-9_\-])eyJ[a-z0-9_\-]{15,}\.[a-z0-9_\-]{8,}(?:\.[a-z0-9_\-]*){0,3}"),
     _pattern(
         "private_key",
         "private key",

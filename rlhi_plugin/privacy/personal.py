@@ -155,7 +155,7 @@ def _is_somebodys(text: str, span: Span) -> bool:
     found, before = text[span.start : span.end], text[max(0, span.start - 20) : span.start]
     if found in _RESOLVERS or not ipaddress.ip_address(found).is_global:
         return False
-    if re.match(r"\.\d|[A-Za-z_]", text[span.end :][:2]) or before.endswith((".", "-", "_")):
+    if re.match(r"\.\d|[A-Za-z_]", text[span.end : span.end + 2]) or before.endswith((".", "-", "_")):
         return False
     if _CALLED_ADDRESS.search(before):
         return True

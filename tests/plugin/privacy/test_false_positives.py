@@ -71,6 +71,20 @@ def test_it_goes(redactor, text, counts):
     assert dict(redactor.redact(text).counts) == counts
 
 
+HOSTILE = [
+    "eyJ", "sk-", "bearer ", "password=", 'password="', "a@", "a.b@", "a.", "1234 ", "1", "://",
+    "a://b:", "ab:",
+    "DE89 ",
+    "-----BEGIN PRIVATE KEY-----", "akia", "\u200b1", "\\n", "[email_", "1.2.3.", "api_key:", "-", "A", "2a01:",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=repr)
+def test_no_text_takes_for_ever(redactor, piece):
+    # A pattern that looked to the end from every place would need an hour for one of these.
+    redactor.redact(piece * (1_000_000 // len(piece)))
+
+
 def real_messages():
     root = Path(os.environ.get("RLHI_TEST_DATA") or Path(__file__).parents[4] / "shared" / "data")
     path = root / "wildchat" / "wildchat_dev.jsonl"
