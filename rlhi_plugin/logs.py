@@ -15,7 +15,8 @@ from pathlib import Path
 from rlhi_plugin.errors import ConfigError, RecordError
 from rlhi_plugin.importers import read_log
 from rlhi_plugin.importers.rlhi_export import VERSION_FIELD
-from rlhi_plugin.records import SCHEMA_VERSION, Conversation, FeedbackEvent
+from rlhi_plugin.privacy.tombstones import tombstone_line
+from rlhi_plugin.records import SCHEMA_VERSION, Conversation, FeedbackEvent, Tombstone
 
 __all__ = ["VERSION_FIELD", "read_conversations", "read_feedback", "read_log", "write_conversations"]
 
@@ -28,7 +29,7 @@ def read_conversations(path: str | Path, log_format: str | None = None) -> Itera
         log_format: Name of the format, where its fields do not tell it.
 
     Returns:
-        Each conversation, and for each row that cannot be used the error that says why.
+        Each conversation, and for each row that cannot be used the error that says why. Tombstones are passed over.
 
     Raises:
         ConfigError: there is no such file or format, or the file cannot be opened.
@@ -41,10 +42,13 @@ def read_feedback(path: str | Path, log_format: str | None = None) -> Iterator[F
     return (record for record in read_log(path, log_format) if not isinstance(record, Conversation))
 
 
-def write_conversations(path: str | Path, conversations: Iterable[Conversation | FeedbackEvent]) -> int:
+def write_conversations(
+    path: str | Path, conversations: Iterable[Conversation | FeedbackEvent], tombstones: Iterable[Tombstone] = ()
+) -> int:
     """Write an export; gzipped when the name ends in ``.gz``. The file appears whole or not at all.
 
-    Feedback events may stand between the conversations.
+    Feedback events may stand between the conversations. Tombstones go along with them, so that whoever reads the file
+    knows who was forgotten.
 
     Returns:
         How many records were written.
@@ -64,6 +68,8 @@ def write_conversations(path: str | Path, conversations: Iterable[Conversation |
         with os.fdopen(descriptor, "wb") as raw:
             # mtime=0: the same conversations give the same bytes.
             stream = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if file.suffix == ".gz" else raw
+            for tombstone in tombstones:
+                stream.write(tombstone_line(tombstone))
             for conversation in conversations:
                 stream.write(_line(conversation))
                 count += 1

@@ -23,6 +23,7 @@ from rlhi_plugin.importers.rlhi_export import RLHI
 from rlhi_plugin.importers.row import Format, Imported, Row, Value
 from rlhi_plugin.importers.sharegpt import SHAREGPT
 from rlhi_plugin.importers.wildchat import WILDCHAT
+from rlhi_plugin.privacy.tombstones import is_tombstone_row
 
 FORMATS = (
     RLHI,
@@ -93,6 +94,8 @@ def _read(rows: Iterator[Row | RecordError], chosen: Format | None) -> Iterator[
         for row in rows:
             if isinstance(row, RecordError):
                 yield row
+                continue
+            if is_tombstone_row(row.value):
                 continue
             found = chosen or _format_of(row.value)
             if found is None:

@@ -6,7 +6,19 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "lm_eval", "alpaca_eval", "litellm", "matplotlib", "scipy"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "lm_eval",
+    "alpaca_eval",
+    "litellm",
+    "matplotlib",
+    "scipy",
+    "phonenumbers",
+]
 
 
 def _loaded_by(statement: str) -> set[str]:

@@ -21,6 +21,9 @@ ONE_VENDOR_ONE_PLACE = {
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
     "pyarrow": {"rlhi_plugin/importers/parquet_rows.py", "rlhi_plugin/parquet_logs.py"},
+    "cryptography": {"rlhi_plugin/privacy/vault.py"},
+    "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
+    "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import string
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhi_plugin.errors import RecordError
-from rlhi_plugin.records import Conversation, FollowUpLabel, Message
+from rlhi_plugin.logs import read_conversations, write_conversations
+from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
+from rlhi_plugin.records import Conversation, FollowUpLabel, Message, Tombstone
 from rlhi_training.recipe import IngestSection
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.stages.ingest import CONVERSATIONS, ingest
@@ -41,6 +44,27 @@ def test_each_unusable_row_is_dropped_with_its_reason(conversation):
         "third": "over_limit",
     }
     assert "/logs/chat.jsonl:7" in next(d.detail for d in result.dropped if d.reason == "malformed")
+
+
+def test_who_was_forgotten_is_dropped_and_who_came_back_is_cut(conversation, tmp_path):
+    then = datetime(2026, 3, 1, tzinfo=UTC)
+    stone = Tombstone(user_id="u_gone", forgotten_at=then)
+
+    def said(name, user_id, *days):
+        talk = conversation(name, [f"{name} {day}" for day in days])
+        times = [then + timedelta(days=day) for day in days]
+        messages = tuple(m.model_copy(update={"created_at": t}) for m, t in zip(talk.messages, times, strict=True))
+        return talk.model_copy(update={"user_id": user_id, "messages": messages})
+
+    rows = [said("before", "u_gone", -2, -1), said("other", "u_here", -2, -1), said("over", "u_gone", -2, -1, 1, 2)]
+    log = tmp_path / "logs.jsonl"
+    write_conversations(log, rows)
+    append_tombstones(log, [stone])
+    result = ingest(read_conversations(log), IngestSection(), read_tombstones(log))
+    check_conservation("ingest", result)
+    assert {d.key: d.reason for d in result.dropped} == {"before": "forgotten"}
+    kept = {c.conversation_id: [m.content for m in c.messages] for c in result.files[CONVERSATIONS]}
+    assert kept == {"other": ["other -2", "other -1"], "over": ["over 1", "over 2"]}
 
 
 def test_toxic_rows_stay_where_the_recipe_says_so(conversation):

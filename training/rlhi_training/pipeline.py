@@ -22,6 +22,7 @@ from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, UserError
 from rlhi_plugin.logs import read_conversations
 from rlhi_plugin.persona import FRAME_DIGEST
+from rlhi_plugin.privacy.tombstones import TOMBSTONES_SUFFIX, read_tombstones
 from rlhi_plugin.records import Conversation, FollowUp, Persona
 from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
 from rlhi_training.funnel import main_reasons, render_funnel
@@ -219,8 +220,12 @@ class Pipeline:
             made = self._manifest.stages[name].files
             earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
         recipe = self.recipe.model_dump(mode="json")
+        # The log's own tombstones are in its digest; those beside it are not.
+        beside = self.logs.with_name(self.logs.name + TOMBSTONES_SUFFIX)
+        forgotten = {"forgotten": digest_path(beside)} if stage == "ingest" and beside.is_file() else {}
         return digest_of(
             {
+                **forgotten,
                 "stage": stage,
                 "version": _version("rlhi"),
                 "logs": self._manifest.logs_digest if stage == "ingest" else None,
@@ -252,7 +257,7 @@ class Step:
 
 
 async def _ingest(pipeline: Pipeline) -> StageResult:
-    return ingest(read_conversations(pipeline.logs), pipeline.recipe.ingest)
+    return ingest(read_conversations(pipeline.logs), pipeline.recipe.ingest, read_tombstones(pipeline.logs))
 
 
 async def _label(pipeline: Pipeline) -> StageResult:

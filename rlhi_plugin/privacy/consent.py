@@ -1,0 +1,289 @@
+"""What a user's words may be used for, asked before every use.
+
+===========  ======================================================================================
+without      then
+===========  ======================================================================================
+log          nothing of the turn is stored, not even anonymously, and no persona is read
+personalise  the turn is logged, no persona is built from it and none is put into a prompt
+train        the conversation stays out of exports for training (`for_purpose`)
+===========  ======================================================================================
+
+Nothing is personalised or trained on without a log, so each of the two also needs ``log``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.privacy.protocols import ConsentStore, ForgettingStore
+from rlhi_plugin.records import ConsentDecision, Conversation, Purpose
+
+_log = logging.getLogger("rlhi.privacy")
+
+USERS_REMEMBERED = 10_000
+MAX_AGE_S = 30.0
+"""Seconds until another process's decision is seen (ours)."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentPolicy:
+    """What is allowed of users who have not decided.
+
+    Attributes:
+        default: For users with an id; a purpose that is left out is not allowed.
+        anonymous: For those without, who cannot decide; they never have a persona.
+
+    Raises:
+        ConfigError: something that is no purpose.
+    """
+
+    default: Mapping[Purpose, bool]
+    anonymous: Mapping[Purpose, bool]
+
+    def __init__(
+        self,
+        *,
+        default: Mapping[Purpose | str, bool] | None = None,
+        anonymous: Mapping[Purpose | str, bool] | None = None,
+    ) -> None:
+        every = dict.fromkeys(Purpose, True)
+        object.__setattr__(self, "default", _purposes(every if default is None else default))
+        given = self.default if anonymous is None else _purposes(anonymous)
+        object.__setattr__(self, "anonymous", {**given, Purpose.PERSONALISE: False})
+
+    def allows(self, purpose: Purpose, *, anonymous: bool = False) -> bool:
+        """Whether the policy allows one purpose."""
+        rules = self.anonymous if anonymous else self.default
+        return rules[Purpose.LOG] and rules[purpose]
+
+    def describe(self) -> str:
+        """One line for people: ``log yes, personalise yes, train no; anonymous: ...``."""
+        return f"{_line(self.default)}; anonymous users: {_line(self.anonymous)}"
+
+
+def announce(policy: ConsentPolicy) -> None:
+    """Say what is done without a decision, once for each policy in a process, on the logger ``rlhi.privacy``."""
+    line = policy.describe()
+    with _announced_lock:
+        if line in _announced:
+            return
+        _announced.add(line)
+    _log.info("consent of users who have not decided: %s (change it with consent=ConsentPolicy(...))", line)
+
+
+_announced: set[str] = set()
+_announced_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    read_at: float
+    decisions: Mapping[Purpose, ConsentDecision]
+    # Nothing of this user may be missing from the store on purpose.
+    is_whole: bool
+
+
+class ConsentCache:
+    """Decisions in memory. Thread-safe; `allows` never raises.
+
+    A decision made through this object counts at once here, and after `max_age_s` seconds at most in other processes.
+    A store that cannot be read leaves what was last known of a user in place; of a user who was never read, `unread`
+    says what counts.
+
+    Args:
+        store: Where decisions are; None where there are none, and the policy alone counts.
+        policy: For those who have not decided. It is announced (see `announce`).
+        max_age_s: Seconds for which a user's decisions are not read again.
+        unread: ``policy`` keeps turns of a time when the store is down; ``deny`` drops them.
+        quiet: Whether the policy is not announced: for a program that serves nobody.
+
+    Raises:
+        ConfigError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        store: ConsentStore | None,
+        policy: ConsentPolicy | None = None,
+        *,
+        max_age_s: float = MAX_AGE_S,
+        unread: Literal["policy", "deny"] = "policy",
+        quiet: bool = False,
+    ) -> None:
+        if max_age_s < 0:
+            raise ConfigError(f"max_age_s={max_age_s} is negative. Give seconds, 0 or more.")
+        if unread not in ("policy", "deny"):
+            raise ConfigError(f"unread={unread!r} is not an answer. Choose 'policy' or 'deny'.")
+        self.policy = policy or ConsentPolicy()
+        self._store = store
+        self._max_age_s = max_age_s
+        self._unread = unread
+        self._users: OrderedDict[str, _Known] = OrderedDict()
+        # A read that began before a decision must not overwrite it.
+        self._generation: dict[str, int] = {}
+        self._lock = threading.Lock()
+        if not quiet:
+            announce(self.policy)
+
+    def is_ready(self, user_id: str | None) -> bool:
+        """Whether `allows` would answer from memory, without the store: in an event loop, ask in a thread if not."""
+        return user_id is None or self._store is None or self._remembered(user_id) is not None
+
+    def allows(self, user_id: str | None, purpose: Purpose) -> bool:
+        """Whether this user's words may be used for this purpose.
+
+        Args:
+            user_id: Pseudonym; None is an anonymous user.
+            purpose: See `Purpose`. Both others also need ``log``.
+        """
+        if user_id is None:
+            return self.policy.allows(purpose, anonymous=True)
+        known = self._known(user_id)
+        if known is None:
+            return self._unread == "policy" and self.policy.allows(purpose)
+        return self._decided(known, Purpose.LOG) and self._decided(known, purpose)
+
+    def may_hold_refused(self, user_id: str | None) -> bool:
+        """Whether the app's history of a thread may hold turns that must not be stored.
+
+        So it is for a user who ever decided about ``log``, whom the policy does not log undecided, or who was
+        forgotten: what they said before must not be stored now that they are logged. Store `since_last_request` of
+        the history instead of all of it.
+        """
+        if user_id is None:
+            return False
+        known = self._known(user_id)
+        return known is None or not known.is_whole
+
+    def decide(self, user_id: str, purpose: Purpose, *, granted: bool) -> ConsentDecision:
+        """Keep a decision, first in the store; on return it counts.
+
+        Raises:
+            ConfigError: there is no store for decisions.
+            StoreError: the store cannot be written; nothing changed.
+        """
+        if self._store is None:
+            raise ConfigError("this store keeps no decisions. Use one with the methods put_consent and consents.")
+        decision = ConsentDecision(user_id=user_id, purpose=purpose, granted=granted, decided_at=datetime.now(UTC))
+        self._store.put_consent(decision)
+        with self._lock:
+            self._generation[user_id] = self._generation.get(user_id, 0) + 1
+            known = self._users.get(user_id)
+            if known is not None:
+                decisions = {**known.decisions, purpose: decision}
+                whole = known.is_whole and purpose is not Purpose.LOG
+                self._users[user_id] = _Known(known.read_at, decisions, whole)
+        return decision
+
+    def grant(self, user_id: str, purpose: Purpose) -> ConsentDecision:
+        """Allow one purpose; see `decide`."""
+        return self.decide(user_id, purpose, granted=True)
+
+    def withdraw(self, user_id: str, purpose: Purpose) -> ConsentDecision:
+        """No longer allow one purpose; see `decide`."""
+        return self.decide(user_id, purpose, granted=False)
+
+    def forget(self, user_id: str) -> None:
+        """Read this user again at the next question."""
+        with self._lock:
+            self._users.pop(user_id, None)
+            self._generation[user_id] = self._generation.get(user_id, 0) + 1
+
+    def _decided(self, known: _Known, purpose: Purpose) -> bool:
+        decision = known.decisions.get(purpose)
+        return self.policy.default[purpose] if decision is None else decision.granted
+
+    def _remembered(self, user_id: str) -> _Known | None:
+        with self._lock:
+            known = self._users.get(user_id)
+            return known if known and time.monotonic() - known.read_at < self._max_age_s else None
+
+    def _known(self, user_id: str) -> _Known | None:
+        if self._store is None:
+            return _Known(0.0, {}, self.policy.allows(Purpose.LOG))
+        if remembered := self._remembered(user_id):
+            return remembered
+        with self._lock:
+            generation = self._generation.get(user_id, 0)
+        try:
+            decisions = self._store.consents(user_id)
+            forgotten = isinstance(self._store, ForgettingStore) and any(
+                tombstone.user_id == user_id for tombstone in self._store.tombstones()
+            )
+        except Exception:  # noqa: BLE001 - any store may raise anything, and must not end the turn
+            _log.exception("the consent of %s could not be read", user_id)
+            with self._lock:
+                return self._users.get(user_id)
+        whole = self.policy.allows(Purpose.LOG) and Purpose.LOG not in decisions and not forgotten
+        fresh = _Known(time.monotonic(), dict(decisions), whole)
+        with self._lock:
+            if self._generation.get(user_id, 0) == generation:
+                self._users[user_id] = fresh
+                self._users.move_to_end(user_id)
+                if len(self._users) > USERS_REMEMBERED:
+                    gone, _ = self._users.popitem(last=False)
+                    self._generation.pop(gone, None)
+                return fresh
+        return self._known(user_id)
+
+
+def since_last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) -> Sequence[_T]:
+    """The end of a history that begins with the last thing that the user said; all of it where they said nothing.
+
+    Args:
+        messages: A thread, in order.
+        is_user: Whether the user said a message.
+    """
+    for index in range(len(messages) - 1, -1, -1):
+        if is_user(messages[index]):
+            return messages[index:]
+    return messages
+
+
+def for_purpose(
+    conversations: Iterable[Conversation],
+    purpose: Purpose,
+    allows: Callable[[str | None, Purpose], bool],
+    *,
+    left_out: Callable[[Conversation], None] = lambda _: None,
+) -> Iterator[Conversation]:
+    """The conversations whose users allow a purpose.
+
+    Args:
+        conversations: Of any users; each is asked about once for each conversation.
+        purpose: What they are for.
+        allows: `ConsentCache.allows`, or a function of your own.
+        left_out: Told each conversation that is not among them, so that a caller can count.
+    """
+    for conversation in conversations:
+        if allows(conversation.user_id, purpose):
+            yield conversation
+        else:
+            left_out(conversation)
+
+
+def _purposes(given: Mapping[Purpose | str, bool] | Mapping[Purpose, bool]) -> dict[Purpose, bool]:
+    rules = dict.fromkeys(Purpose, False)
+    for name, granted in given.items():
+        try:
+            purpose = Purpose(name)
+        except ValueError:
+            raise ConfigError(f"{name!r} is not a purpose. Choose from: {', '.join(Purpose)}.") from None
+        if not isinstance(granted, bool):
+            raise ConfigError(f"{name}={granted!r} is neither allowed nor refused. Give True or False.")
+        rules[purpose] = granted
+    return rules
+
+
+def _line(rules: Mapping[Purpose, bool]) -> str:
+    return ", ".join(f"{purpose} {'yes' if rules[Purpose.LOG] and rules[purpose] else 'no'}" for purpose in Purpose)

@@ -1,0 +1,113 @@
+"""Forgetting a user: everything of theirs goes, a tombstone stays, and what cannot be undone is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhi_plugin.privacy.journals import erase_from_journals, erase_lines
+from rlhi_plugin.privacy.protocols import ForgettingStore, UserStore
+from rlhi_plugin.privacy.tombstones import append_tombstones
+from rlhi_plugin.privacy.traces import AdapterTrace, RunTrace, default_registry, find_adapters, find_runs
+from rlhi_plugin.records import Tombstone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where else than in the store a user's data may be.
+
+    Attributes:
+        journals: Folders with journals; a user's lines are taken out.
+        logs: Exported logs; a user's lines are taken out and the tombstone is put in.
+        caches: Functions that a user's pseudonym is given to: `PersonaCache`, `ConsentCache.forget`, `Vault.forget`.
+        runs: Folders with training runs, which are searched and left as they are.
+        registry: Folder of the adapter registry, which is searched and left as it is.
+    """
+
+    journals: Sequence[Path] = ()
+    logs: Sequence[Path] = ()
+    caches: Sequence[Callable[[str], object]] = ()
+    runs: Sequence[Path] = ()
+    registry: Path = field(default_factory=default_registry)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """What was forgotten, and what still knows the user.
+
+    Attributes:
+        user_id: Pseudonym.
+        deleted: How many things of which kind were deleted.
+        erased: Whether the store says that no byte of it is left in its files.
+        runs: Training runs that hold the user's data: delete them.
+        adapters: Adapters that learned from it: retire them and train again.
+    """
+
+    user_id: str
+    deleted: Mapping[str, int]
+    erased: bool
+    runs: Sequence[RunTrace]
+    adapters: Sequence[AdapterTrace]
+
+
+def is_known(store: UserStore, user_id: str) -> bool:
+    """Whether the store holds anything that a user said, did, or is believed to like.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return (
+        store.get_persona(user_id) is not None
+        or next(iter(store.conversations(user_id=user_id)), None) is not None
+        or next(iter(store.feedback(user_id=user_id)), None) is not None
+    )
+
+
+def forget_user(store: ForgettingStore, user_id: str, places: Places) -> Forgetting:
+    """Delete everything of one user, and leave a tombstone.
+
+    The store comes first: its tombstone keeps what other processes still hold from coming back. Forgetting somebody
+    again is no error, and continues where an earlier attempt failed.
+
+    Args:
+        store: Keeps the tombstone.
+        user_id: Pseudonym.
+        places: Where else to delete and to search.
+
+    Raises:
+        StoreError: the store or a file cannot be written; call again when it can.
+        ConfigError: a folder or log does not exist.
+    """
+    result = store.forget(user_id)
+    deleted = _counts(result)
+    for cache in places.caches:
+        cache(user_id)
+    if places.journals:
+        deleted["journal lines"] = erase_from_journals(places.journals, user_id)
+    if places.logs:
+        stones = [stone for stone in store.tombstones() if stone.user_id == user_id]
+        deleted["lines of exported logs"] = _erase_from_logs(places.logs, user_id, stones)
+    runs = find_runs(places.runs, user_id)
+    erased = bool(getattr(result, "erased", False))
+    return Forgetting(user_id, deleted, erased, runs, find_adapters(places.registry, user_id, runs))
+
+
+def _erase_from_logs(logs: Sequence[Path], user_id: str, stones: Sequence[Tombstone]) -> int:
+    erased = 0
+    for log in logs:
+        append_tombstones(log, stones)
+        if ".jsonl" in log.suffixes:
+            erased += erase_lines(log, user_id)
+    return erased
+
+
+def _counts(result: Any) -> dict[str, int]:
+    """What a store says that it deleted: the numbers of the dataclass or mapping that it gives."""
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        result = {field_.name: getattr(result, field_.name) for field_ in dataclasses.fields(result)}
+    if not isinstance(result, Mapping):
+        return {}
+    return {str(name): n for name, n in result.items() if isinstance(n, int) and not isinstance(n, bool)}

@@ -1,0 +1,215 @@
+"""Redaction of whole messages: every kind of content block, tool arguments, tool results, the text of a stream.
+
+    redaction = MessageRedactor(open_redactor("default"))
+    message = redaction.message(message, Scope(conversation_id, user_id))
+
+Call it before anything is made of the message: an id that is a digest of the text that was said would let anybody test
+a guess of the secret in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.privacy.patterns import PatternFinder
+from rlhi_plugin.privacy.placeholders import NO_SCOPE, Scope
+from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, KINDS, NOT_STORED, Redacted, Redactor, SpanRedactor
+from rlhi_plugin.privacy.vault import Vault
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from rlhi_plugin.records import Conversation
+
+    M = TypeVar("M", bound=BaseMessage)
+
+RedactOption: TypeAlias = "Literal['default', 'off'] | Iterable[str] | Redactor"
+"""What an app may ask for: all kinds, none, some of `rlhi_plugin.privacy.redaction.KINDS`, or a redactor of its own."""
+
+_REMEMBERED = 32_768
+"""Texts whose redaction is kept: a thread's history comes back with every turn."""
+_MEMO_FROM = 200
+"""Characters from which looking a text up is faster than reading it again (ours)."""
+
+_SECRET_NAMES = re.compile(
+    r"(?:.*[_\-])?(?:pass(?:word|wd|phrase|code)|pwd|secret|api[_\-]?key|(?:access|auth|refresh|secret)[_\-]?token"
+    r"|(?:secret|private|access)[_\-]?key)",
+    re.IGNORECASE,
+)
+_BYTES = frozenset({"data", "base64", "b64_json", "image_data", "file_data", "encrypted_content", "signature"})
+"""Names under which content blocks hold bytes, which no detector can read; what is stored names such a block only."""
+
+
+def open_redactor(option: RedactOption, *, vault: Vault | None = None) -> Redactor | None:
+    """The redactor that an option asks for; None for ``off``.
+
+    Args:
+        option: See `RedactOption`.
+        vault: Keeps what is replaced, for an app that wants it back. Not with a redactor of your own.
+
+    Raises:
+        ConfigError: the option is none, or cannot have a vault.
+    """
+    if isinstance(option, Redactor):
+        if vault is not None:
+            raise ConfigError(
+                "a redactor of your own keeps its own vault. Leave vault= out, or pass SpanRedactor(...)."
+            )
+        return option
+    if option == "off":
+        if vault is not None:
+            raise ConfigError("redact='off' replaces nothing that a vault could keep. Leave vault= out.")
+        return None
+    if option == "default":
+        return SpanRedactor(PatternFinder(DEFAULT_KINDS), vault=vault)
+    if isinstance(option, str) or not isinstance(option, Iterable):
+        raise ConfigError(
+            f"redact={option!r} is not an option. Choose 'default', 'off', some of {', '.join(KINDS)}, or pass an "
+            "object with a method redact(text, *, scope)."
+        )
+    return SpanRedactor(PatternFinder(option), vault=vault)
+
+
+class MessageRedactor:
+    """Redacts messages, and remembers what it made of them. Thread-safe.
+
+    What a redactor raises is passed on: what cannot be made safe must not be stored.
+
+    Args:
+        redactor: Reads the texts.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._counts: Counter[str] = Counter()
+        self._memo: OrderedDict[bytes, str | None] = OrderedDict()
+        # The memo's keys must not become what ids may not be.
+        self._memo_key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many spans were replaced since this object was made, by kind; a text that comes again counts once."""
+        with self._lock:
+            return dict(self._counts)
+
+    def text(self, text: str, scope: Scope = NO_SCOPE) -> str:
+        """A text without what is private: a system prompt, the comment of a feedback event."""
+        if len(text) < _MEMO_FROM:
+            return self._counted(self._redactor.redact(text, scope=scope))
+        key = self._key(text, scope)
+        with self._lock:
+            if key in self._memo:
+                self._memo.move_to_end(key)
+                known = self._memo[key]
+                return text if known is None else known
+        clean = self._counted(self._redactor.redact(text, scope=scope))
+        with self._lock:
+            self._memo[key] = None if clean == text else clean
+            if len(self._memo) > _REMEMBERED:
+                self._memo.popitem(last=False)
+        return clean
+
+    def texts(self, parts: Sequence[str], scope: Scope = NO_SCOPE) -> list[str]:
+        """The parts of one message; also without what is private only when they are read as one."""
+        if len(parts) > 1 and not any(NOT_STORED in part for part in parts):
+            # First as one: half of a secret that is found alone would leave the other half.
+            whole = self.text(NOT_STORED.join(parts), scope).split(NOT_STORED)
+            # A redactor that eats the marks leaves its text in one piece.
+            parts = whole if len(whole) == len(parts) else ["".join(whole), *[""] * (len(parts) - 1)]
+        return [self.text(part, scope) for part in parts]
+
+    def json(self, value: Any, scope: Scope = NO_SCOPE) -> Any:
+        """A JSON value with its strings, and numbers that are private, redacted; the names of fields say more.
+
+        Names stay, unless one holds something private itself. What is not JSON becomes its text.
+        """
+        match value:
+            case str():
+                return self.text(value, scope)
+            case None | bool():
+                return value
+            case int() | float():
+                text = str(value)
+                clean = self.text(text, scope)
+                return value if clean == text else clean
+            case Mapping():
+                return {self.text(str(k), scope): self._field(str(k), v, scope) for k, v in value.items()}
+            case list() | tuple():
+                return [self.json(item, scope) for item in value]
+        return self.text(str(value), scope)
+
+    def message(self, message: M, scope: Scope = NO_SCOPE) -> M:
+        """A LangChain message, its content and the arguments of its tool calls redacted; its id stays.
+
+        The very same object when nothing was found. What the model says, streamed or not, arrives here whole.
+        """
+        changes: dict[str, Any] = {}
+        content = self._content(message.content, scope)
+        if content != message.content:
+            changes["content"] = content
+        for name in ("tool_calls", "invalid_tool_calls"):
+            calls = getattr(message, name, None)
+            if calls:
+                clean = [{**call, "args": self.json(call["args"], scope)} for call in calls]
+                if clean != calls:
+                    changes[name] = clean
+        return message.model_copy(update=changes) if changes else message
+
+    def conversation(self, conversation: Conversation) -> Conversation:
+        """A recorded conversation, for an import of a log that was never redacted; ids stay as they are."""
+        scope = Scope(conversation.conversation_id, conversation.user_id)
+        clean = [self.text(message.content, scope) for message in conversation.messages]
+        messages = tuple(
+            message if text == message.content else message.model_copy(update={"content": text})
+            for message, text in zip(conversation.messages, clean, strict=True)
+        )
+        return conversation.model_copy(update={"messages": messages})
+
+    def _content(self, content: Any, scope: Scope) -> Any:
+        if isinstance(content, str):
+            return self.text(content, scope)
+        texts = iter(self.texts([_block_text(b) for b in content if _block_text(b) is not None], scope))  # type: ignore[misc] # None is left out
+        return [self._block(block, texts, scope) for block in content]
+
+    def _block(self, block: Any, texts: Any, scope: Scope) -> Any:
+        if isinstance(block, str):
+            return next(texts)
+        if _block_text(block) is not None:
+            return {**self._fields(block, scope, but="text"), "text": next(texts)}
+        return self._fields(block, scope)
+
+    def _fields(self, block: Mapping[str, Any], scope: Scope, *, but: str = "") -> dict[str, Any]:
+        return {k: v if k in ("type", "id", "index", but) else self._field(k, v, scope) for k, v in block.items()}
+
+    def _field(self, name: str, value: Any, scope: Scope) -> Any:
+        if isinstance(value, str):
+            if name in _BYTES or value.startswith("data:"):
+                return value
+            if isinstance(self._redactor, SpanRedactor) and _SECRET_NAMES.fullmatch(name):
+                return self._counted(self._redactor.redact_value(value, "password", scope=scope))
+        return self.json(value, scope)
+
+    def _counted(self, redacted: Redacted) -> str:
+        if redacted.counts:
+            with self._lock:
+                self._counts.update(redacted.counts)
+        return redacted.text
+
+    def _key(self, text: str, scope: Scope) -> bytes:
+        body = f"{scope.user_id or ''}\0{scope.conversation_id}\0{text}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(body, digest_size=16, key=self._memo_key).digest()
+
+
+def _block_text(block: Any) -> str | None:
+    """The text of a block that is one; None for blocks of another kind."""
+    if isinstance(block, str):
+        return block
+    return block["text"] if block.get("type") == "text" and isinstance(block.get("text"), str) else None
