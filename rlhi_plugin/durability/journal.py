@@ -181,7 +181,7 @@ class Journal:
 
     def _raw(self, entry: Entry) -> bytes:
         with self._lock:
-            # A replay may be under way while the journal is closed; the number of the descriptor is then another file's.
+            # A replay may go on while the journal is closed; the descriptor's number may be another file's by then.
             if entry not in self._entries:
                 raise OSError(f"the journal file {entry.file.path} is closed")
             return os.pread(entry.file.descriptor, entry.length, entry.offset)
