@@ -10,16 +10,24 @@ from typing import Annotated
 
 import typer
 
-from rlhi_plugin.errors import ConfigError, OwnerMismatchError, RecordError
+from rlhi_plugin.durability.commands import journal_app
+from rlhi_plugin.durability.folders import read_folder
+from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.logs import read_conversations, write_conversations
+from rlhi_plugin.importers.import_job import ImportOptions, import_log
+from rlhi_plugin.logs import write_conversations
+from rlhi_plugin.parquet_logs import write_parquet, write_parquet_columns
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
-from rlhi_plugin.records import Conversation
-from rlhi_plugin.stores import open_store
+from rlhi_plugin.privacy.commands import add_to as add_privacy_commands
+from rlhi_plugin.privacy.consent import ConsentCache, for_purpose
+from rlhi_plugin.privacy.tombstones import append_tombstones, without_forgotten
+from rlhi_plugin.records import Conversation, Purpose
+from rlhi_plugin.stores import SQLStore, display_url, open_store
 from rlhi_plugin.stores.db_cli import db_app
-from rlhi_plugin.terminal import progress, run, stderr, stdout, table
+from rlhi_plugin.terminal import progress, run, stderr, stdout, table, waiting
 
 app = typer.Typer(
     help="The live half of RLHI: the conversation store and the personas built from it.",
@@ -31,9 +39,8 @@ persona_app = typer.Typer(help="Build, show and correct personas.", no_args_is_h
 persona_app.registered_commands.extend(persona_control_app.registered_commands)
 app.add_typer(persona_app, name="persona")
 app.add_typer(db_app, name="db")
-
-MALFORMED_SHOWN = 20
-"""Lines of a file that are named one by one when they cannot be used."""
+app.add_typer(journal_app, name="journal")
+add_privacy_commands(app)
 
 Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
 User = Annotated[str | None, typer.Option(help="One user: the app's own id, or a pseudonym. All of them without it.")]
@@ -50,61 +57,77 @@ class Builder(StrEnum):
 @app.command("export")
 def export(
     store: Store,
-    out: Annotated[Path, typer.Option(help="File to write, .jsonl or .jsonl.gz.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.", show_default=False)],
+    purpose: Annotated[
+        Purpose | None, typer.Option(help="Leave out users who do not allow this. All of them without it.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the store's conversations to a file, one JSON object a line.
+    """Write the store's conversations to a file, one a line; with them who was forgotten.
 
-    Example: `rlhi export --store sqlite:///rlhi.db --out logs.jsonl`
+    Example: `rlhi export --store sqlite:///rlhi.db --out logs.jsonl --purpose train`
     """
     del verbose  # read by rlhi_plugin.terminal.run
+    left_out: list[Conversation] = []
     with open_store(store, create=False) as opened:
-        total = opened.counts().conversations
-        with progress(f"Exporting to {out}", total) as advance:
+        if out.suffix == ".parquet" and purpose is None and not opened.tombstones():
+            with waiting(f"Exporting to {out}"):
+                # Straight from the database's columns: no record is made and none has to be looked at.
+                written = write_parquet_columns(out, opened.columns())
+        else:
+            written = _export(opened, out, purpose, left_out)
+    _say(f"{written} conversation(s) written to {out}")
+    if left_out:
+        _say(f"{len(left_out)} left out: their users do not allow {purpose}")
 
-            def counted() -> Iterator[Conversation]:
-                for conversation in opened.conversations():
-                    yield conversation
-                    advance(1)
 
-            written = write_conversations(out, counted())
-    stdout.print(f"{written} conversation(s) written to {out}", markup=False, highlight=False)
+def _export(store: SQLStore, out: Path, purpose: Purpose | None, left_out: list[Conversation]) -> int:
+    """Write what may be written; what a purpose leaves out is added to `left_out`."""
+    tombstones = store.tombstones()
+    with progress(f"Exporting to {out}", store.counts().conversations) as advance:
+
+        def counted() -> Iterator[Conversation]:
+            for conversation in store.conversations():
+                yield conversation
+                advance(1)
+
+        chosen: Iterator[Conversation] = without_forgotten(counted(), tombstones)
+        if purpose is not None:
+            allows = ConsentCache(store, quiet=True).allows
+            chosen = for_purpose(chosen, purpose, allows, left_out=left_out.append)
+        if out.suffix != ".parquet":
+            return write_conversations(out, chosen, tombstones=tombstones)
+        written = write_parquet(out, chosen)
+        append_tombstones(out, tombstones)
+        return written
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="An RLHI export or WildChat rows, .jsonl or .jsonl.gz.")],
+    file: Annotated[Path, typer.Argument(help="A log: .jsonl, .json, .csv (also .gz), .parquet, .zip, or a folder.")],
     store: Store,
+    log_format: Annotated[
+        str | None, typer.Option("--format", help="Name of the log's format, where its fields do not tell it.")
+    ] = None,
+    refused: Annotated[
+        Path | None, typer.Option(help="File for the rows that cannot be used, with reasons.", show_default=False)
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Add the conversations of a file to the store. What it already holds is not added twice.
+    """Add the conversations of a log to the store. What it already holds is not added twice.
 
     A line that cannot be used is named and passed over. Example: `rlhi import logs.jsonl --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
-    conversations = messages = 0
-    refused: list[str] = []
     with open_store(store) as opened:
-        for record in read_conversations(file):
-            if isinstance(record, RecordError):
-                refused.append(str(record))
-                continue
-            try:
-                messages += opened.add(record)
-                conversations += 1
-            except OwnerMismatchError as error:
-                refused.append(f"{file}: {error}")
-    for line in refused[:MALFORMED_SHOWN]:
+        options = ImportOptions(log_format=log_format, refused=refused, keep_feedback=opened.record_feedback)
+        counts = import_log(file, opened, options)
+    for line in counts.named:
         stderr.print(f"passed over: {line}", style="yellow", markup=False, highlight=False)
-    if len(refused) > MALFORMED_SHOWN:
-        stderr.print(f"passed over: {len(refused) - MALFORMED_SHOWN} more", style="yellow")
-    stdout.print(
-        f"{conversations} conversation(s) read, {messages} new message(s) stored, {len(refused)} line(s) passed over",
-        markup=False,
-        highlight=False,
-    )
-    if refused and not conversations:
-        raise ConfigError(f"no line of {file} could be used. Give an RLHI export or WildChat rows.")
+    if counts.refused > len(counts.named):
+        stderr.print(f"passed over: {counts.refused - len(counts.named)} more", style="yellow")
+    for line in counts.lines():
+        _say(line)
 
 
 @persona_app.command("build")
@@ -161,7 +184,11 @@ def status(store: Store, verbose: Verbose = False) -> None:
         ("users with a persona", counts.personas),
         ("feedback events", counts.feedback),
     )
-    stdout.print(table(store, ("", "count"), rows))
+    stdout.print(table(display_url(store), ("", "count"), rows))
+    journal = read_folder(journal_folder(store))
+    if journal.waiting or journal.set_aside:
+        _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
+        _say("See: rlhi journal status")
 
 
 @app.command("doctor")
@@ -184,6 +211,10 @@ def _known_user(known: list[str], user: str) -> str:
     if user_id not in known:
         raise ConfigError(f"the store holds no conversation of user {user!r}. See who is there: rlhi persona show")
     return user_id
+
+
+def _say(line: str) -> None:
+    stdout.print(line, markup=False, highlight=False)
 
 
 def _builder(builder: Builder, llm: str | None) -> PersonaBuilder:

@@ -11,25 +11,33 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, SystemMessage
 
 from rlhi_plugin.call_context import CallContext, UserLookup, read_call_context
-from rlhi_plugin.durability import Durability, DurabilityStatus, TimedPersonas, WriterOptions, journal_folder
+from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
+from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode, first_request
+from rlhi_plugin.persona.cache import RenderedPersona
+from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.persona.render import with_persona
-from rlhi_plugin.recorder import Recorder, Reply, Turn, clean
-from rlhi_plugin.stores import ConversationStore, PersonaStore, open_store
+from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
+from rlhi_plugin.privacy.messages import RedactOption
+from rlhi_plugin.privacy.vault import Vault
+from rlhi_plugin.recorder import Reply, Turn, clean
+from rlhi_plugin.records import FeedbackEvent, FeedbackKind
+from rlhi_plugin.stores import ConversationStore, PersonaStore
 
-PersonaMode = Literal["inject", "shadow", "off"]
 Response: TypeAlias = "ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]"
 
 _MAX_THREAD_ID = 200
@@ -56,10 +64,17 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona_store: Where personas are; `store` unless given.
         persona_max_age_s: Seconds for which a user's persona is not read again. A thread keeps the persona that it
             began with, whatever happens meanwhile.
+        persona_gate: Whether statements (``statements``), or a whole persona (``all``), stay out of a thread whose
+            first request they do not matter to; ``off``: never.
+        persona_prior: What users get of whom nothing is known yet (`rlhi_plugin.persona.cohort`); nothing without it.
         durability: ``sync``: on return the turn is on disk. ``async``: on return it is in memory; a crash loses what
             is queued, `close` and the end of the program write it.
         journal: Folder for turns that the store does not take; None for none; "auto": where `journal_folder` says.
         store_timeout_s: Seconds for which a turn waits for the store before it goes to the journal.
+        redact: What is taken out before anything is stored: ``default`` (secrets and personal data), ``off``, a list of
+            kinds, or a redactor of your own (`rlhi_plugin.privacy`).
+        vault: Keeps what was taken out, encrypted, for an app that wants it back.
+        consent: What is allowed of users who have not decided; all of it by default, which is logged once.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -74,57 +89,114 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona: PersonaMode = "inject",
         persona_store: PersonaStore | None = None,
         persona_max_age_s: float = 60.0,
+        persona_gate: GateMode | str = GateMode.OFF,
+        persona_prior: CohortPrior | None = None,
         durability: Durability = "sync",
         journal: str | Path | None = "auto",
         store_timeout_s: float = 2.0,
+        redact: RedactOption = "default",
+        vault: Vault | None = None,
+        consent: ConsentPolicy | None = None,
     ) -> None:
         super().__init__()
-        if persona not in ("inject", "shadow", "off"):
-            raise ConfigError(f"persona={persona!r} is not a mode. Choose 'inject', 'shadow' or 'off'.")
         if user_id is not None and not callable(user_id):
             raise ConfigError(
                 f"user_id={user_id!r} is not a function. Pass a function of (runtime, configurable), or leave it out "
                 'and give config={"configurable": {"user_id": ...}} with each call.'
             )
-        if persona_max_age_s < 0:
-            raise ConfigError(f"persona_max_age_s={persona_max_age_s} is negative. Give seconds, 0 or more.")
-        self.store: ConversationStore = _checked_store(store)
         self._lookup = user_id
-        self._mode: PersonaMode = persona
-        folder = journal_folder(store) if journal == "auto" else journal
-        self._recorder = Recorder(
-            self.store,
-            WriterOptions(
-                durability=durability, journal=Path(folder) if folder else None, store_timeout_s=store_timeout_s
+        self._live = Live(
+            store,
+            LiveOptions(
+                persona=persona,
+                persona_store=persona_store,
+                persona_max_age_s=persona_max_age_s,
+                persona_gate=persona_gate,
+                persona_prior=persona_prior,
+                durability=durability,
+                journal=journal,
+                store_timeout_s=store_timeout_s,
+                redact=redact,
+                vault=vault,
+                consent=consent,
             ),
         )
-        self._personas: PersonaCache | None = None
-        if persona != "off":
-            self._personas = PersonaCache(
-                TimedPersonas(_checked_persona_store(self.store, persona_store), timeout_s=store_timeout_s),
-                max_age_s=persona_max_age_s,
-            )
+
+    @property
+    def store(self) -> ConversationStore:
+        """Where turns go."""
+        return self._live.store
+
+    @property
+    def consent(self) -> ConsentCache:
+        """Users' decisions: `grant` and `withdraw` count at once here, and within half a minute in other processes."""
+        return self._live.consent
 
     @property
     def dropped(self) -> int:
         """Number of messages that could not be stored since this object was made."""
-        return self._recorder.dropped
+        return self._live.recorder.dropped
 
     def status(self) -> DurabilityStatus:
         """How store, queue and journal stand."""
-        return self._recorder.status()
+        return self._live.status()
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every turn is on disk; False when `timeout_s` seconds were not enough."""
-        return self._recorder.flush(timeout_s)
+        return self._live.recorder.flush(timeout_s)
 
     async def aflush(self, timeout_s: float | None = None) -> bool:
         """The same, without blocking the event loop."""
-        return await asyncio.to_thread(self._recorder.flush, timeout_s)
+        return await asyncio.to_thread(self._live.recorder.flush, timeout_s)
 
     def close(self) -> None:
         """Write what is queued and release the journal. The store stays open, its owner closes it."""
-        self._recorder.close()
+        self._live.recorder.close()
+
+    def record_feedback(
+        self,
+        kind: FeedbackKind | str,
+        *,
+        thread_id: str,
+        user_id: str | None = None,
+        message_id: str | None = None,
+        value: str | None = None,
+        event_id: str | None = None,
+    ) -> bool:
+        """Store what a user did with an answer other than saying something: thumbs, an edit, a copy, and so on.
+
+        Args:
+            kind: See `FeedbackKind`: ``thumbs_up``, ``thumbs_down``, ``edit``, ``copy``, ``regenerate``, ``abandon``.
+            thread_id: The app's thread.
+            user_id: The app's own id of the user; only its pseudonym is stored.
+            message_id: Id of the answer that it is about; None is the whole thread.
+            value: The edited text, a comment, the passage that was copied.
+            event_id: The app's own id of the event, so that the same click is stored once; a new one without it.
+
+        Returns:
+            Whether it was stored: False where it was known, or the user allows no log.
+
+        Raises:
+            ConfigError: no such kind, or the store keeps no feedback.
+            StoreError: the store cannot be written.
+        """
+        if kind not in list(FeedbackKind):
+            raise ConfigError(f"{kind!r} is no kind of feedback. Choose one of: {', '.join(FeedbackKind)}.")
+        return self._live.record_feedback(
+            FeedbackEvent(
+                event_id=event_id or uuid.uuid4().hex,
+                conversation_id=_stored_thread_id(thread_id),
+                message_id=message_id,
+                user_id=None if user_id is None else pseudonym(user_id),
+                kind=FeedbackKind(kind),
+                value=value,
+                created_at=datetime.now(UTC),
+            )
+        )
+
+    def forget(self, user_id: str) -> None:
+        """Drop what this process remembers of a user (the app's own id); `rlhi forget` deletes what is stored."""
+        self._live.forget(pseudonym(user_id))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -132,13 +204,14 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         """Put the persona in, call the model, log the turn."""
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
-        persona = self._persona(call, conversation)
+        admission = self._live.admit(conversation, call.user_id, first_request(call.history))
         response: Response | None = None
         try:
-            response = handler(self._prompt(request, persona))
+            response = handler(self._prompt(request, admission.persona))
             return response
         finally:
-            self._recorder.record(partial(self._turn, request, call, persona, response, _timing(started)))
+            if admission.logged:
+                self._live.record(partial(self._turn, request, call, admission, response, _timing(started)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -146,28 +219,23 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         """The same for ``ainvoke`` and ``astream``; the store is used in a thread, never in the event loop."""
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
-        persona = await self._apersona(call, conversation)
+        admission = await self._aadmit(call, conversation)
         response: Response | None = None
         try:
-            response = await handler(self._prompt(request, persona))
+            response = await handler(self._prompt(request, admission.persona))
             return response
         finally:
-            describe = partial(self._turn, request, call, persona, response, _timing(started))
-            # A cancelled run must not cancel the writing of what was said before.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._recorder.record, describe))
+            if admission.logged:
+                describe = partial(self._turn, request, call, admission, response, _timing(started))
+                # A cancelled run must not cancel the writing of what was said before.
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._live.record, describe))
 
-    def _persona(self, call: CallContext, conversation: str) -> RenderedPersona | None:
-        if self._personas is None or call.user_id is None:
-            return None
-        return self._personas.get(conversation, call.user_id)
-
-    async def _apersona(self, call: CallContext, conversation: str) -> RenderedPersona | None:
-        if self._personas is None or call.user_id is None or self._personas.is_ready(conversation, call.user_id):
-            return self._persona(call, conversation)
-        return await asyncio.to_thread(self._persona, call, conversation)
+    async def _aadmit(self, call: CallContext, conversation: str) -> Admission:
+        ask = partial(self._live.admit, conversation, call.user_id, first_request(call.history))
+        return ask() if self._live.is_ready(conversation, call.user_id) else await asyncio.to_thread(ask)
 
     def _prompt(self, request: ModelRequest[Any], persona: RenderedPersona | None) -> ModelRequest[Any]:
-        if persona is None or self._mode != "inject":
+        if persona is None or not self._live.injects:
             return request
         return request.override(system_message=_join(request.system_message, persona.text))
 
@@ -175,17 +243,17 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         self,
         request: ModelRequest[Any],
         call: CallContext,
-        persona: RenderedPersona | None,
+        admission: Admission,
         response: Response | None,
         timing: tuple[datetime, float],
     ) -> Turn:
         messages, (started_at, latency_s) = _reply_messages(response), timing
-        injected = persona if self._mode == "inject" else None
+        injected = admission.persona if self._live.injects else None
         return Turn(
             conversation_id=_conversation_id(call),
             user_id=call.user_id,
             system=request.system_message.text if request.system_message else None,
-            history=call.history,
+            history=cast("Sequence[AnyMessage]", admission.history(call.history)),
             reply=Reply(
                 messages=messages,
                 model=_model_name(request, messages),
@@ -205,35 +273,16 @@ def _timing(started: float) -> tuple[datetime, float]:
     return datetime.now(UTC) - timedelta(seconds=took), took
 
 
-def _checked_store(store: str | ConversationStore) -> ConversationStore:
-    if isinstance(store, str):
-        return open_store(store)
-    if not isinstance(store, ConversationStore):
-        raise ConfigError(
-            f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "
-            "object with the methods append, conversations and close."
-        )
-    return store
-
-
-def _checked_persona_store(store: ConversationStore, persona_store: PersonaStore | None) -> PersonaStore:
-    candidate = store if persona_store is None else persona_store
-    if not isinstance(candidate, PersonaStore):
-        raise ConfigError(
-            f"{type(candidate).__name__} keeps no personas. Pass persona_store=, an object with the methods "
-            "get_persona and put_persona, or persona='off'."
-        )
-    return candidate
-
-
 def _conversation_id(call: CallContext) -> str:
     """The thread's own id; without a thread, one that lasts as long as the run does."""
     if call.thread_id:
-        thread_id = clean(call.thread_id)
-        if len(thread_id) <= _MAX_THREAD_ID:
-            return thread_id
-        return f"thread-{hashlib.sha256(thread_id.encode()).hexdigest()}"
+        return _stored_thread_id(call.thread_id)
     return f"run-{call.history[0].id}" if call.history else "run-empty"
+
+
+def _stored_thread_id(thread_id: str) -> str:
+    cleaned = clean(thread_id)
+    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
 
 
 def _join(system: SystemMessage | None, persona_text: str) -> SystemMessage:

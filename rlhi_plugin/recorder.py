@@ -11,13 +11,16 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import cast
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 
 from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
+from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
+from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.records import Message
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
@@ -93,12 +96,20 @@ class Recorder:
     Args:
         store: Where turns belong.
         options: See `WriterOptions`. Without: synchronous, with the journal where `journal_folder` says.
+        redaction: Takes out what is private, before anything, ids included, is made of a message; None for nothing.
 
     Raises:
         ConfigError: an option cannot work.
     """
 
-    def __init__(self, store: ConversationStore, options: WriterOptions | None = None) -> None:
+    def __init__(
+        self,
+        store: ConversationStore,
+        options: WriterOptions | None = None,
+        *,
+        redaction: MessageRedactor | None = None,
+    ) -> None:
+        self._redaction = redaction
         self._writer = DurableWriter(store, options or WriterOptions(journal=journal_folder(store)))
         self._places: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
         self._ids = 0
@@ -146,6 +157,7 @@ class Recorder:
             place.thread.tail = self._writer.last_message_id(turn.conversation_id, turn.user_id)
         if turn.stable_ids:
             _give_ids(turn.reply.messages)
+        turn = self._redacted(turn)
         system = _system(turn)
         root = FOLLOWS_NOTHING if system is None else system.id
         said = new_in_thread(place.thread, turn.history, turn.reply.messages, stable_ids=turn.stable_ids, root=root)
@@ -161,6 +173,19 @@ class Recorder:
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
             place.thread.remember(part)
+
+    def _redacted(self, turn: Turn) -> Turn:
+        """The turn without what is private. What cannot be redacted raises, and so is not stored."""
+        if self._redaction is None:
+            return turn
+        scope = Scope(turn.conversation_id, turn.user_id)
+        reply = replace(turn.reply, messages=RedactedMessages(turn.reply.messages, self._redaction, scope))
+        return replace(
+            turn,
+            system=self._redaction.text(turn.system, scope) if turn.system else turn.system,
+            history=cast("Sequence[AnyMessage]", RedactedMessages(turn.history, self._redaction, scope)),
+            reply=reply,
+        )
 
     def _place(self, turn: Turn) -> _Place:
         key = (turn.conversation_id, turn.user_id)

@@ -6,8 +6,16 @@ writer.status()
 """
 
 from rlhi_plugin.durability.location import journal_folder
-from rlhi_plugin.durability.personas import TimedPersonas
 from rlhi_plugin.durability.status import Durability, DurabilityStatus
+from rlhi_plugin.durability.timed import TimedConsents, TimedPersonas
 from rlhi_plugin.durability.writer import DurableWriter, WriterOptions
 
-__all__ = ["Durability", "DurabilityStatus", "DurableWriter", "TimedPersonas", "WriterOptions", "journal_folder"]
+__all__ = [
+    "Durability",
+    "DurabilityStatus",
+    "DurableWriter",
+    "TimedConsents",
+    "TimedPersonas",
+    "WriterOptions",
+    "journal_folder",
+]

@@ -9,19 +9,25 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Required, TypedDict, Unpack, cast
+from pathlib import Path
+from typing import Required, TypedDict, Unpack, cast
 
 from langchain_core.messages import AnyMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.durability import Durability
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.integrations.provider_messages import without_persona
 from rlhi_plugin.integrations.speaker import Speaker, as_id
-from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
-from rlhi_plugin.recorder import Recorder, Reply, Turn, clean
-from rlhi_plugin.stores import ConversationStore, PersonaStore, open_store
-
-PersonaMode = Literal["inject", "shadow", "off"]
+from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode
+from rlhi_plugin.persona.cache import RenderedPersona
+from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.gate import GateMode
+from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
+from rlhi_plugin.privacy.messages import RedactOption
+from rlhi_plugin.privacy.vault import Vault
+from rlhi_plugin.recorder import Reply, Turn, clean
+from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
 
@@ -35,11 +41,16 @@ class ObserverOptions(TypedDict, total=False):
     store: Required[str | ConversationStore]
     """URL of a store (``sqlite:///rlhi.db``), or an object that is a `ConversationStore`."""
     persona: PersonaMode
-    """``inject`` (the default), ``shadow`` or ``off``."""
     persona_store: PersonaStore | None
-    """Where personas are; `store` unless given."""
     persona_max_age_s: float
-    """Seconds for which a user's persona is not read again; 60 unless given."""
+    persona_gate: GateMode | str
+    persona_prior: CohortPrior | None
+    durability: Durability
+    journal: str | Path | None
+    store_timeout_s: float
+    redact: RedactOption
+    vault: Vault | None
+    consent: ConsentPolicy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +83,14 @@ class ObservedCall:
         user_id: Pseudonym, or None for an anonymous user.
         persona: What is to be put into the prompt; None for nobody's, for none, and when the mode is not ``inject``.
         started_at: When it began.
+        admission: What the user allows.
     """
 
     conversation_id: str
     user_id: str | None
     persona: RenderedPersona | None
     started_at: datetime
+    admission: Admission
 
 
 class Observer:
@@ -92,24 +105,23 @@ class Observer:
     """
 
     def __init__(self, **options: Unpack[ObserverOptions]) -> None:
-        mode, max_age_s = options.get("persona", "inject"), options.get("persona_max_age_s", 60.0)
-        if mode not in ("inject", "shadow", "off"):
-            raise ConfigError(f"persona={mode!r} is not a mode. Choose 'inject', 'shadow' or 'off'.")
-        if max_age_s < 0:
-            raise ConfigError(f"persona_max_age_s={max_age_s} is negative. Give seconds, 0 or more.")
-        self.store: ConversationStore = _checked_store(options["store"])
-        self._inject = mode == "inject"
-        self._recorder = Recorder(self.store)
-        self._personas: PersonaCache | None = None
-        if mode != "off":
-            self._personas = PersonaCache(
-                _checked_persona_store(self.store, options.get("persona_store")), max_age_s=max_age_s
-            )
+        rest = {name: value for name, value in options.items() if name != "store"}
+        self._live = Live(options["store"], LiveOptions(**rest))  # type: ignore[arg-type] # the keys are its fields
+
+    @property
+    def store(self) -> ConversationStore:
+        """Where turns go."""
+        return self._live.store
+
+    @property
+    def consent(self) -> ConsentCache:
+        """Users' decisions."""
+        return self._live.consent
 
     @property
     def dropped(self) -> int:
         """Number of messages that could not be stored since this object was made."""
-        return self._recorder.dropped
+        return self._live.recorder.dropped
 
     def begin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
         """Find out whose call this is, and their persona. Never raises: what goes wrong leaves the call anonymous.
@@ -119,21 +131,22 @@ class Observer:
             fallback_thread: The conversation of a call without a thread; one of its own unless given.
         """
         user_id, conversation_id = self._identify(speaker, fallback_thread)
-        return self._with_persona(user_id, conversation_id)
+        return self._admitted(user_id, conversation_id)
 
     async def abegin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
         """The same; the store, where it must be read, is read in a thread and never in the event loop."""
         user_id, conversation_id = self._identify(speaker, fallback_thread)
-        if user_id is None or self._personas is None or self._personas.is_ready(conversation_id, user_id):
-            return self._with_persona(user_id, conversation_id)
-        return await asyncio.to_thread(self._with_persona, user_id, conversation_id)
+        if self._live.is_ready(conversation_id, user_id):
+            return self._admitted(user_id, conversation_id)
+        return await asyncio.to_thread(self._admitted, user_id, conversation_id)
 
     def record(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
         """Store what is new in a call. On return it is on disk, or counted in `dropped`. Never raises.
 
         May be called again for the same call when more of the answer is known: what is stored is not stored twice.
         """
-        self._recorder.record(lambda: _turn(call, describe()))
+        if call.admission.logged:
+            self._live.record(lambda: _turn(call, describe()))
 
     async def arecord(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
         """The same, in a thread; a cancelled call does not cancel the writing."""
@@ -150,11 +163,10 @@ class Observer:
             _log.exception("the user of this call could not be identified; it is logged as anonymous")
         return user_id, _conversation_id(thread_id or fallback_thread)
 
-    def _with_persona(self, user_id: str | None, conversation_id: str) -> ObservedCall:
-        persona = None
-        if self._personas is not None and user_id is not None:
-            persona = self._personas.get(conversation_id, user_id)
-        return ObservedCall(conversation_id, user_id, persona if self._inject else None, datetime.now(UTC))
+    def _admitted(self, user_id: str | None, conversation_id: str) -> ObservedCall:
+        admission = self._live.admit(conversation_id, user_id)
+        persona = admission.persona if self._live.injects else None
+        return ObservedCall(conversation_id, user_id, persona, datetime.now(UTC), admission)
 
 
 def observer_from(observer: Observer | None, options: ObserverOptions) -> Observer:
@@ -175,11 +187,12 @@ def observer_from(observer: Observer | None, options: ObserverOptions) -> Observ
 
 def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
     system = without_persona(SystemMessage(exchange.system or ""))
+    history = [own for message in exchange.history if (own := without_persona(message))]
     return Turn(
         conversation_id=call.conversation_id,
         user_id=call.user_id,
         system=system.text if system else None,
-        history=cast("list[AnyMessage]", [own for message in exchange.history if (own := without_persona(message))]),
+        history=cast("Sequence[AnyMessage]", call.admission.history(history)),
         reply=Reply(
             messages=exchange.reply,
             model=exchange.model,
@@ -196,24 +209,3 @@ def _conversation_id(thread_id: str | None) -> str:
         return f"run-{uuid.uuid4()}"
     cleaned = clean(thread_id)
     return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
-
-
-def _checked_store(store: str | ConversationStore) -> ConversationStore:
-    if isinstance(store, str):
-        return open_store(store)
-    if not isinstance(store, ConversationStore):
-        raise ConfigError(
-            f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "
-            "object with the methods append, conversations and close."
-        )
-    return store
-
-
-def _checked_persona_store(store: ConversationStore, persona_store: PersonaStore | None) -> PersonaStore:
-    candidate = store if persona_store is None else persona_store
-    if not isinstance(candidate, PersonaStore):
-        raise ConfigError(
-            f"{type(candidate).__name__} keeps no personas. Pass persona_store=, an object with the methods "
-            "get_persona and put_persona, or persona='off'."
-        )
-    return candidate

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.privacy.protocols import ConsentStore, ForgettingStore
 from rlhi_plugin.records import ConsentDecision, Conversation, Purpose
+from rlhi_plugin.stores import ConsentStore, ForgettingStore
 
 _log = logging.getLogger("rlhi.privacy")
 

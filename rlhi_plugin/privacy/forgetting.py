@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_plugin.privacy.journals import erase_from_journals, erase_lines
-from rlhi_plugin.privacy.protocols import ForgettingStore, UserStore
+from rlhi_plugin.privacy.protocols import UserStore
 from rlhi_plugin.privacy.tombstones import append_tombstones
 from rlhi_plugin.privacy.traces import AdapterTrace, RunTrace, default_registry, find_adapters, find_runs
 from rlhi_plugin.records import Tombstone
+from rlhi_plugin.stores import ForgettingStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy.patterns import PatternFinder
@@ -206,6 +206,33 @@ class MessageRedactor:
     def _key(self, text: str, scope: Scope) -> bytes:
         body = f"{scope.user_id or ''}\0{scope.conversation_id}\0{text}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(body, digest_size=16, key=self._memo_key).digest()
+
+
+class RedactedMessages(Sequence["BaseMessage"]):
+    """Messages that are redacted when they are looked at: of a long thread that is only its end.
+
+    Args:
+        messages: As they were said.
+        redaction: What is private.
+        scope: Where they were said.
+    """
+
+    def __init__(self, messages: Sequence[BaseMessage], redaction: MessageRedactor, scope: Scope) -> None:
+        self._messages = messages
+        self._redaction = redaction
+        self._scope = scope
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, index: int) -> BaseMessage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[BaseMessage]: ...
+    def __getitem__(self, index: int | slice) -> BaseMessage | Sequence[BaseMessage]:
+        if isinstance(index, slice):
+            return [self._redaction.message(message, self._scope) for message in self._messages[index]]
+        return self._redaction.message(self._messages[index], self._scope)
 
 
 def _block_text(block: Any) -> str | None:

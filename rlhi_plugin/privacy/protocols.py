@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
-from rlhi_plugin.records import ConsentDecision, Conversation, FeedbackEvent, Persona, Purpose, Tombstone
-
-
-@runtime_checkable
-class ConsentStore(Protocol):
-    """Keeps what users allowed."""
-
-    def put_consent(self, decision: ConsentDecision) -> None:
-        """Keep a decision, beside all earlier ones."""
-        ...
-
-    def consents(self, user_id: str) -> Mapping[Purpose, ConsentDecision]:
-        """The newest decision of a user about each purpose that they decided about."""
-        ...
-
-
-@runtime_checkable
-class ForgettingStore(Protocol):
-    """Deletes for good."""
-
-    def forget(self, user_id: str) -> Any:
-        """Delete everything of one user, leave a tombstone, and say how much it was, as a dataclass of counts."""
-        ...
-
-    def tombstones(self) -> list[Tombstone]:
-        """Of every user who was forgotten, with the latest time."""
-        ...
-
-    def purge(self, *, before: datetime, user_id: str | None = None) -> int:
-        """Delete what is from before a time, of one user or of all; how many messages that were."""
-        ...
+from rlhi_plugin.records import Conversation, FeedbackEvent, Persona
+from rlhi_plugin.stores import ConsentStore, ForgettingStore
 
 
 @runtime_checkable

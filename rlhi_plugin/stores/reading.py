@@ -39,6 +39,19 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
             yield _event(row)
 
 
+def read_last_message_id(connection: Connection, conversation_id: str) -> str | None:
+    """Id of the message that was added last to a conversation; None where there is none."""
+    query = (
+        select(messages.c.message_id)
+        .join(conversations)
+        .where(conversations.c.conversation_id == conversation_id)
+        .order_by(messages.c.sequence.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
 def read_counts(connection: Connection) -> dict[str, int]:
     """How much of what there is, by the names of `StoreCounts`."""
     turns = (

@@ -89,7 +89,8 @@ feedback = Table(
     Column("user_id", String(128), index=True),
     Column("kind", String(32), nullable=False),
     Column("value", AnyText),
-    Column("created_at", UTCTime, nullable=False),
+    # Imported logs may not say when.
+    Column("created_at", UTCTime),
     UniqueConstraint("conversation_id", "event_id"),
     sqlite_autoincrement=True,
 )

@@ -43,7 +43,7 @@ from rlhi_plugin.stores.engine import open_engine, translated
 from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
 from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.stores.protocols import Forgotten
-from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback
+from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
 
 T = TypeVar("T")
@@ -156,16 +156,8 @@ class SQLStore:
         Raises:
             StoreError: the store cannot be read.
         """
-        query = (
-            select(messages.c.message_id)
-            .join(conversations)
-            .where(conversations.c.conversation_id == conversation_id)
-            .order_by(messages.c.sequence.desc())
-            .limit(1)
-        )
-        with translated("read a conversation's end"), self._engine.connect() as connection:
-            found = connection.execute(query).scalar_one_or_none()
-        return None if found is None else str(found)
+        with self._reading("read a conversation's end") as connection:
+            return read_last_message_id(connection, conversation_id)
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
@@ -211,7 +203,7 @@ class SQLStore:
         def record(connection: Connection) -> bool:
             lock_users(connection, [event.user_id])
             forgotten_at = forgotten_users(connection, [event.user_id]).get(event.user_id)
-            if forgotten_at is not None and event.created_at <= forgotten_at:
+            if forgotten_at is not None and (event.created_at is None or event.created_at <= forgotten_at):
                 return False
             statement = insert_if_absent(connection.dialect.name, feedback, ("conversation_id", "event_id"))
             return connection.execute(statement, row).rowcount > 0

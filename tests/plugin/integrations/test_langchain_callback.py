@@ -219,7 +219,7 @@ def test_nothing_stays_in_memory(handler):
 
 
 def test_a_failing_store_never_breaks_the_chain(broken_store, caplog):
-    handler = RLHICallbackHandler(store=broken_store)
+    handler = RLHICallbackHandler(store=broken_store, journal=None)
     with caplog.at_level(logging.ERROR):
         assert (PROMPT | Model()).invoke({"question": "hi"}, config=config(handler)).text == "reply 1"
     assert handler.observer.dropped == 3

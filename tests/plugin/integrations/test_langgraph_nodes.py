@@ -311,7 +311,7 @@ def test_outside_of_a_graph_a_turn_says_who_speaks(store):
 
 
 def test_a_failing_store_never_breaks_the_graph(broken_store, caplog):
-    observer = Observer(store=broken_store)
+    observer = Observer(store=broken_store, journal=None)
     made = graph(with_rlhi(Node().sync, observer=observer))
     with caplog.at_level(logging.ERROR, "rlhi.middleware"):
         assert made.invoke(say("hi"), config=at())["messages"][-1].content == "reply 1"

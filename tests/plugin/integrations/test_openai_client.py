@@ -539,7 +539,7 @@ def test_what_the_client_refuses_it_refuses_as_before(client):
 
 def test_a_failing_store_never_breaks_the_call(provider, broken_store, caplog):
     with OpenAI(base_url=provider.base_url, api_key="k") as plain:
-        wrapped = wrap_openai(plain, store=broken_store)
+        wrapped = wrap_openai(plain, store=broken_store, journal=None)
         with caplog.at_level(logging.ERROR, "rlhi.middleware"):
             assert chat(wrapped).choices[0].message.content == "You said: hi"
             assert len(list(chat(wrapped, stream=True))) > 1

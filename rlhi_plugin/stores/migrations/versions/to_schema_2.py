@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(128), index=True),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("value", sa.Text),
-        sa.Column("created_at", sa.String(32), nullable=False),
+        sa.Column("created_at", sa.String(32)),
         sa.UniqueConstraint("conversation_id", "event_id"),
         sqlite_autoincrement=True,
     )

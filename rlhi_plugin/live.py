@@ -1,0 +1,199 @@
+"""What the middleware and every integration do around a model call: consent and persona before it, the log after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from rlhi_plugin.durability import (
+    Durability,
+    DurabilityStatus,
+    TimedConsents,
+    TimedPersonas,
+    WriterOptions,
+    journal_folder,
+)
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
+from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.gate import GateMode
+from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, since_last_request
+from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
+from rlhi_plugin.privacy.placeholders import Scope
+from rlhi_plugin.privacy.vault import Vault
+from rlhi_plugin.recorder import Recorder, Turn
+from rlhi_plugin.records import FeedbackEvent, Purpose
+from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore, open_store
+
+PersonaMode = Literal["inject", "shadow", "off"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveOptions:
+    """Options of the live half. `RLHIMiddleware` explains each of them.
+
+    Raises:
+        ConfigError: one of them cannot work.
+    """
+
+    persona: PersonaMode = "inject"
+    persona_store: PersonaStore | None = None
+    persona_max_age_s: float = 60.0
+    persona_gate: GateMode | str = GateMode.OFF
+    persona_prior: CohortPrior | None = None
+    durability: Durability = "sync"
+    journal: str | Path | None = "auto"
+    store_timeout_s: float = 2.0
+    redact: RedactOption = "default"
+    vault: Vault | None = None
+    consent: ConsentPolicy | None = None
+
+    def __post_init__(self) -> None:
+        if self.persona not in ("inject", "shadow", "off"):
+            raise ConfigError(f"persona={self.persona!r} is not a mode. Choose 'inject', 'shadow' or 'off'.")
+        if self.persona_max_age_s < 0:
+            raise ConfigError(f"persona_max_age_s={self.persona_max_age_s} is negative. Give seconds, 0 or more.")
+        if self.persona_gate not in list(GateMode):
+            modes = ", ".join(repr(str(mode)) for mode in GateMode)
+            raise ConfigError(f"persona_gate={self.persona_gate!r} is not a mode. Choose one of {modes}.")
+        if self.consent is not None and not isinstance(self.consent, ConsentPolicy):
+            raise ConfigError(f"consent={self.consent!r} is no policy. Pass ConsentPolicy(default={{'train': False}}).")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What may be done with one model call.
+
+    Attributes:
+        logged: Whether its turn is stored.
+        persona: The user's persona; None where there is none, or they do not allow it.
+        whole: Whether the whole history may be stored; else only what came with this turn.
+    """
+
+    logged: bool
+    persona: RenderedPersona | None
+    whole: bool
+
+    def history(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        """The part of a thread that may be stored."""
+        return messages if self.whole else since_last_request(messages, lambda one: isinstance(one, HumanMessage))
+
+
+class Live:
+    """Store, personas, consent, redaction and log of one app. Thread-safe.
+
+    Args:
+        store: URL of a store, or an object that is a `ConversationStore`.
+        options: See `LiveOptions`.
+
+    Raises:
+        ConfigError: an option cannot work, or not with this store.
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(self, store: str | ConversationStore, options: LiveOptions) -> None:
+        redactor = open_redactor(options.redact, vault=options.vault)
+        self.store: ConversationStore = _checked_store(store)
+        self.injects = options.persona == "inject"
+        self._redaction = None if redactor is None else MessageRedactor(redactor)
+        folder = journal_folder(store) if options.journal == "auto" else options.journal
+        writer = WriterOptions(
+            durability=options.durability,
+            journal=Path(folder) if folder else None,
+            store_timeout_s=options.store_timeout_s,
+        )
+        self.recorder = Recorder(self.store, writer, redaction=self._redaction)
+        decisions = self.store if isinstance(self.store, ConsentStore) else None
+        self.consent = ConsentCache(
+            None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s), options.consent
+        )
+        self._personas: PersonaCache | None = None
+        if options.persona != "off":
+            kept = _checked_persona_store(self.store, options.persona_store)
+            self._personas = PersonaCache(
+                TimedPersonas(kept, timeout_s=options.store_timeout_s),
+                max_age_s=options.persona_max_age_s,
+                gate_mode=GateMode(options.persona_gate),
+                prior=options.persona_prior,
+            )
+
+    def is_ready(self, conversation_id: str, user_id: str | None) -> bool:
+        """Whether `admit` would answer from memory: in an event loop, ask in a thread if not."""
+        known = self._personas is None or user_id is None or self._personas.is_ready(conversation_id, user_id)
+        return known and self.consent.is_ready(user_id)
+
+    def admit(self, conversation_id: str, user_id: str | None, first_request: str | None = None) -> Admission:
+        """Ask the user's consent and look their persona up. Never raises.
+
+        Args:
+            conversation_id: The thread.
+            user_id: Pseudonym; None for an anonymous user.
+            first_request: What the thread began with, for the relevance gate.
+        """
+        logged = self.consent.allows(user_id, Purpose.LOG)
+        persona = None
+        if self._personas is not None and user_id is not None and self.consent.allows(user_id, Purpose.PERSONALISE):
+            persona = self._personas.get(conversation_id, user_id, first_request)
+        return Admission(logged, persona, whole=not self.consent.may_hold_refused(user_id))
+
+    def record(self, describe: Callable[[], Turn]) -> None:
+        """See `Recorder.record`."""
+        self.recorder.record(describe)
+
+    def record_feedback(self, event: FeedbackEvent) -> bool:
+        """Store what a user did with an answer, redacted; False where it was known, or the user allows no log.
+
+        Raises:
+            ConfigError: the store keeps no feedback.
+            StoreError: the store cannot be written.
+        """
+        if not isinstance(self.store, FeedbackStore):
+            raise ConfigError(
+                f"{type(self.store).__name__} keeps no feedback. Use one with the method record_feedback."
+            )
+        if not self.consent.allows(event.user_id, Purpose.LOG):
+            return False
+        if event.value is not None and self._redaction is not None:
+            value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
+            event = event.model_copy(update={"value": value})
+        return self.store.record_feedback(event)
+
+    def forget(self, user_id: str) -> None:
+        """Drop what is in memory of a user; see `rlhi_plugin.privacy.forget_user` for all the rest."""
+        self.consent.forget(user_id)
+        if self._personas is not None:
+            self._personas.drop(user_id)
+
+    def status(self) -> DurabilityStatus:
+        """How store, queue and journal stand."""
+        return self.recorder.status()
+
+
+def first_request(messages: Sequence[BaseMessage]) -> str | None:
+    """What a thread began with: the text of its first user message."""
+    return next((message.text for message in messages if isinstance(message, HumanMessage)), None)
+
+
+def _checked_store(store: str | ConversationStore) -> ConversationStore:
+    if isinstance(store, str):
+        return open_store(store)
+    if not isinstance(store, ConversationStore):
+        raise ConfigError(
+            f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "
+            "object with the methods append, conversations and close."
+        )
+    return store
+
+
+def _checked_persona_store(store: ConversationStore, persona_store: PersonaStore | None) -> PersonaStore:
+    candidate = store if persona_store is None else persona_store
+    if not isinstance(candidate, PersonaStore):
+        raise ConfigError(
+            f"{type(candidate).__name__} keeps no personas. Pass persona_store=, an object with the methods "
+            "get_persona and put_persona, or persona='off'."
+        )
+    return candidate
