@@ -61,7 +61,8 @@ class Entry:
         offset: Its first byte.
         length: Its bytes.
         taken: Whether it waits no longer.
-        strikes: How often the store refused it in a round in which it took something else.
+        failures: How often it could not be stored, whatever the reason.
+        strikes: How often that happened while the store took other lines.
         first_strike_s: When that happened first, by the monotonic clock.
     """
 
@@ -70,6 +71,7 @@ class Entry:
     offset: int
     length: int
     taken: bool = False
+    failures: int = 0
     strikes: int = 0
     first_strike_s: float = 0.0
 

@@ -13,10 +13,12 @@ from rlhi_plugin.errors import OwnerMismatchError
 Put = Callable[[JournalledTurn], None]
 """Stores one turn, or raises."""
 
-STRIKES = 5
+STRIKES = 20
 STRIKES_S = 60.0
-"""A line is set aside when the store failed it in so many rounds, over so many seconds, in each of which it took other
-lines (ours): then the line is at fault. A store that takes nothing is down, and everything waits."""
+"""A line is set aside when the store failed it so often, over so many seconds, each time just before or after it took
+another one (ours): then the line is at fault. A store that takes nothing is down, and everything waits."""
+FAILURES_IN_A_ROW = 3
+"""Conversations that fail one after the other before the store is taken to be down and the round ends (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,9 @@ def replay(
 ) -> Round:
     """Offer every waiting turn to the store, oldest first.
 
-    Where a turn fails, the later ones of its conversation are passed over. Where the first two conversations fail, the
-    store is taken to be down and the round ends.
+    Where a turn fails, the later ones of its conversation are passed over. Conversations that failed before come after
+    all others, so that no number of bad lines stands in the way of good ones. When `FAILURES_IN_A_ROW` fail one after
+    the other, or the store hangs, it is taken to be down, and the round ends.
 
     Args:
         journal: What waits.
@@ -51,24 +54,39 @@ def replay(
         strikes: See `STRIKES`.
         strikes_s: See `STRIKES_S`.
     """
-    replayed = refused = 0
-    failed: dict[Key, Entry] = {}
+    replayed, refused, taking = 0, 0, alive
+    failed: set[Key] = set()
+    in_a_row: list[Entry] = []
+    at_fault: list[Entry] = []
     error: Exception | None = None
-    for entry in journal.entries():
+    for entry in _suspects_last(journal.entries()):
         if entry.key in failed:
             continue
         try:
             reason = _offer(journal, entry, put)
         except Exception as problem:  # noqa: BLE001 - a store may raise anything; the turn stays where it is
-            failed[entry.key], error = entry, problem
-            if not replayed and (len(failed) > 1 or isinstance(problem, OSError | TimeoutError)):
+            failed.add(entry.key)
+            in_a_row.append(entry)
+            if taking:
+                at_fault.append(entry)
+            taking = False
+            entry.failures, error = entry.failures + 1, problem
+            if len(in_a_row) == FAILURES_IN_A_ROW or isinstance(problem, OSError):
                 break
             continue
         replayed += reason is None
         refused += reason is not None
-    if replayed or alive:
-        refused += sum(_struck_out(journal, entry, error, strikes, strikes_s) for entry in failed.values())
+        if reason is None:
+            # What failed between two lines that were taken did not fail because the store was down.
+            at_fault += [entry for entry in in_a_row if entry not in at_fault]
+            in_a_row, taking = [], True
+    refused += sum(_struck_out(journal, entry, error, strikes, strikes_s) for entry in at_fault)
     return Round(replayed, refused, len(journal), error)
+
+
+def _suspects_last(entries: list[Entry]) -> list[Entry]:
+    suspects = {entry.key for entry in entries if entry.failures}
+    return sorted(entries, key=lambda entry: entry.key in suspects)  # stable: order within a conversation stays
 
 
 def _offer(journal: Journal, entry: Entry, put: Put) -> str | None:

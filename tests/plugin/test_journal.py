@@ -197,6 +197,58 @@ def test_nothing_is_set_aside_while_the_store_is_down(journal):
     assert (done.refused, done.left) == (0, 5)
 
 
+@pytest.mark.parametrize("every", [4, 7, 13])
+def test_a_store_that_goes_up_and_down_makes_no_line_bad(journal, store, every):
+    puts = []
+
+    def put(one):
+        puts.append(one)
+        if len(puts) // every % 2:
+            raise StoreError("down again")
+        put_into(store)(one)
+
+    for number in range(60):
+        journal.append(turn(f"t{number % 20}", str(number)))
+    refused = rounds = 0
+    while len(journal):
+        done = replay(journal, put, strikes_s=0)
+        refused, rounds = refused + done.refused, rounds + 1
+        assert rounds < 200
+    assert refused == 0
+    assert stored(store) == {f"t{i}": [str(i), str(i + 20), str(i + 40)] for i in range(20)}
+
+
+def test_a_round_ends_soon_when_the_store_goes_down(journal):
+    puts = []
+
+    def put(one):
+        puts.append(one)
+        if len(puts) > 1:
+            raise StoreError("down")
+
+    for number in range(40):
+        journal.append(turn(f"t{number}", "x"))
+    done = replay(journal, put)
+    assert (done.replayed, done.refused, done.left, len(puts)) == (1, 0, 39, 4)
+
+
+def test_bad_lines_do_not_stand_in_the_way_however_many_there_are(journal, store):
+    def put(one):
+        if one.conversation_id.startswith("bad"):
+            raise StoreError("integer out of range")
+        put_into(store)(one)
+
+    for number in range(12):
+        journal.append(turn(f"bad{number}", "x"))
+    journal.append(turn("good", "x"))
+    rounds = 0
+    while "good" not in stored(store):
+        replay(journal, put)
+        rounds += 1
+        assert rounds <= 5
+    assert len(journal) == 12
+
+
 def test_a_file_made_by_a_clock_that_went_back_comes_last(tmp_path, monkeypatch):
     first, second = Journal(tmp_path), Journal(tmp_path)
     first.append(turn("t", "1"))
