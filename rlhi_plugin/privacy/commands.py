@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from rlhi_plugin.durability.location import journal_folder
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
@@ -109,7 +110,9 @@ def forget(
     registry: Annotated[
         Path | None, typer.Option(help="Adapter registry to search; the usual one without it.", show_default=False)
     ] = None,
-    journal: Annotated[list[Path] | None, typer.Option(help="Folder with journals to erase from. Repeatable.")] = None,
+    journal: Annotated[
+        list[Path] | None, typer.Option(help="Folder with journals, besides the store's own. Repeatable.")
+    ] = None,
     log: Annotated[list[Path] | None, typer.Option(help="Exported log to erase from. Repeatable.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also a user of whom nothing is stored.")] = False,
@@ -122,7 +125,7 @@ def forget(
     del verbose  # read by rlhi_plugin.terminal.run
     user_id = user_id_of(user)
     places = Places(
-        journals=journal or (),
+        journals=[*_own_journal(store), *(journal or ())],
         logs=log or (),
         runs=runs if runs is not None else [path for path in (Path("runs"),) if path.is_dir()],
         registry=registry or default_registry(),
@@ -138,6 +141,12 @@ def forget(
             return
         result = forget_user(opened, user_id, places)
     _report(result, places)
+
+
+def _own_journal(store: str) -> list[Path]:
+    """The folder in which an app with this store keeps turns that the store did not take, where there is one."""
+    folder = journal_folder(store)
+    return [folder] if folder.is_dir() else []
 
 
 def user_id_of(user: str) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhi_plugin.durability.folders import erase_user
+from rlhi_plugin.errors import StoreError
 from rlhi_plugin.privacy.journals import erase_from_journals, erase_lines
 from rlhi_plugin.privacy.protocols import UserStore
 from rlhi_plugin.privacy.tombstones import append_tombstones
@@ -87,13 +89,25 @@ def forget_user(store: ForgettingStore, user_id: str, places: Places) -> Forgett
     for cache in places.caches:
         cache(user_id)
     if places.journals:
-        deleted["journal lines"] = erase_from_journals(places.journals, user_id)
+        deleted["journal lines"] = _erase_from_journals(places.journals, user_id)
     if places.logs:
         stones = [stone for stone in store.tombstones() if stone.user_id == user_id]
         deleted["lines of exported logs"] = _erase_from_logs(places.logs, user_id, stones)
     runs = find_runs(places.runs, user_id)
     erased = bool(getattr(result, "erased", False))
     return Forgetting(user_id, deleted, erased, runs, find_adapters(places.registry, user_id, runs))
+
+
+def _erase_from_journals(folders: Sequence[Path], user_id: str) -> int:
+    """Ours, and line files of other programs in the same folders.
+
+    A journal that a living process owns is left to it: what it holds goes to the store, whose tombstone refuses it.
+    """
+    erased = erase_from_journals(folders, user_id)
+    try:
+        return erased + sum(erase_user(folder, user_id)[0] for folder in folders)
+    except OSError as error:
+        raise StoreError(f"cannot erase from a journal: {error}. Correct that, and forget the user again.") from error
 
 
 def _erase_from_logs(logs: Sequence[Path], user_id: str, stones: Sequence[Tombstone]) -> int:

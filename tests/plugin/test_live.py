@@ -13,7 +13,8 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from rlhi_plugin import RLHIMiddleware, cli, open_store
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.durability import journal_folder
+from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.integrations.langgraph_nodes import with_rlhi
 from rlhi_plugin.privacy import ConsentPolicy
@@ -254,3 +255,27 @@ def test_who_was_forgotten_does_not_come_back_by_import(made, url, tmp_path, nam
     run("import", str(log), "--store", copy)
     with open_store(copy) as store:
         assert len(list(store.conversations())) == 2
+
+
+def test_who_is_forgotten_is_forgotten_by_the_journal_too(url, tmp_path):
+    class Down(SQLStore):
+        def append(self, conversation_id, *, user_id, messages):
+            raise StoreError("the store is down")
+
+    with open_store(url) as store:
+        down = Down(store._engine)
+        middleware = RLHIMiddleware(store=down, journal=tmp_path / "rlhi.db.journal")
+        agent = create_agent(Model(), tools=[], middleware=[middleware])
+        for user in ("u1", "u2"):
+            agent.invoke(say(f"hello from {user}"), config=at(user, user))
+        assert middleware.dropped == 0
+        middleware.close()
+        assert journal_folder(url) == tmp_path / "rlhi.db.journal"
+    assert "wait" in run("status", "--store", url)
+    run("forget", "u1", "--store", url, "--yes", "--force", "--registry", str(tmp_path / "registry"))
+    journals = b"".join(path.read_bytes() for path in journal_folder(url).rglob("*") if path.is_file())
+    assert b"hello from u2" in journals
+    assert b"hello from u1" not in journals
+    run("journal", "replay", "--store", url)
+    with open_store(url) as store:
+        assert [c.user_id for c in store.conversations()] == [pseudonym("u2")]
