@@ -6,12 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Nothing in the tests may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny matrices: a second thread would only wait for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+# The same examples on every machine, so that a red run can be repeated; `pytest --hypothesis-profile=explore` looks for
+# new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", max_examples=500)
+settings.load_profile("repeatable")
 
 _TEXTS = [
     "How do I keep basil alive indoors? Water it well and give it light.",

@@ -19,6 +19,7 @@ _NUMBER = re.compile(r"[0-9](?:[ ().\-\t]{0,3}[0-9]){6,}(?![A-Za-z0-9_])")
 """Seven digits or more with few separators: a card or a telephone number, if anything. Like all patterns that search
 the whole text, it begins with a class of rare characters, which the regex engine skips to; what must stand before is
 asked afterwards."""
+_GAP = re.compile(r"[ ().\-\t]+")
 _FREE = re.compile(r"(?:^|[^\w.\-]|[^\d]-|[A-Za-z]\.)[+(]{0,2}$")
 
 _DIGITS = "0123456789"
@@ -53,13 +54,24 @@ class PersonalFinder:
 
     def _numbers(self, text: str) -> Iterator[Span]:
         for number in _NUMBER.finditer(text):
-            start, end = number.span()
-            if not is_free(text, start):
+            end = number.end()
+            start = _free_start(text, number.start(), end)
+            if start is None:
                 continue
             if "credit_card" in self._kinds:
                 yield from _cards(text, start, end)
             if "phone" in self._kinds:
                 yield from find_phone(text, start, end)
+
+
+def _free_start(text: str, start: int, end: int) -> int | None:
+    """Where a number of its own begins in a run of digits: "A0 (415) 200-0000" is not free at the 0, but at the 4."""
+    while not is_free(text, start):
+        gap = _GAP.search(text, start, end)
+        if gap is None:
+            return None
+        start = gap.end()
+    return start
 
 
 def is_free(text: str, start: int) -> bool:
