@@ -1,4 +1,4 @@
-"""The whole loop, as ``make demo`` runs it, on a tiny random model: every step, every file, and a second start."""
+"""The whole loop, as ``make demo`` runs it, on a tiny model: every step, every file, and a second start."""
 
 import json
 import os
@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def _demo(base: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    # A random model keeps no wish on purpose: short answers and many samples let it keep some by chance.
+    # So few users share hardly any wish, and so small a model repeats itself.
     environ = {
         **os.environ,
-        "RLHI_MODEL__MAX_NEW_TOKENS": "300",
+        "RLHI_MODEL__MAX_NEW_TOKENS": "200",
         "RLHI_FILTER__REQUIRE_PERSONA": "false",
         "RLHI_CONTRAST__MIN_USERS_PER_PROPERTY": "1",
         "RLHI_CONTRAST__GUIDED_SAMPLES": "8",
@@ -28,9 +28,9 @@ def _demo(base: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_conversations_to_a_report_and_reuses_them(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_the_demo_runs_from_conversations_to_a_report_and_reuses_them(talking_model_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    first = _demo(tiny_model_dir, out)
+    first = _demo(talking_model_dir, out)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "reused" not in first.stdout
     pairs = [json.loads(line) for line in (out / "run" / "pairs.jsonl").read_text("utf-8").splitlines()]
@@ -43,7 +43,7 @@ def test_the_demo_runs_from_conversations_to_a_report_and_reuses_them(tiny_model
     for finding in report["findings"]:
         assert finding in first.stdout
 
-    second = _demo(tiny_model_dir, out)
+    second = _demo(talking_model_dir, out)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "reused" in second.stdout
     assert (out / "report" / "report.html").read_text("utf-8") == page
