@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.journal import Key
 from rlhi_plugin.durability.turn_file import JournalledTurn
 from rlhi_plugin.errors import OwnerMismatchError
@@ -24,22 +25,28 @@ class OwnedAppends:
         self._names: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, turn: JournalledTurn) -> None:
+    def put(self, turn: JournalledTurn, appends: TimedAppends, timeout_s: float) -> None:
         """Append the turn to its conversation, or to the user's own one where that name is taken.
+
+        Args:
+            turn: What was said.
+            appends: To the same store.
+            timeout_s: Seconds for which the caller waits for one append.
 
         Raises:
             OwnerMismatchError: both names belong to somebody else.
+            StoreTimeoutError: the store took longer; the turn may still be appended.
             Exception: whatever else the store raises.
         """
         name = self._names.get((turn.conversation_id, turn.user_id))
         if name is None:
             try:
-                self._store.append(turn.conversation_id, user_id=turn.user_id, messages=turn.messages)
+                appends.append(turn.conversation_id, turn.user_id, turn.messages, timeout_s)
             except OwnerMismatchError:
                 name = f"{turn.conversation_id}@{turn.user_id or 'anonymous'}"
             else:
                 return
-        self._store.append(name, user_id=turn.user_id, messages=turn.messages)
+        appends.append(name, turn.user_id, turn.messages, timeout_s)
         with self._lock:
             self._names[turn.conversation_id, turn.user_id] = name
             if len(self._names) > _REMEMBERED:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhi_plugin.durability.deadline import DeadlineThreads
+from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.replay import replay
@@ -83,7 +83,8 @@ class DurableWriter:
     """
 
     def __init__(self, store: ConversationStore, options: WriterOptions) -> None:
-        self._appends = OwnedAppends(store)
+        self._store = store
+        self._owned = OwnedAppends(store)
         self._options = options
         self._seldom = SeldomLog(_log)
         self._journal = Journal(options.journal) if options.journal else None
@@ -96,8 +97,8 @@ class DurableWriter:
     def _start(self) -> None:
         """Everything that a forked child needs anew."""
         self._lock = threading.Lock()
-        self._threads = DeadlineThreads("rlhi-store")
-        self._probes = DeadlineThreads("rlhi-probe")
+        self._appends = TimedAppends(self._store, "rlhi-store")
+        self._probes = TimedAppends(self._store, "rlhi-probe")
         self._queue: queue.Queue[JournalledTurn] = queue.Queue(self._options.queue_size)
         self._queue_thread: threading.Thread | None = None
         self._replay_thread: threading.Thread | None = None
@@ -132,8 +133,8 @@ class DurableWriter:
         if self._open:
             return None
         try:
-            return self._threads.call(
-                lambda: self._appends.last_message_id(conversation_id, user_id), self._options.store_timeout_s
+            return self._appends.call(
+                lambda: self._owned.last_message_id(conversation_id, user_id), self._options.store_timeout_s
             )
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
             self._failed(error)
@@ -180,7 +181,7 @@ class DurableWriter:
         self._stop.set()
         if (thread := self._replay_thread) is not None:
             thread.join(min(timeout_s, self._options.store_timeout_s))
-        self._threads.close()
+        self._appends.close()
         self._probes.close()
         if self._journal is not None and flushed:
             self._journal.close()
@@ -196,7 +197,7 @@ class DurableWriter:
     def _write(self, turn: JournalledTurn) -> bool:
         if self._may_try(turn):
             try:
-                self._threads.call(lambda: self._appends.put(turn), self._options.store_timeout_s)
+                self._owned.put(turn, self._appends, self._options.store_timeout_s)
             except OwnerMismatchError as error:
                 return self._refuse(turn, error)
             except Exception as error:  # noqa: BLE001 - a store may raise anything, and must not end the turn
@@ -319,7 +320,7 @@ class DurableWriter:
             limit = self._options.store_timeout_s * 5
 
         def put(turn: JournalledTurn) -> None:
-            self._probes.call(lambda: self._appends.put(turn), limit)
+            self._owned.put(turn, self._probes, limit)
             self._succeeded()
             with self._lock:
                 self._replayed += 1

@@ -17,6 +17,8 @@ from rlhi_plugin.stores.protocols import (
     ForgettingStore,
     Forgotten,
     PersonaStore,
+    Submitted,
+    SubmittingStore,
 )
 from rlhi_plugin.stores.sql_store import SQLStore, StoreCounts, open_store
 
@@ -29,6 +31,8 @@ __all__ = [
     "PersonaStore",
     "SQLStore",
     "StoreCounts",
+    "Submitted",
+    "SubmittingStore",
     "display_url",
     "open_store",
 ]

@@ -6,29 +6,28 @@ others alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from rlhi_plugin.errors import OwnerMismatchError
 from rlhi_plugin.records import Conversation, Message
 from rlhi_plugin.stores.dialects import DIALECTS, insert_if_absent, lock_users
-from rlhi_plugin.stores.direct import SQLiteStatement
 from rlhi_plugin.stores.schema import conversations, messages, tombstones
 
 _NAMES_PER_STATEMENT = 500
-"""SQLite binds at most 32,766 variables to one statement."""
+"""A database binds a limited number of variables to one statement."""
 
-# Built once: building a statement takes longer than SQLite needs to run it.
-_OWNED = select(
+# Built once: building a statement takes longer than a database needs to run it.
+OWNED = select(
     conversations.c.conversation_id, conversations.c.number, conversations.c.user_id, tombstones.c.forgotten_at
 ).select_from(conversations.outerjoin(tombstones, tombstones.c.user_id == conversations.c.user_id))
-_FIND_ONE = _OWNED.where(conversations.c.conversation_id == bindparam("name")).with_for_update(of=conversations)
+"""What is stored of conversations, without their messages."""
 _FIND = (
-    _OWNED.where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
+    OWNED.where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
     # Everybody locks rows in the same order.
     .order_by(conversations.c.conversation_id)
     .with_for_update(of=conversations)
@@ -48,11 +47,10 @@ _INSERT_VALUES: dict[str, Any] = {
     "sequence": _NEXT_SEQUENCE,
     **{name: bindparam(name) for name in _COLUMNS},
 }
-_INSERT = {d: insert_if_absent(d, messages, ("conversation", "message_id")).values(_INSERT_VALUES) for d in DIALECTS}
-_FIND_ONE_DIRECT = SQLiteStatement(_FIND_ONE)
-_INSERT_DIRECT = SQLiteStatement(_INSERT["sqlite"])
-_HEAD_FIELDS = {"conversation_id", "user_id", "started_at", "language", "toxic", "source"}
-_BEGIN = {d: insert_if_absent(d, conversations, ("conversation_id",)) for d in DIALECTS}
+INSERT = {d: insert_if_absent(d, messages, ("conversation", "message_id")).values(_INSERT_VALUES) for d in DIALECTS}
+"""Adds one message at the end of a conversation, by dialect."""
+BEGIN = {d: insert_if_absent(d, conversations, ("conversation_id",)) for d in DIALECTS}
+"""Creates one conversation, by dialect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +66,79 @@ class Part:
     offered: Sequence[Message]
 
 
-class _Row(NamedTuple):
-    """What the store knows of a conversation."""
+class Row(NamedTuple):
+    """What the store knows of a conversation: its key, its user, and when that user was forgotten."""
 
     number: int
     owner: str | None
     forgotten_at: datetime | None
 
 
+class Rows(Protocol):
+    """The rows that an append reads and writes, in a transaction that has begun."""
+
+    def find(self, names: Sequence[str]) -> dict[str, Row]:
+        """Those of the conversations that are stored, locked until the transaction ends."""
+        ...
+
+    def forgotten(self, users: Iterable[str | None]) -> dict[str | None, datetime]:
+        """Those of the users who were forgotten, and when."""
+        ...
+
+    def begin(self, heads: Sequence[Mapping[str, Any]]) -> None:
+        """Create conversations where there are none of their names."""
+        ...
+
+    def insert(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Add those messages whose id the conversation does not hold yet; how many that were."""
+        ...
+
+
+class SQLRows:
+    """`Rows` of any database, by SQLAlchemy."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def find(self, names: Sequence[str]) -> dict[str, Row]:
+        """See `Rows.find`."""
+        rows: dict[str, Row] = {}
+        wanted = sorted(set(names))
+        for start in range(0, len(wanted), _NAMES_PER_STATEMENT):
+            some = wanted[start : start + _NAMES_PER_STATEMENT]
+            rows |= {name: Row(*rest) for name, *rest in self._connection.execute(_FIND, {"names": some})}
+        return rows
+
+    def forgotten(self, users: Iterable[str | None]) -> dict[str | None, datetime]:
+        """See `Rows.forgotten`."""
+        return forgotten_users(self._connection, users)
+
+    def begin(self, heads: Sequence[Mapping[str, Any]]) -> None:
+        """See `Rows.begin`; one after the other, in the order of the callers."""
+        for head in heads:
+            self._connection.execute(BEGIN[self._connection.dialect.name], head)
+
+    def insert(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """See `Rows.insert`."""
+        return self._connection.execute(INSERT[self._connection.dialect.name], rows).rowcount
+
+
 def append_all(connection: Connection, parts: Sequence[Part]) -> list[int | Exception]:
+    """Add the messages of every part, in a transaction of SQLAlchemy's; see `append_to`."""
+    lock_users(connection, (part.head.user_id for part in parts))
+    return append_to(SQLRows(connection), parts)
+
+
+def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
     """Add the messages of every part, one part after the other.
 
     Returns:
         For each part the number of its messages that were new, or the `OwnerMismatchError` that only this part gets.
     """
-    lock_users(connection, (part.head.user_id for part in parts))
-    rows = _find(connection, [part.head.conversation_id for part in parts])
+    rows = stored.find([part.head.conversation_id for part in parts])
     unknown = [part for part in parts if part.head.conversation_id not in rows]
     if unknown:
-        rows |= _begin(connection, unknown)
+        rows |= _begin(stored, unknown)
     outcomes: list[int | Exception] = []
     for part in parts:
         row = rows.get(part.head.conversation_id)
@@ -96,7 +148,7 @@ def append_all(connection: Connection, parts: Sequence[Part]) -> list[int | Exce
         elif row.owner != part.head.user_id:
             outcomes.append(_not_the_owner(part.head, row.owner))
         else:
-            outcomes.append(_insert(connection, row.number, _after(part, row.forgotten_at)))
+            outcomes.append(_insert(stored, row.number, _after(part, row.forgotten_at)))
     return outcomes
 
 
@@ -121,38 +173,26 @@ def _after(part: Part, forgotten_at: datetime | None) -> Sequence[Message]:
     return [message for message, said_at in times if said_at is not None and said_at > forgotten_at]
 
 
-def _begin(connection: Connection, parts: Sequence[Part]) -> dict[str, _Row]:
+def _begin(stored: Rows, parts: Sequence[Part]) -> dict[str, Row]:
     """Create the conversations of parts that hold something to keep, in the order of the callers."""
-    forgotten = forgotten_users(connection, (part.head.user_id for part in parts))
-    begun: dict[str, None] = {}
+    forgotten = stored.forgotten(part.head.user_id for part in parts)
+    begun: dict[str, Mapping[str, Any]] = {}
     for part in parts:
-        name = part.head.conversation_id
-        if name not in begun and _after(part, forgotten.get(part.head.user_id)):
-            begun[name] = None
-            values = part.head.model_dump(include=_HEAD_FIELDS)
-            connection.execute(_BEGIN[connection.dialect.name], values)
-    return _find(connection, list(begun))
+        head = part.head
+        if head.conversation_id not in begun and _after(part, forgotten.get(head.user_id)):
+            begun[head.conversation_id] = {
+                "conversation_id": head.conversation_id,
+                "user_id": head.user_id,
+                "started_at": head.started_at,
+                "language": head.language,
+                "toxic": head.toxic,
+                "source": head.source,
+            }
+    stored.begin(list(begun.values()))
+    return stored.find(list(begun))
 
 
-def _find(connection: Connection, names: Sequence[str]) -> dict[str, _Row]:
-    """Those of the conversations that are stored, locked until the transaction ends."""
-    if len(names) == 1:
-        wanted_one = {"name": names[0]}
-        if connection.dialect.name == "sqlite":
-            found = _FIND_ONE_DIRECT.first(connection, wanted_one)
-        else:
-            found = connection.execute(_FIND_ONE, wanted_one).first()
-        return {} if found is None else {found[0]: _Row(*found[1:])}
-    rows: dict[str, _Row] = {}
-    wanted = sorted(set(names))
-    for start in range(0, len(wanted), _NAMES_PER_STATEMENT):
-        some = wanted[start : start + _NAMES_PER_STATEMENT]
-        rows |= {name: _Row(*rest) for name, *rest in connection.execute(_FIND, {"names": some})}
-    return rows
-
-
-def _insert(connection: Connection, number: int, offered: Sequence[Message]) -> int:
-    """Add those messages whose id the conversation does not hold yet; returns how many that were."""
+def _insert(stored: Rows, number: int, offered: Sequence[Message]) -> int:
     if not offered:
         return 0
     rows = [
@@ -172,9 +212,7 @@ def _insert(connection: Connection, number: int, offered: Sequence[Message]) -> 
         }
         for m in offered
     ]
-    if connection.dialect.name == "sqlite":
-        return _INSERT_DIRECT.insert(connection, rows)
-    return connection.execute(_INSERT[connection.dialect.name], rows).rowcount
+    return stored.insert(rows)
 
 
 def _not_the_owner(head: Conversation, owner: str | None) -> OwnerMismatchError:

@@ -7,11 +7,12 @@ to the driver.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Select
+from sqlalchemy import Connection, Insert, PoolProxiedConnection, Select
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -40,17 +41,16 @@ class SQLiteStatement:
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
         ]
 
-    def first(self, connection: Connection, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        """The first row that is selected, or None."""
-        row = _driver(connection).execute(self._sql, self._values(parameters)).fetchone()
-        if row is None:
-            return None
-        converted = zip(row, self._results, strict=True)
-        return tuple(value if convert is None else convert(value) for value, convert in converted)
+    def rows(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The rows that are selected."""
+        return [
+            tuple(value if convert is None else convert(value) for value, convert in zip(row, self._results, strict=True))
+            for row in driver.execute(self._sql, self._values(parameters)).fetchall()
+        ]
 
-    def insert(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    def insert(self, driver: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
         """Run once for each row; how many rows came into being."""
-        return int(_driver(connection).executemany(self._sql, [self._values(row) for row in rows]).rowcount)
+        return driver.executemany(self._sql, [self._values(row) for row in rows]).rowcount
 
     def _values(self, given: Mapping[str, Any]) -> list[Any]:
         constants = self._constants
@@ -74,13 +74,14 @@ def read_rows(connection: Connection, query: Select[Any], at_once: int) -> Itera
     if not connection.in_transaction():
         # What is read by other statements on this connection belongs to the same snapshot.
         connection.begin()
-    cursor = _driver(connection).execute(str(compiled), values)
+    cursor = driver_of(connection.connection).execute(str(compiled), values)
     with closing(cursor):
         while rows := cursor.fetchmany(at_once):
             yield rows
 
 
-def _driver(connection: Connection) -> Any:
-    driver = connection.connection.driver_connection
-    assert driver is not None  # noqa: S101 - the transaction has begun on it
+def driver_of(connection: PoolProxiedConnection) -> sqlite3.Connection:
+    """The driver's connection under one of the pool's to SQLite."""
+    driver = connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - the pool has handed it out, and it is SQLite's
     return driver

@@ -63,6 +63,34 @@ class ConversationStore(Protocol):
         ...
 
 
+class Submitted(Protocol):
+    """An append that was begun."""
+
+    def result(self, timeout_s: float | None = None) -> int:
+        """Wait for it; returns and raises what `ConversationStore.append` does.
+
+        Args:
+            timeout_s: Seconds after which to stop waiting; None waits as long as it takes.
+
+        Raises:
+            StoreTimeoutError: it took longer. It may still be written.
+        """
+        ...
+
+
+@runtime_checkable
+class SubmittingStore(Protocol):
+    """A store that writes in a thread of its own, so that whoever waits for it can stop waiting."""
+
+    def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
+        """Begin what `ConversationStore.append` does; parts that were submitted first are written first.
+
+        Raises:
+            StoreError: the store cannot even begin.
+        """
+        ...
+
+
 @runtime_checkable
 class PersonaStore(Protocol):
     """Keeps the current persona of each user. Every method may be called from any thread."""

@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Engine, Row, func, select
 
 from rlhi_plugin.errors import StoreError
 from rlhi_plugin.records import Conversation, FeedbackEvent, Message
 from rlhi_plugin.stores.schema import conversations, feedback, messages, personas
+from rlhi_plugin.stores.sqlite_rows import LAST_MESSAGE, last_message_id
 
 _ROWS_AT_ONCE = 1000
 
@@ -39,16 +40,12 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
             yield _event(row)
 
 
-def read_last_message_id(connection: Connection, conversation_id: str) -> str | None:
+def read_last_message_id(engine: Engine, conversation_id: str) -> str | None:
     """Id of the message that was added last to a conversation; None where there is none."""
-    query = (
-        select(messages.c.message_id)
-        .join(conversations)
-        .where(conversations.c.conversation_id == conversation_id)
-        .order_by(messages.c.sequence.desc())
-        .limit(1)
-    )
-    found = connection.execute(query).scalar_one_or_none()
+    if engine.dialect.name == "sqlite":
+        return last_message_id(engine, conversation_id)
+    with engine.connect() as connection:
+        found = connection.execute(LAST_MESSAGE, {"name": conversation_id}).scalar_one_or_none()
     return None if found is None else str(found)
 
 

@@ -6,8 +6,10 @@ PostgreSQL commits synchronously. What depends on the SQL dialect is in `rlhi_pl
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,10 +43,11 @@ from rlhi_plugin.stores.dialects import (
 )
 from rlhi_plugin.stores.engine import open_engine, translated
 from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
-from rlhi_plugin.stores.group_commit import GroupCommit
+from rlhi_plugin.stores.group_commit import GroupCommit, Pending
 from rlhi_plugin.stores.protocols import Forgotten
 from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
+from rlhi_plugin.stores.sqlite_rows import SQLiteAppends
 
 T = TypeVar("T")
 
@@ -102,7 +105,9 @@ class SQLStore:
         self._writer = writing(engine)
         # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
         self._write_lock = threading.Lock()
+        self._sqlite = SQLiteAppends(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
+        _open.add(self)
 
     @property
     def url(self) -> str:
@@ -111,8 +116,10 @@ class SQLStore:
 
     def append(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> int:
         """See `ConversationStore.append`. Threads that append at the same time share one transaction."""
-        if not messages:
-            return 0
+        return self.submit(conversation_id, user_id=user_id, messages=messages).result() if messages else 0
+
+    def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Pending[Part, int]:
+        """See `SubmittingStore.submit`."""
         started_at = next((m.created_at for m in messages if m.created_at is not None), None)
         try:
             head = Conversation(conversation_id=conversation_id, user_id=user_id, messages=(), started_at=started_at)
@@ -132,7 +139,7 @@ class SQLStore:
             OwnerMismatchError: a conversation of this name belongs to somebody else.
             StoreError: the store cannot be written.
         """
-        return self._appends.submit(Part(conversation, conversation.messages))
+        return self._appends.submit(Part(conversation, conversation.messages)).result()
 
     def conversations(self, *, user_id: str | None = None) -> Iterator[Conversation]:
         """See `ConversationStore.conversations`. Reads one consistent snapshot, a few rows at a time."""
@@ -156,8 +163,8 @@ class SQLStore:
         Raises:
             StoreError: the store cannot be read.
         """
-        with self._reading("read a conversation's end") as connection:
-            return read_last_message_id(connection, conversation_id)
+        with translated("read a conversation's end"):
+            return read_last_message_id(self._engine, conversation_id)
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
@@ -265,7 +272,17 @@ class SQLStore:
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
-        self._engine.dispose()
+        with self._write_lock:
+            if self._sqlite is not None:
+                self._sqlite.close()
+            self._engine.dispose()
+
+    def after_fork(self) -> None:
+        """In a child process: connections are the parent's, and are neither used nor closed here."""
+        self._write_lock = threading.Lock()
+        self._engine.dispose(close=False)
+        if self._sqlite is not None:
+            self._sqlite.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +315,7 @@ class SQLStore:
     def _append_group(self, parts: Sequence[Part]) -> Sequence[int | Exception]:
         """Write a group; where the database refuses a value in it, each part alone, so that only the bad one fails."""
         try:
-            return self._write(_naming(parts), lambda connection: append_all(connection, parts))
+            return self._append_together(parts)
         except StoreError as error:
             if len(parts) == 1 or not _is_about_a_value(error.__cause__):
                 raise
@@ -306,9 +323,15 @@ class SQLStore:
 
     def _append_alone(self, part: Part) -> int | Exception:
         try:
-            return self._write(_naming([part]), lambda connection: append_all(connection, [part]))[0]
+            return self._append_together([part])[0]
         except StoreError as error:
             return error
+
+    def _append_together(self, parts: Sequence[Part]) -> list[int | Exception]:
+        if self._sqlite is None:
+            return self._write(_naming(parts), lambda connection: append_all(connection, parts))
+        with self._write_lock, translated(_naming(parts)):
+            return self._sqlite.append(parts)
 
 
 def _is_about_a_value(cause: BaseException | None) -> bool:
@@ -326,3 +349,15 @@ def _naming(parts: Sequence[Part]) -> str:
 def _newest_persona(connection: Connection, user_id: str) -> str | None:
     query = select(personas.c.body).where(personas.c.user_id == user_id).order_by(personas.c.number.desc()).limit(1)
     return connection.execute(query).scalar_one_or_none()
+
+
+_open: weakref.WeakSet[SQLStore] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for store in list(_open):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,53 @@
+"""Appends with a time limit: the caller stops waiting, the append itself goes on to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from rlhi_plugin.durability.deadline import DeadlineThreads
+from rlhi_plugin.records import Message
+from rlhi_plugin.stores import ConversationStore, SubmittingStore
+
+T = TypeVar("T")
+
+
+class TimedAppends:
+    """Appends to a store, each within its own time limit. Usable from any thread.
+
+    A store that writes in a thread of its own is waited for; any other one gets a thread for each append in progress.
+
+    Args:
+        store: Where to append.
+        name: Of the threads.
+    """
+
+    def __init__(self, store: ConversationStore, name: str) -> None:
+        self._store = store
+        self._threads = DeadlineThreads(name)
+
+    @property
+    def busy(self) -> int:
+        """Threads in use, those of appends that were given up included."""
+        return self._threads.busy
+
+    def append(self, name: str, user_id: str | None, messages: Sequence[Message], timeout_s: float) -> None:
+        """See `ConversationStore.append`.
+
+        Raises:
+            StoreTimeoutError: it was not done after `timeout_s` seconds, or too many hang already.
+            Exception: whatever else the store raises.
+        """
+        store = self._store
+        if isinstance(store, SubmittingStore):
+            store.submit(name, user_id=user_id, messages=messages).result(timeout_s)
+        else:
+            self._threads.call(lambda: store.append(name, user_id=user_id, messages=messages), timeout_s)
+
+    def call(self, work: Callable[[], T], timeout_s: float) -> T:
+        """Anything else that may take long; see `DeadlineThreads.call`."""
+        return self._threads.call(work, timeout_s)
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        self._threads.close()
