@@ -6,7 +6,7 @@ others alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -22,12 +22,10 @@ _NAMES_PER_STATEMENT = 500
 """A database binds a limited number of variables to one statement."""
 
 # Built once: building a statement takes longer than a database needs to run it.
-OWNED = select(
-    conversations.c.conversation_id, conversations.c.number, conversations.c.user_id, tombstones.c.forgotten_at
-).select_from(conversations.outerjoin(tombstones, tombstones.c.user_id == conversations.c.user_id))
-"""What is stored of conversations, without their messages."""
 _FIND = (
-    OWNED.where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
+    select(conversations.c.conversation_id, conversations.c.number, conversations.c.user_id, tombstones.c.forgotten_at)
+    .select_from(conversations.outerjoin(tombstones, tombstones.c.user_id == conversations.c.user_id))
+    .where(conversations.c.conversation_id.in_(bindparam("names", expanding=True)))
     # Everybody locks rows in the same order.
     .order_by(conversations.c.conversation_id)
     .with_for_update(of=conversations)
@@ -35,7 +33,8 @@ _FIND = (
 _FORGOTTEN = select(tombstones.c.user_id, tombstones.c.forgotten_at).where(
     tombstones.c.user_id.in_(bindparam("users", expanding=True))
 )
-_COLUMNS = tuple(column.name for column in messages.columns if column.name not in ("conversation", "sequence"))
+MESSAGE_COLUMNS = tuple(column.name for column in messages.columns if column.name not in ("conversation", "sequence"))
+"""Those that a message brings along; see `message_values`."""
 _ALIASED = messages.alias()
 _NEXT_SEQUENCE = (
     select(func.coalesce(func.max(_ALIASED.c.sequence) + 1, 0))
@@ -45,7 +44,7 @@ _NEXT_SEQUENCE = (
 _INSERT_VALUES: dict[str, Any] = {
     "conversation": bindparam("conversation"),
     "sequence": _NEXT_SEQUENCE,
-    **{name: bindparam(name) for name in _COLUMNS},
+    **{name: bindparam(name) for name in MESSAGE_COLUMNS},
 }
 INSERT = {d: insert_if_absent(d, messages, ("conversation", "message_id")).values(_INSERT_VALUES) for d in DIALECTS}
 """Adds one message at the end of a conversation, by dialect."""
@@ -77,19 +76,19 @@ class Row(NamedTuple):
 class Rows(Protocol):
     """The rows that an append reads and writes, in a transaction that has begun."""
 
-    def find(self, names: Sequence[str]) -> dict[str, Row]:
-        """Those of the conversations that are stored, locked until the transaction ends."""
+    def find(self, parts: Sequence[Part]) -> dict[str, Row]:
+        """What is stored of the conversations of these parts, locked until the transaction ends."""
         ...
 
     def forgotten(self, users: Iterable[str | None]) -> dict[str | None, datetime]:
-        """Those of the users who were forgotten, and when."""
+        """Those of the users who were forgotten, and when. Only users of parts that were given to `find`."""
         ...
 
-    def begin(self, heads: Sequence[Mapping[str, Any]]) -> None:
-        """Create conversations where there are none of their names."""
+    def begin(self, heads: Sequence[Conversation]) -> dict[str, Row]:
+        """Create conversations where there are none of their names; what is stored of them then."""
         ...
 
-    def insert(self, rows: Sequence[Mapping[str, Any]]) -> int:
+    def insert(self, number: int, messages: Sequence[Message]) -> int:
         """Add those messages whose id the conversation does not hold yet; how many that were."""
         ...
 
@@ -100,27 +99,32 @@ class SQLRows:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def find(self, names: Sequence[str]) -> dict[str, Row]:
+    def find(self, parts: Sequence[Part]) -> dict[str, Row]:
         """See `Rows.find`."""
-        rows: dict[str, Row] = {}
-        wanted = sorted(set(names))
-        for start in range(0, len(wanted), _NAMES_PER_STATEMENT):
-            some = wanted[start : start + _NAMES_PER_STATEMENT]
-            rows |= {name: Row(*rest) for name, *rest in self._connection.execute(_FIND, {"names": some})}
-        return rows
+        return self._find({part.head.conversation_id for part in parts})
 
     def forgotten(self, users: Iterable[str | None]) -> dict[str | None, datetime]:
         """See `Rows.forgotten`."""
         return forgotten_users(self._connection, users)
 
-    def begin(self, heads: Sequence[Mapping[str, Any]]) -> None:
+    def begin(self, heads: Sequence[Conversation]) -> dict[str, Row]:
         """See `Rows.begin`; one after the other, in the order of the callers."""
         for head in heads:
-            self._connection.execute(BEGIN[self._connection.dialect.name], head)
+            self._connection.execute(BEGIN[self._connection.dialect.name], head_values(head))
+        return self._find({head.conversation_id for head in heads})
 
-    def insert(self, rows: Sequence[Mapping[str, Any]]) -> int:
+    def insert(self, number: int, messages: Sequence[Message]) -> int:
         """See `Rows.insert`."""
+        rows = [{"conversation": number, **message_values(message)} for message in messages]
         return self._connection.execute(INSERT[self._connection.dialect.name], rows).rowcount
+
+    def _find(self, names: set[str]) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        wanted = sorted(names)
+        for start in range(0, len(wanted), _NAMES_PER_STATEMENT):
+            some = wanted[start : start + _NAMES_PER_STATEMENT]
+            rows |= {name: Row(*rest) for name, *rest in self._connection.execute(_FIND, {"names": some})}
+        return rows
 
 
 def append_all(connection: Connection, parts: Sequence[Part]) -> list[int | Exception]:
@@ -135,7 +139,7 @@ def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
     Returns:
         For each part the number of its messages that were new, or the `OwnerMismatchError` that only this part gets.
     """
-    rows = stored.find([part.head.conversation_id for part in parts])
+    rows = stored.find(parts)
     unknown = [part for part in parts if part.head.conversation_id not in rows]
     if unknown:
         rows |= _begin(stored, unknown)
@@ -148,7 +152,8 @@ def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
         elif row.owner != part.head.user_id:
             outcomes.append(_not_the_owner(part.head, row.owner))
         else:
-            outcomes.append(_insert(stored, row.number, _after(part, row.forgotten_at)))
+            said = _after(part, row.forgotten_at)
+            outcomes.append(stored.insert(row.number, said) if said else 0)
     return outcomes
 
 
@@ -176,43 +181,40 @@ def _after(part: Part, forgotten_at: datetime | None) -> Sequence[Message]:
 def _begin(stored: Rows, parts: Sequence[Part]) -> dict[str, Row]:
     """Create the conversations of parts that hold something to keep, in the order of the callers."""
     forgotten = stored.forgotten(part.head.user_id for part in parts)
-    begun: dict[str, Mapping[str, Any]] = {}
+    begun: dict[str, Conversation] = {}
     for part in parts:
-        head = part.head
-        if head.conversation_id not in begun and _after(part, forgotten.get(head.user_id)):
-            begun[head.conversation_id] = {
-                "conversation_id": head.conversation_id,
-                "user_id": head.user_id,
-                "started_at": head.started_at,
-                "language": head.language,
-                "toxic": head.toxic,
-                "source": head.source,
-            }
-    stored.begin(list(begun.values()))
-    return stored.find(list(begun))
+        if _after(part, forgotten.get(part.head.user_id)):
+            begun.setdefault(part.head.conversation_id, part.head)
+    return stored.begin(list(begun.values()))
 
 
-def _insert(stored: Rows, number: int, offered: Sequence[Message]) -> int:
-    if not offered:
-        return 0
-    rows = [
-        {
-            "conversation": number,
-            "message_id": m.id,
-            "role": m.role,
-            "content": m.content,
-            "created_at": m.created_at,
-            "model": m.model,
-            "adapter": m.adapter,
-            "persona_digest": m.persona_digest,
-            "parent_id": m.parent_id,
-            "latency_s": m.latency_s,
-            "input_tokens": m.input_tokens,
-            "output_tokens": m.output_tokens,
-        }
-        for m in offered
-    ]
-    return stored.insert(rows)
+def head_values(head: Conversation) -> dict[str, Any]:
+    """A conversation's columns."""
+    return {
+        "conversation_id": head.conversation_id,
+        "user_id": head.user_id,
+        "started_at": head.started_at,
+        "language": head.language,
+        "toxic": head.toxic,
+        "source": head.source,
+    }
+
+
+def message_values(message: Message) -> dict[str, Any]:
+    """A message's columns, but for those that place it in its conversation."""
+    return {
+        "message_id": message.id,
+        "role": message.role,
+        "content": message.content,
+        "created_at": message.created_at,
+        "model": message.model,
+        "adapter": message.adapter,
+        "persona_digest": message.persona_digest,
+        "parent_id": message.parent_id,
+        "latency_s": message.latency_s,
+        "input_tokens": message.input_tokens,
+        "output_tokens": message.output_tokens,
+    }
 
 
 def _not_the_owner(head: Conversation, owner: str | None) -> OwnerMismatchError:

@@ -59,6 +59,10 @@ class AnyText(TypeDecorator[str]):
             return value
         return value.replace(_ESCAPE, f"{_ESCAPE}1").replace(_NUL, f"{_ESCAPE}0")
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """None on SQLite: values go as they are, without a call for each."""
+        return None if dialect.name == "sqlite" else super().bind_processor(dialect)
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
         """None on SQLite: values come as they are, without a call for each."""
         return None if dialect.name == "sqlite" else super().result_processor(dialect, coltype)

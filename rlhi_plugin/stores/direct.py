@@ -8,7 +8,7 @@ to the driver.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Insert, PoolProxiedConnection, Select
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-_Convert = Callable[[Any], Any] | None
+_Convert = Callable[[Any], Any]
 
 
 class SQLiteStatement:
@@ -32,34 +32,44 @@ class SQLiteStatement:
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 - an INSERT or a SELECT compiles to nothing else
         self._sql = str(compiled)
         self._constants = compiled.params
-        self._parameters: list[tuple[str, _Convert]] = [
-            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-            for name in compiled.positiontup or ()
-        ]
+        self._names = compiled.positiontup or []
+        self._given = _conversions(
+            compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in self._names
+        )
         columns = statement.selected_columns if isinstance(statement, Select) else ()
-        self._results: list[_Convert] = [
+        self._found = _conversions(
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
-        ]
+        )
 
-    def rows(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """The rows that are selected."""
-        return [
-            tuple(value if convert is None else convert(value) for value, convert in zip(row, self._results, strict=True))
-            for row in driver.execute(self._sql, self._values(parameters)).fetchall()
-        ]
+    def first(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+        """The first row that is selected, or None."""
+        row = driver.execute(self._sql, self._values(parameters)).fetchone()
+        return None if row is None else _converted(list(row), self._found)
 
-    def insert(self, driver: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Run once for each row; how many rows came into being."""
-        return driver.executemany(self._sql, [self._values(row) for row in rows]).rowcount
+    def one(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The row that is selected, where there always is one."""
+        row = self.first(driver, parameters)
+        assert row is not None  # noqa: S101 - the statement gives a row whatever is stored
+        return row
+
+    def insert(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
+        """Run it; the cursor knows how many rows came into being, and the number of the last one."""
+        return driver.execute(self._sql, self._values(parameters))
 
     def _values(self, given: Mapping[str, Any]) -> list[Any]:
-        constants = self._constants
-        return [
-            (value if convert is None else convert(value))
-            for value, convert in (
-                (given[name] if name in given else constants[name], convert) for name, convert in self._parameters
-            )
-        ]
+        whole = {**self._constants, **given}
+        return _converted([whole[name] for name in self._names], self._given)
+
+
+def _conversions(processors: Iterable[_Convert | None]) -> list[tuple[int, _Convert]]:
+    """Which values are converted, by position: most are not, and asking each of them takes time."""
+    return [(position, convert) for position, convert in enumerate(processors) if convert is not None]
+
+
+def _converted(values: list[Any], conversions: Sequence[tuple[int, _Convert]]) -> list[Any]:
+    for position, convert in conversions:
+        values[position] = convert(values[position])
+    return values
 
 
 def read_rows(connection: Connection, query: Select[Any], at_once: int) -> Iterator[Sequence[Sequence[Any]]]:
