@@ -1,8 +1,10 @@
 """How much time does the middleware add to a turn? The same agent without it, and with a middleware that does nothing.
 
-A scripted model waits as long as keeps the offered load the same for every number of threads; its waiting is not
-counted. The variants take turns, block by block, in one run, each on an SQLite file of its own on the same disk. Added
-times are differences of percentiles. Peers write the same turns where they are installed (dependency group `bench`).
+A scripted model waits as long as keeps the offered load the same for every number of threads, 250 turns a second; its
+waiting is not counted. It waits between half and one and a half times that long, drawn at random: people do not all
+speak at once, and threads that pause equally long would. The variants take turns, block by block, in one run, each on
+an SQLite file of its own on the same disk. Added times are differences of percentiles. Peers write the same turns where
+they are installed (dependency group `bench`).
 
     python benchmarks/middleware.py --quick --json middleware.json
 """
@@ -13,6 +15,7 @@ import importlib.util
 import json
 import os
 import platform
+import random
 import statistics
 import tempfile
 import threading
@@ -79,13 +82,19 @@ _MEMORY_WARM_UP = 4_200
 """Threads of conversation after which every cache is full."""
 
 
+_pauses = random.Random(0)
+_paused = threading.local()
+
+
 class Waiting(BaseChatModel):
     """Answers the same after a pause."""
 
     pause_s: float
+    """On average."""
 
     def _generate(self, *_: Any, **__: Any) -> ChatResult:
-        time.sleep(self.pause_s)
+        _paused.s = self.pause_s * _pauses.uniform(0.5, 1.5)
+        time.sleep(_paused.s)
         return ChatResult(generations=[ChatGeneration(message=AIMessage(_ANSWER))])
 
     @property
@@ -119,7 +128,7 @@ def _agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any]:
     return agents
 
 
-def _block(agent: Any, name: str, threads: int, turns: int, pause_s: float) -> list[float]:
+def _block(agent: Any, name: str, threads: int, turns: int) -> list[float]:
     """Seconds of each turn, without the model's pause."""
 
     def user(number: int) -> list[float]:
@@ -129,7 +138,7 @@ def _block(agent: Any, name: str, threads: int, turns: int, pause_s: float) -> l
             config = {"configurable": {"thread_id": f"{name}-{number}-{turn}", "user_id": f"user-{number}"}}
             started = time.perf_counter()
             agent.invoke({"messages": [("user", f"{number} {turn} {_REQUEST}")]}, config=config)
-            seconds.append(time.perf_counter() - started - pause_s)
+            seconds.append(time.perf_counter() - started - _paused.s)
         return seconds
 
     with ThreadPoolExecutor(threads) as pool:
@@ -148,7 +157,7 @@ def added_times(size: Size) -> tuple[dict[str, float], dict[str, dict[str, list[
             p99: dict[str, list[float]] = {name: [] for name in agents}
             for block in range(size.blocks + 1):
                 for name, agent in agents.items():
-                    seconds = sorted(_block(agent, f"{block}", threads, size.turns, pause_s))
+                    seconds = sorted(_block(agent, f"{block}", threads, size.turns))
                     # The first block warms up caches and connections.
                     if block:
                         p50[name].append(1000 * statistics.median(seconds))

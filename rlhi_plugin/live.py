@@ -80,7 +80,7 @@ class Admission:
 
     def history(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
         """The part of a thread that may be stored."""
-        return messages if self.whole else since_last_request(messages, lambda one: isinstance(one, HumanMessage))
+        return messages if self.whole else since_last_request(messages, _is_user)
 
 
 class Live:
@@ -140,6 +140,16 @@ class Live:
             persona = self._personas.get(conversation_id, user_id, first_request)
         return Admission(logged, persona, whole=not self.consent.may_hold_refused(user_id))
 
+    def prepare(self, conversation_id: str, user_id: str | None, history: Sequence[BaseMessage]) -> None:
+        """Begin, while the model answers, what `record` would have to do afterwards. Never raises, waits for nothing.
+
+        Args:
+            conversation_id: The thread.
+            user_id: Pseudonym or None.
+            history: It, up to what the model is asked.
+        """
+        self.recorder.prepare(conversation_id, user_id, since_last_request(history, _is_user))
+
     def record(self, describe: Callable[[], Turn]) -> None:
         """See `Recorder.record`."""
         self.recorder.record(describe)
@@ -171,6 +181,10 @@ class Live:
     def status(self) -> DurabilityStatus:
         """How store, queue and journal stand."""
         return self.recorder.status()
+
+
+def _is_user(message: BaseMessage) -> bool:
+    return isinstance(message, HumanMessage)
 
 
 def first_request(messages: Sequence[BaseMessage]) -> str | None:

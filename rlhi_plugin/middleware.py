@@ -205,6 +205,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
         admission = self._live.admit(conversation, call.user_id, first_request(call.history))
+        if admission.logged:
+            self._live.prepare(conversation, call.user_id, call.history)
         response: Response | None = None
         try:
             response = handler(self._prompt(request, admission.persona))
@@ -220,6 +222,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
         admission = await self._aadmit(call, conversation)
+        if admission.logged:
+            self._live.prepare(conversation, call.user_id, call.history)
         response: Response | None = None
         try:
             response = await handler(self._prompt(request, admission.persona))

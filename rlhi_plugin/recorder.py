@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -18,11 +19,13 @@ from typing import cast
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 
 from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
+from rlhi_plugin.errors import StoreTimeoutError
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
 from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.records import Message
 from rlhi_plugin.stores import ConversationStore
+from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 
 __all__ = ["Recorder", "Reply", "Turn", "clean", "is_injected", "role_and_text"]
@@ -90,6 +93,15 @@ class _Place:
     latest: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """A turn whose answer is awaited."""
+
+    conversation_id: str
+    user_id: str | None
+    asked: Sequence[BaseMessage]
+
+
 class Recorder:
     """Writes turns to a store, else to a journal. `record` never raises: what is lost is logged and counted.
 
@@ -111,6 +123,8 @@ class Recorder:
     ) -> None:
         self._redaction = redaction
         self._writer = DurableWriter(store, options or WriterOptions(journal=journal_folder(store)))
+        # One thread does for all what can be done while models answer.
+        self._preparations: GroupCommit[_Preparation, None] = GroupCommit(self._prepare)
         self._places: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
         self._ids = 0
         self._lock = threading.Lock()
@@ -133,6 +147,17 @@ class Recorder:
         """See `DurableWriter.close`. The store stays open: it is the caller's."""
         self._writer.close()
 
+    def prepare(self, conversation_id: str, user_id: str | None, asked: Sequence[BaseMessage]) -> None:
+        """Do meanwhile what `record` would do after the model's answer: it then takes less of the user's time.
+
+        Args:
+            conversation_id: The thread.
+            user_id: Pseudonym or None.
+            asked: What is new in it.
+        """
+        with suppress(StoreTimeoutError):  # too much waits already; `record` does it all itself
+            self._preparations.submit(_Preparation(conversation_id, user_id, asked))
+
     def record(self, describe: Callable[[], Turn]) -> None:
         """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
 
@@ -140,7 +165,7 @@ class Recorder:
         """
         try:
             turn = describe()
-            place = self._place(turn)
+            place = self._place(turn.conversation_id, turn.user_id)
             with place.lock:
                 before = len(place.thread.prints)
                 self._record(turn, place)
@@ -152,9 +177,7 @@ class Recorder:
             _log.exception("a turn could not be described, so that it is not logged")
 
     def _record(self, turn: Turn, place: _Place) -> None:
-        if not place.looked_up:
-            place.looked_up = True
-            place.thread.tail = self._writer.last_message_id(turn.conversation_id, turn.user_id)
+        self._look_up(place, turn.conversation_id, turn.user_id)
         if turn.stable_ids:
             _give_ids(turn.reply.messages)
         turn = self._redacted(turn)
@@ -174,6 +197,22 @@ class Recorder:
                 return
             place.thread.remember(part)
 
+    def _look_up(self, place: _Place, conversation_id: str, user_id: str | None) -> None:
+        if not place.looked_up:
+            place.looked_up = True
+            place.thread.tail = self._writer.last_message_id(conversation_id, user_id)
+
+    def _prepare(self, wanted: Sequence[_Preparation]) -> list[None]:
+        for one in wanted:
+            with suppress(Exception):  # `record` meets the same, logs and counts it
+                place = self._place(one.conversation_id, one.user_id)
+                with place.lock:
+                    self._look_up(place, one.conversation_id, one.user_id)
+                if self._redaction is not None:
+                    for message in one.asked:
+                        self._redaction.message(message, Scope(one.conversation_id, one.user_id))
+        return [None] * len(wanted)
+
     def _redacted(self, turn: Turn) -> Turn:
         """The turn without what is private. What cannot be redacted raises, and so is not stored."""
         if self._redaction is None:
@@ -187,8 +226,8 @@ class Recorder:
             reply=reply,
         )
 
-    def _place(self, turn: Turn) -> _Place:
-        key = (turn.conversation_id, turn.user_id)
+    def _place(self, conversation_id: str, user_id: str | None) -> _Place:
+        key = (conversation_id, user_id)
         with self._lock:
             place = self._places.setdefault(key, _Place())
             self._places.move_to_end(key)

@@ -25,13 +25,13 @@ class OwnedAppends:
         self._names: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, turn: JournalledTurn, appends: TimedAppends, timeout_s: float) -> None:
+    def put(self, turn: JournalledTurn, appends: TimedAppends | None = None, timeout_s: float = 0.0) -> None:
         """Append the turn to its conversation, or to the user's own one where that name is taken.
 
         Args:
             turn: What was said.
-            appends: To the same store.
-            timeout_s: Seconds for which the caller waits for one append.
+            appends: Appends to the same store within a time limit; without it this takes as long as the store does.
+            timeout_s: That limit.
 
         Raises:
             OwnerMismatchError: both names belong to somebody else.
@@ -41,16 +41,22 @@ class OwnedAppends:
         name = self._names.get((turn.conversation_id, turn.user_id))
         if name is None:
             try:
-                appends.append(turn.conversation_id, turn.user_id, turn.messages, timeout_s)
+                self._append(turn.conversation_id, turn, appends, timeout_s)
             except OwnerMismatchError:
                 name = f"{turn.conversation_id}@{turn.user_id or 'anonymous'}"
             else:
                 return
-        appends.append(name, turn.user_id, turn.messages, timeout_s)
+        self._append(name, turn, appends, timeout_s)
         with self._lock:
             self._names[turn.conversation_id, turn.user_id] = name
             if len(self._names) > _REMEMBERED:
                 self._names.popitem(last=False)
+
+    def _append(self, name: str, turn: JournalledTurn, appends: TimedAppends | None, timeout_s: float) -> None:
+        if appends is None:
+            self._store.append(name, user_id=turn.user_id, messages=turn.messages)
+        else:
+            appends.append(name, turn.user_id, turn.messages, timeout_s)
 
     def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:
         """Id of the message that the store holds last, where the store can say so.

@@ -166,6 +166,8 @@ class Observer:
     def _admitted(self, user_id: str | None, conversation_id: str) -> ObservedCall:
         admission = self._live.admit(conversation_id, user_id)
         persona = admission.persona if self._live.injects else None
+        if admission.logged:
+            self._live.prepare(conversation_id, user_id, ())
         return ObservedCall(conversation_id, user_id, persona, datetime.now(UTC), admission)
 
 

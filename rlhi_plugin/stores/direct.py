@@ -16,6 +16,9 @@ from sqlalchemy import Connection, Insert, PoolProxiedConnection, Select
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
+SQLiteError = sqlite3.Error
+"""What the driver raises."""
+
 _Convert = Callable[[Any], Any]
 
 

@@ -13,7 +13,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from rlhi_plugin.errors import StoreTimeoutError
 
@@ -135,7 +135,7 @@ class GroupCommit(Generic[Item, Result]):
             pending.settle(outcome)
 
 
-_all: weakref.WeakSet[GroupCommit[object, object]] = weakref.WeakSet()
+_all: weakref.WeakSet[GroupCommit[Any, Any]] = weakref.WeakSet()
 
 
 def _in_child() -> None:

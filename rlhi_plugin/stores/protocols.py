@@ -80,7 +80,10 @@ class Submitted(Protocol):
 
 @runtime_checkable
 class SubmittingStore(Protocol):
-    """A store that writes in a thread of its own, so that whoever waits for it can stop waiting."""
+    """A store that writes in a thread of its own, so that whoever waits for it can stop waiting.
+
+    Turns come by `submit` alone, so a class that adds something to `append` adds it here.
+    """
 
     def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
         """Begin what `ConversationStore.append` does; parts that were submitted first are written first.

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, PoolProxiedConnection, bindparam, func, literal, 
 
 from rlhi_plugin.records import Conversation, Message
 from rlhi_plugin.stores.appending import BEGIN, Part, Row, append_to, head_values, message_values
+from rlhi_plugin.stores.checkpoints import Checkpoints
 from rlhi_plugin.stores.dialects import insert_if_absent
 from rlhi_plugin.stores.direct import SQLiteStatement, driver_of
 from rlhi_plugin.stores.schema import conversations, messages, tombstones
@@ -125,32 +126,42 @@ class SQLiteAppends:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._checkpoints = Checkpoints(engine)
         self._kept: PoolProxiedConnection | None = None
 
     def append(self, parts: Sequence[Part]) -> list[int | Exception]:
         """See `append_to`; durable when it returns."""
         if self._kept is None:
             self._kept = self._engine.raw_connection()
+            # The pool gets it back closed: other connections move the log by themselves.
+            driver_of(self._kept).execute("PRAGMA wal_autocheckpoint=0")
         driver = driver_of(self._kept)
         try:
             driver.execute("BEGIN IMMEDIATE")
             outcomes = append_to(SQLiteRows(driver), parts)
             driver.execute("COMMIT")
         except BaseException:
-            # Whatever state the connection is in: the pool rolls back what it gets, and the next one is fresh.
-            self.close()
+            # Whatever state the connection is in: the next one is fresh.
+            self._drop()
             raise
+        self._checkpoints.committed()
         return outcomes
 
     def close(self) -> None:
-        """Hand the connection back."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.close()
+        """Close the connection."""
+        self._checkpoints.wait()
+        self._drop()
 
     def after_fork(self) -> None:
         """In a child process: the connection is the parent's."""
+        self._checkpoints.after_fork()
         self._kept = None
+
+    def _drop(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            # Closing rolls back.
+            kept.invalidate()
 
 
 def last_message_id(engine: Engine, conversation_id: str) -> str | None:

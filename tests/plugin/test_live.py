@@ -259,7 +259,7 @@ def test_who_was_forgotten_does_not_come_back_by_import(made, url, tmp_path, nam
 
 def test_who_is_forgotten_is_forgotten_by_the_journal_too(url, tmp_path):
     class Down(SQLStore):
-        def append(self, conversation_id, *, user_id, messages):
+        def submit(self, conversation_id, *, user_id, messages):
             raise StoreError("the store is down")
 
     with open_store(url) as store:
