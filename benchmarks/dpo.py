@@ -111,7 +111,7 @@ class Side:
             )
             self.trainer = TreeDPOTrainer(
                 share_prefixes=shared,
-                groups=["" for _ in rows],
+                groups=[("", "") for _ in rows],
                 on_reference=lambda _: None,
                 model=_model(size, torch.bfloat16 if half else torch.float32),
                 args=config,
