@@ -128,7 +128,7 @@ def loss_and_gradients(made, batch):
     return loss.item(), {n: p.grad.clone() for n, p in made.model.named_parameters() if p.grad is not None}
 
 
-def compare(made, pairs, *, tolerance: float = 1e-4) -> float:
+def compare(made, pairs, *, tolerance: float = 1e-4, scope: str = "batch") -> float:
     """Both ways on one batch; the share of tokens that the trees computed."""
     from trl.trainer.utils import FusedCausalLMOutput
 
@@ -138,7 +138,7 @@ def compare(made, pairs, *, tolerance: float = 1e-4) -> float:
     expected_loss, expected = loss_and_gradients(made, batch)
     base = made.model.get_base_model()
     plain = base.forward
-    state = install(base, FusedCausalLMOutput)
+    state = install(base, FusedCausalLMOutput, scope)
     try:
         assert state.reason is None
         loss, found = loss_and_gradients(made, batch)
@@ -185,6 +185,11 @@ def test_loss_and_gradients_equal_trls(trainer_of, name: str, implementation: st
 @pytest.mark.parametrize("turns", range(1, 9))
 def test_conversations_of_one_to_eight_turns(trainer_of, turns: int) -> None:
     compare(trainer_of("gemma_3"), a_conversation(turns, seed=turns))
+
+
+def test_pairs_may_share_within_themselves_alone(trainer_of) -> None:
+    whole, pairwise = (compare(trainer_of("qwen3"), a_conversation(4), scope=scope) for scope in ("batch", "pair"))
+    assert whole < pairwise < 0.7
 
 
 TOKENS = st.lists(st.integers(3, 6), min_size=1, max_size=6).map(tuple)

@@ -14,7 +14,7 @@ import logging
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +31,10 @@ _IGNORED = -100
 """Label of a token that is not scored, in TRL and transformers."""
 
 
+Scope = Literal["batch", "pair"]
+"""What may share a tree: all rows of a batch, or only the chosen and the rejected row of a pair."""
+
+
 @dataclass(slots=True)
 class SharedForward:
     """What an installed forward pass has done so far.
@@ -40,12 +44,14 @@ class SharedForward:
         tokens_in: Tokens of all rows, padding left out.
         tokens_computed: Tokens that went through the backbone for them.
         verified: Whether a pair was compared with TRL's own call.
+        scope: See `Scope`.
     """
 
     reason: str | None = None
     tokens_in: int = 0
     tokens_computed: int = 0
     verified: bool = False
+    scope: Scope = "batch"
 
     def fall_back(self, reason: str) -> None:
         """Use TRL's own call from here on."""
@@ -53,17 +59,18 @@ class SharedForward:
         _log.warning("prefixes are not shared: %s; training is exact but slower", reason)
 
 
-def install(model: Any, output: Callable[..., Any]) -> SharedForward:
+def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> SharedForward:
     """Replace the fused forward pass that TRL gave a causal language model.
 
     Args:
         model: The base model (inside any PEFT wrapper) after TRL's ``add_fused_lm_head``.
         output: TRL's output class, called with its fields as keywords.
+        scope: See `Scope`.
 
     Returns:
         A record of what was shared, or why nothing is.
     """
-    state = SharedForward()
+    state = SharedForward(scope=scope)
     original = model.forward
     _prefer_flex(model)
     if reason := unsupported(model):
@@ -144,7 +151,10 @@ class _Batch:
 def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: SharedForward) -> Any:
     lengths = batch.attention_mask.sum(dim=1).tolist()
     rows = [row[:length] for row, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
-    forest = plant(rows, block=FLEX_BLOCK if implementation(model) == FLEX else 1)
+    # TRL stacks all chosen rows over all rejected ones.
+    half = len(rows) // 2
+    together = [[row, row + half] for row in range(half)] if state.scope == "pair" else None
+    forest = plant(rows, block=FLEX_BLOCK if implementation(model) == FLEX else 1, together=together)
     state.tokens_in += sum(lengths)
     state.tokens_computed += forest.nodes
     scored, scores = _score(model, batch, forest)

@@ -61,7 +61,13 @@ class _Tree:
     rows: dict[int, IntArray]
 
 
-def plant(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST, block: int = 1) -> Forest:
+def plant(
+    rows: Sequence[Sequence[int]],
+    *,
+    linear_cost: int = LINEAR_COST,
+    block: int = 1,
+    together: Sequence[Sequence[int]] | None = None,
+) -> Forest:
     """Build the forest of a batch in O(n log n) of its tokens.
 
     Two neighbours in sorted order share a tree when the tokens saved outweigh the longer attention; the result is the
@@ -71,20 +77,21 @@ def plant(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST, bloc
         rows: Token ids, no row empty.
         linear_cost: See `LINEAR_COST`; 0 never shares more than attention gains from it.
         block: Lines are padded to a multiple of so many tokens.
+        together: Which rows may share a tree, by their indices; each row once. None: all of them.
 
     Raises:
         ValueError: there is no row, or an empty one.
     """
     if not rows or not all(map(len, rows)):
         raise ValueError("a forest needs rows, and tokens in each")
-    groups = _group(rows, linear_cost)
+    groups = [tree for some in together or [range(len(rows))] for tree in _group(rows, some, linear_cost)]
     return _lay_out([_grow(rows, group) for group in groups], len(rows), block)
 
 
-def _group(rows: Sequence[Sequence[int]], linear_cost: int) -> list[list[tuple[int, int]]]:
-    """Split the sorted rows into trees: for each, (row, tokens shared with the row before it) in order."""
-    lists = [list(row) for row in rows]
-    order = sorted(range(len(lists)), key=lambda index: lists[index])
+def _group(rows: Sequence[Sequence[int]], some: Sequence[int], linear_cost: int) -> list[list[tuple[int, int]]]:
+    """Split some rows, sorted, into trees: for each, (row, tokens shared with the row before it) in order."""
+    lists = {index: list(rows[index]) for index in some}
+    order = sorted(some, key=lambda index: lists[index])
     groups: list[list[tuple[int, int]]] = []
     size = 0
     for position, index in enumerate(order):

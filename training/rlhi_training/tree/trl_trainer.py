@@ -14,7 +14,7 @@ from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from rlhi_training.reference_vault import ReferenceVault, Row
-from rlhi_training.tree.forward import SharedForward, install
+from rlhi_training.tree.forward import Scope, SharedForward, install
 
 _log = logging.getLogger("rlhi.training")
 
@@ -35,6 +35,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         groups: One key a pair; see `GroupedOrder`.
         on_reference: Called with the number of pairs whose reference log-probabilities are known now.
         vault: Keeps them between runs; None computes them all.
+        scope: What may share a prefix.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -45,9 +46,10 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         groups: Sequence[Group],
         on_reference: Callable[[int], None],
         vault: ReferenceVault | None = None,
+        scope: Scope = "batch",
         **options: Any,
     ) -> None:
-        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off")
+        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off", scope=scope)
         self._groups = groups
         self._on_reference = on_reference
         self._vault = vault
@@ -63,7 +65,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         """As TRL's, on prefix trees, with progress; TRL calls this at the end of its constructor."""
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            self.shared = install(base, FusedCausalLMOutput)
+            self.shared = install(base, FusedCausalLMOutput, self.shared.scope)
         if self.accelerator.num_processes > 1:
             return super()._precompute_ref_logps(dataset, name, batch_size)
         sides = [_sides(dataset[i]) for i in range(len(dataset))]
