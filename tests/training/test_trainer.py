@@ -55,7 +55,9 @@ def some_pairs() -> list[PreferencePair]:
 
 
 def tiny_recipe(tiny_model_dir: Path, **train) -> Recipe:
-    settings = {"epochs": 3.0, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 5e-3, "lora_rank": 4, **train}
+    settings = {"epochs": 3.0, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 5e-3, "lora_rank": 4}
+    # Tests leave nothing in the user's cache folder.
+    settings |= {"reuse_reference": False, **train}
     return Recipe(
         name="tiny",
         summary="test",
@@ -237,6 +239,28 @@ def test_a_killed_run_continues_to_the_same_weights(
     assert resumed.steps == 6
     whole, again = ((run.adapter_dir / "adapter_model.safetensors").read_bytes() for run in (trained, resumed))
     assert whole == again
+
+
+def test_a_later_run_reads_what_the_base_thinks(tiny_model_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    from rlhi_training.tree.trl_trainer import TreeDPOTrainer
+
+    monkeypatch.setenv("RLHI_CACHE", str(tmp_path / "cache"))
+    passes, compute = [], TreeDPOTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        TreeDPOTrainer, "compute_ref_log_probs", lambda *args: passes.append(len(args)) or compute(*args)
+    )
+    recipe = tiny_recipe(tiny_model_dir, epochs=1.0, reuse_reference=True)
+    first = train_adapter(some_pairs()[:6], recipe, tmp_path / "1", progress=None)
+    assert first.metrics["reference_reused"] == 0.0
+    assert len(passes) == 1
+    again = train_adapter(some_pairs()[:6], recipe, tmp_path / "2", progress=None)
+    assert again.metrics["reference_reused"] == 1.0
+    assert len(passes) == 1
+    more = train_adapter(some_pairs(), recipe, tmp_path / "3", progress=None)
+    assert more.metrics["reference_reused"] == 6 / 8
+    assert len(passes) == 2
+    weights = [(run.adapter_dir / "adapter_model.safetensors").read_bytes() for run in (first, again)]
+    assert weights[0] == weights[1]
 
 
 def test_checkpoints_of_other_pairs_are_not_continued(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -54,6 +54,22 @@ def test_when_attention_is_free_every_common_prefix_is_computed_once(rows: list[
     assert plant(rows, linear_cost=10**9).nodes == len(prefixes)
 
 
+def test_only_rows_that_may_share_do() -> None:
+    rows = [[1] * 20 + [2], [1] * 20 + [3], [1] * 20 + [4], [1] * 20 + [5]]
+    forest = plant(rows, together=[[0, 2], [1, 3]])
+    assert forest.nodes == 2 * 22
+    assert set(forest.rows[0]) & set(forest.rows[2])
+    assert not set(forest.rows[0]) & set(forest.rows[1])
+    assert [forest.tokens.ravel()[path].tolist() for path in forest.rows] == rows
+
+
+@pytest.mark.parametrize("block", [1, 4, 128])
+def test_lines_come_in_whole_blocks(block: int) -> None:
+    forest = plant([[1, 2, 3, 4, 5], [6]], block=block)
+    assert forest.tokens.shape[1] % block == 0
+    assert forest.nodes == 6
+
+
 def test_a_conversation_is_one_tree() -> None:
     """persona, u1 -> {rewrite 1 | original 1, u2 -> {rewrite 2 | original 2}}"""
     persona, first, second = [1] * 20, [2] * 5, [3] * 5

@@ -174,6 +174,8 @@ class TrainSection(_Section):
     """Tokens of prompt plus answer; a longer pair is dropped with a reason, never cut."""
     share_prefixes: bool = True
     """Compute what the sequences of a batch have in common once (exact; see rlhi_training.tree)."""
+    reuse_reference: bool = True
+    """Keep what the base thinks of an answer in the cache folder, for later runs on the same pairs."""
     seed: int = 0
 
 

@@ -23,9 +23,10 @@ class TokenisedPair:
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
-    group: str
-    """Pairs of one request belong together. Under one persona they share their prompt, which is then computed once;
-    under several, the text chosen in one is rejected in another, so that in one step whatever is not about the persona
+    group: tuple[str, str]
+    """Conversation, and request in it. Pairs of one conversation belong together: under one persona, the rejected
+    original of one turn is the past of the next, and is computed once. Even more so pairs of one request: under several
+    personas, the text chosen in one is rejected in another, so that in one step whatever is not about the persona
     cancels."""
 
 
@@ -80,7 +81,7 @@ def _tokenise(pair: PreferencePair, tokenizer: Any) -> tuple[TokenisedPair, bool
         for text in (pair.chosen, pair.rejected)
     )
     split = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
-    group = f"{pair.provenance.conversation_id}#{pair.provenance.turn}"
+    group = (pair.provenance.conversation_id, str(pair.provenance.turn))
     tokens = TokenisedPair(pair.pair_id, pair.source, prompt[:split], chosen[split:], rejected[split:], group)
     return tokens, split == len(prompt)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhi_adapters.base_models import BaseModel, resolve_base
+from rlhi_adapters.base_models import BaseModel, cache_root, resolve_base
 from rlhi_adapters.digests import ADAPTER_CONFIG
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
@@ -28,6 +28,7 @@ from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.reference_vault import ReferenceVault
 from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
 
 _log = logging.getLogger("rlhi.training")
@@ -52,8 +53,8 @@ class TrainResult:
     seconds: float
     """Wall time of this call, loading included."""
     metrics: dict[str, float]
-    """TRL's metrics at the last logged step, ``train_loss``, and ``tokens_shared``: the share of tokens not computed
-    again because an equal prefix was there."""
+    """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
+    because an equal prefix was there, and ``reference_reused``: the share of pairs whose reference was known."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None
@@ -121,7 +122,7 @@ def train_adapter(
         dropped=tuple(dropped),
         steps=steps,
         seconds=time.monotonic() - started,
-        metrics=_metrics(history, trainer.shared),
+        metrics=_metrics(history, trainer),
         log_history=history,
         resumed_from=_step_of(resume) if resume else None,
         warnings=tuple(run.warnings),
@@ -197,11 +198,12 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
         target_modules=modules if isinstance(modules, str) else list(modules),
         task_type="CAUSAL_LM",
     )
-    with run.bar("Reference pass", len(rows)) as advance, quiet():
+    with _vault(run, model) as vault, run.bar("Reference pass", len(rows)) as advance, quiet():
         trainer = TreeDPOTrainer(
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
+            vault=vault,
             model=model,
             args=_dpo_config(run, model, pairs=len(rows)),
             train_dataset=Dataset.from_list(rows),
@@ -211,6 +213,13 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
     # It would print each log entry as a Python dict.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _vault(run: _Run, model: Any) -> AbstractContextManager[ReferenceVault | None]:
+    if not run.recipe.train.reuse_reference:
+        return nullcontext(None)
+    file = cache_root() / "reference.sqlite"
+    return ReferenceVault(file, base_digest=run.base.digest, numbers=f"{model.dtype} {model.device.type}")
 
 
 def _planned_steps(train: TrainSection, pairs: int) -> int:
@@ -275,11 +284,13 @@ def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     return int(outcome.global_step)
 
 
-def _metrics(history: Sequence[dict[str, Any]], shared: Any) -> dict[str, float]:
+def _metrics(history: Sequence[dict[str, Any]], trainer: Any) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for entry in history:
         metrics.update({key: float(value) for key, value in entry.items() if isinstance(value, int | float)})
+    shared = trainer.shared
     metrics["tokens_shared"] = 1.0 - shared.tokens_computed / shared.tokens_in if shared.tokens_in else 0.0
+    metrics["reference_reused"] = trainer.reference_reused / max(1, len(trainer.train_dataset))
     return metrics
 
 

@@ -14,22 +14,25 @@ import logging
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
+from rlhi_training.tree.attention import DENSE, FLEX, FLEX_BLOCK, masks, windows
 from rlhi_training.tree.prefix_tree import Forest, plant
 
 _log = logging.getLogger("rlhi.training")
 
-_ATTENTION = ("sdpa", "eager")
-"""Implementations that take a mask with one row per query."""
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 0.2
 """Mean absolute difference of log-probabilities that rounding explains; a wrong mask gives whole nats (ours)."""
 _IGNORED = -100
 """Label of a token that is not scored, in TRL and transformers."""
+
+
+Scope = Literal["batch", "pair"]
+"""What may share a tree: all rows of a batch, or only the chosen and the rejected row of a pair."""
 
 
 @dataclass(slots=True)
@@ -41,12 +44,14 @@ class SharedForward:
         tokens_in: Tokens of all rows, padding left out.
         tokens_computed: Tokens that went through the backbone for them.
         verified: Whether a pair was compared with TRL's own call.
+        scope: See `Scope`.
     """
 
     reason: str | None = None
     tokens_in: int = 0
     tokens_computed: int = 0
     verified: bool = False
+    scope: Scope = "batch"
 
     def fall_back(self, reason: str) -> None:
         """Use TRL's own call from here on."""
@@ -54,18 +59,20 @@ class SharedForward:
         _log.warning("prefixes are not shared: %s; training is exact but slower", reason)
 
 
-def install(model: Any, output: Callable[..., Any]) -> SharedForward:
+def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> SharedForward:
     """Replace the fused forward pass that TRL gave a causal language model.
 
     Args:
         model: The base model (inside any PEFT wrapper) after TRL's ``add_fused_lm_head``.
         output: TRL's output class, called with its fields as keywords.
+        scope: See `Scope`.
 
     Returns:
         A record of what was shared, or why nothing is.
     """
-    state = SharedForward()
+    state = SharedForward(scope=scope)
     original = model.forward
+    _prefer_flex(model)
     if reason := unsupported(model):
         state.fall_back(reason)
         return state
@@ -87,16 +94,25 @@ def install(model: Any, output: Callable[..., Any]) -> SharedForward:
     return state
 
 
+def _prefer_flex(model: Any) -> None:
+    """On CUDA, skip the blocks of a tree in which nobody sees anybody; a dense mask computes them all."""
+    if (
+        model.device.type == "cuda"
+        and implementation(model) == DENSE[0]
+        and getattr(model, "_supports_flex_attn", False)
+    ):
+        model.set_attn_implementation(FLEX)
+
+
 def unsupported(model: Any) -> str | None:
     """Why a model's attention cannot be laid out as trees here, or None when it can."""
     config = model.config.get_text_config()
-    attention = getattr(config, "_attn_implementation", None)
-    if attention not in _ATTENTION:
+    attention = implementation(model)
+    if attention not in (*DENSE, FLEX):
         return f"attention {attention!r} takes no mask of its own (sdpa does)"
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    window = getattr(config, "sliding_window", None)
-    if kinds or (window and getattr(config, "use_sliding_window", True)):
-        return f"{config.model_type} limits attention per layer ({', '.join(sorted(kinds)) or f'window {window}'})"
+    if windows(config) is None:
+        kinds = ", ".join(sorted(set(getattr(config, "layer_types", None) or ()))) or "a window of no size"
+        return f"{config.model_type} limits attention per layer ({kinds})"
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
         return f"{config.model_type} takes no explicit positions"
     if getattr(config, "output_router_logits", False):
@@ -135,7 +151,10 @@ class _Batch:
 def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: SharedForward) -> Any:
     lengths = batch.attention_mask.sum(dim=1).tolist()
     rows = [row[:length] for row, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
-    forest = plant(rows)
+    # TRL stacks all chosen rows over all rejected ones.
+    half = len(rows) // 2
+    together = [[row, row + half] for row in range(half)] if state.scope == "pair" else None
+    forest = plant(rows, block=FLEX_BLOCK if implementation(model) == FLEX else 1, together=together)
     state.tokens_in += sum(lengths)
     state.tokens_computed += forest.nodes
     scored, scores = _score(model, batch, forest)
@@ -175,16 +194,23 @@ def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, Tok
     )
 
 
+def implementation(model: Any) -> str:
+    """Name of a model's attention implementation."""
+    return str(model.config.get_text_config()._attn_implementation)  # noqa: SLF001 - transformers has no public name for it
+
+
 def _hidden_states(model: Any, forest: Forest, device: torch.device) -> torch.Tensor:
     """Last hidden states of every token of the forest, [lines, width, size]."""
-    mask = torch.from_numpy(forest.mask())[:, None].to(device)
-    if model.config.get_text_config()._attn_implementation == "eager":  # noqa: SLF001 - transformers has no public name for it
-        dtype = model.dtype
-        mask = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(~mask, torch.finfo(dtype).min)
     states: torch.Tensor = model.base_model(
         input_ids=torch.from_numpy(forest.tokens).to(device),
         position_ids=torch.from_numpy(forest.depth).to(device),
-        attention_mask=mask,
+        attention_mask=masks(
+            forest,
+            model.config.get_text_config(),
+            implementation=implementation(model),
+            dtype=model.dtype,
+            device=device,
+        ),
         use_cache=False,
     ).last_hidden_state
     return states
@@ -208,6 +234,7 @@ def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: Shar
     """Compare one pair with TRL's own call; a difference that rounding does not explain turns sharing off."""
     state.verified = True
     pair = batch.pair()
+    scored = pair.labels[:, 1:] != _IGNORED
     with torch.no_grad():
         expected = original(
             input_ids=pair.input_ids,
@@ -216,10 +243,23 @@ def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: Shar
             use_cache=False,
             fused_lm_head=True,
         ).log_probs
-        found = _forward(model, pair, types.SimpleNamespace, SharedForward()).log_probs
-    scored = pair.labels[:, 1:] != _IGNORED
+        try:
+            found = _forward(model, pair, types.SimpleNamespace, SharedForward()).log_probs
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            if implementation(model) == FLEX:
+                # Its kernels know fewer shapes than they should; the dense mask knows all.
+                _log.warning("FlexAttention does not run this model (%s); using a dense mask", _line(error))
+                model.set_attn_implementation(DENSE[0])
+                _verify(model, batch, original, state)
+            else:
+                state.fall_back(f"{model.config.model_type} does not take them ({_line(error)})")
+            return
     difference = (found - expected)[scored].float().abs().mean().item()
     if not difference <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
         state.fall_back(
             f"the first pair's log-probabilities differ from the plain ones by {difference:.3g} nats a token"
         )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

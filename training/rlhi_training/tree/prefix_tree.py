@@ -38,11 +38,18 @@ class Forest:
     nodes: int
     """Tokens to compute, padding left out; at most the sum of the rows' lengths."""
 
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """[lines, width, width]: whether token i (second axis) may attend to token j (third)."""
+    def mask(self, window: int | None = None) -> npt.NDArray[np.bool_]:
+        """[lines, width, width]: whether token i (second axis) may attend to token j (third).
+
+        Args:
+            window: Tokens of its own row that a token sees, itself included; None is all of them.
+        """
         place = np.arange(self.tokens.shape[1])
         i, j = place[None, :, None], place[None, None, :]
-        return np.asarray((j <= i) & (i < self.end[:, None, :]))
+        seen = (j <= i) & (i < self.end[:, None, :])
+        if window is not None:
+            seen &= self.depth[:, :, None] - self.depth[:, None, :] < window
+        return np.asarray(seen)
 
 
 @dataclass(slots=True)
@@ -54,7 +61,13 @@ class _Tree:
     rows: dict[int, IntArray]
 
 
-def plant(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> Forest:
+def plant(
+    rows: Sequence[Sequence[int]],
+    *,
+    linear_cost: int = LINEAR_COST,
+    block: int = 1,
+    together: Sequence[Sequence[int]] | None = None,
+) -> Forest:
     """Build the forest of a batch in O(n log n) of its tokens.
 
     Two neighbours in sorted order share a tree when the tokens saved outweigh the longer attention; the result is the
@@ -63,20 +76,22 @@ def plant(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> F
     Args:
         rows: Token ids, no row empty.
         linear_cost: See `LINEAR_COST`; 0 never shares more than attention gains from it.
+        block: Lines are padded to a multiple of so many tokens.
+        together: Which rows may share a tree, by their indices; each row once. None: all of them.
 
     Raises:
         ValueError: there is no row, or an empty one.
     """
     if not rows or not all(map(len, rows)):
         raise ValueError("a forest needs rows, and tokens in each")
-    groups = _group(rows, linear_cost)
-    return _lay_out([_grow(rows, group) for group in groups], len(rows))
+    groups = [tree for some in together or [range(len(rows))] for tree in _group(rows, some, linear_cost)]
+    return _lay_out([_grow(rows, group) for group in groups], len(rows), block)
 
 
-def _group(rows: Sequence[Sequence[int]], linear_cost: int) -> list[list[tuple[int, int]]]:
-    """Split the sorted rows into trees: for each, (row, tokens shared with the row before it) in order."""
-    lists = [list(row) for row in rows]
-    order = sorted(range(len(lists)), key=lambda index: lists[index])
+def _group(rows: Sequence[Sequence[int]], some: Sequence[int], linear_cost: int) -> list[list[tuple[int, int]]]:
+    """Split some rows, sorted, into trees: for each, (row, tokens shared with the row before it) in order."""
+    lists = {index: list(rows[index]) for index in some}
+    order = sorted(some, key=lambda index: lists[index])
     groups: list[list[tuple[int, int]]] = []
     size = 0
     for position, index in enumerate(order):
@@ -123,9 +138,9 @@ def _grow(rows: Sequence[Sequence[int]], group: list[tuple[int, int]]) -> _Tree:
     return _Tree(tokens, depth, end, parent, paths)
 
 
-def _lay_out(trees: list[_Tree], n_rows: int) -> Forest:
-    """Put trees into lines as long as the longest tree: first fit, longest first."""
-    width = max(len(tree.tokens) for tree in trees)
+def _lay_out(trees: list[_Tree], n_rows: int, block: int) -> Forest:
+    """Put trees into lines as long as the longest tree, in whole blocks: first fit, longest first."""
+    width = -(-max(len(tree.tokens) for tree in trees) // block) * block
     lines: list[list[_Tree]] = []
     room: list[int] = []
     for tree in sorted(trees, key=lambda tree: -len(tree.tokens)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from rlhi_training.tree.forward import SharedForward, install
+from rlhi_training.reference_vault import ReferenceVault, Row
+from rlhi_training.tree.forward import Scope, SharedForward, install
 
 _log = logging.getLogger("rlhi.training")
+
+Group = tuple[str, str]
+"""Conversation, and request in it."""
 
 COMPLETE = "complete"
 """File that is written into a checkpoint last; without it the checkpoint was cut short by a kill."""
@@ -24,12 +28,14 @@ NOTHING_LEARNT = 1e-3
 
 
 class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no types
-    """`DPOTrainer` that takes token ids, shares prefixes, and keeps pairs with equal prompts together.
+    """`DPOTrainer` that takes token ids, shares prefixes, and keeps the pairs of a conversation together.
 
     Args:
         share_prefixes: False runs TRL's own forward pass.
-        groups: One key a pair; pairs with equal keys are neighbours in the shuffled order.
-        on_reference: Called with the number of pairs whose reference log-probabilities were just computed.
+        groups: One key a pair; see `GroupedOrder`.
+        on_reference: Called with the number of pairs whose reference log-probabilities are known now.
+        vault: Keeps them between runs; None computes them all.
+        scope: What may share a prefix.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -37,13 +43,18 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         self,
         *,
         share_prefixes: bool,
-        groups: Sequence[str],
+        groups: Sequence[Group],
         on_reference: Callable[[int], None],
+        vault: ReferenceVault | None = None,
+        scope: Scope = "batch",
         **options: Any,
     ) -> None:
-        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off")
+        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off", scope=scope)
         self._groups = groups
         self._on_reference = on_reference
+        self._vault = vault
+        self.reference_reused = 0
+        """Pairs whose reference log-probabilities an earlier run had computed."""
         super().__init__(**options)
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -54,20 +65,37 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         """As TRL's, on prefix trees, with progress; TRL calls this at the end of its constructor."""
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            self.shared = install(base, FusedCausalLMOutput)
+            self.shared = install(base, FusedCausalLMOutput, self.shared.scope)
         if self.accelerator.num_processes > 1:
             return super()._precompute_ref_logps(dataset, name, batch_size)
+        sides = [_sides(dataset[i]) for i in range(len(dataset))]
+        known = self._from_vault(sides)
+        self.reference_reused = len(known)
+        self._on_reference(len(known))
         # Neighbours in this order have equal prompts and like lengths; padding and repeated prompts cost least so.
-        order = sorted(range(len(dataset)), key=lambda i: (len(dataset[i]["prompt_ids"]), self._groups[i]))
-        chosen, rejected = [0.0] * len(order), [0.0] * len(order)
+        order = [i for i in range(len(dataset)) if i not in known]
+        order.sort(key=lambda i: (len(dataset[i]["prompt_ids"]), self._groups[i]))
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
             batch = self._prepare_inputs(self.data_collator([dataset[i] for i in indices]))
-            of_chosen, of_rejected = self.compute_ref_log_probs(self.model, batch)
-            for i, a, b in zip(indices, of_chosen.tolist(), of_rejected.tolist(), strict=True):
-                chosen[i], rejected[i] = a, b
+            of_chosen, of_rejected = (values.tolist() for values in self.compute_ref_log_probs(self.model, batch))
+            known |= dict(zip(indices, zip(of_chosen, of_rejected, strict=True), strict=True))
+            if self._vault is not None:
+                self._vault.put([side for i in indices for side in sides[i]], [v for i in indices for v in known[i]])
             self._on_reference(len(indices))
+        chosen, rejected = ([known[i][side] for i in range(len(dataset))] for side in (0, 1))
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _from_vault(self, sides: Sequence[tuple[Row, Row]]) -> dict[int, tuple[float, float]]:
+        """Log-probabilities of chosen and rejected by the pair's place, where both are kept."""
+        if self._vault is None:
+            return {}
+        values = self._vault.get([side for pair in sides for side in pair])
+        return {
+            place: (chosen, rejected)
+            for place, (chosen, rejected) in enumerate(zip(values[::2], values[1::2], strict=True))
+            if chosen is not None and rejected is not None
+        }
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         del train_dataset
@@ -82,15 +110,20 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         (folder / COMPLETE).touch()
 
 
+def _sides(pair: Mapping[str, Sequence[int]]) -> tuple[Row, Row]:
+    return (pair["prompt_ids"], pair["chosen_ids"]), (pair["prompt_ids"], pair["rejected_ids"])
+
+
 class GroupedOrder(Sampler[int]):
     """A new shuffled order each epoch, the same for the same seed, in which groups stay together.
 
     Args:
-        groups: One key an item.
+        groups: One key an item: its conversation, and its request in it. Conversations are shuffled; within one,
+            requests are, and the items of one request are neighbours.
         seed: Seeds the shuffle together with the epoch.
     """
 
-    def __init__(self, groups: Sequence[str], *, seed: int) -> None:
+    def __init__(self, groups: Sequence[Group], *, seed: int) -> None:
         self._groups = groups
         self._seed = seed
         self._epoch = 0
@@ -105,10 +138,11 @@ class GroupedOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._groups), generator=generator).tolist()
-        members: dict[str, list[int]] = {}
+        members: dict[str, dict[str, list[int]]] = {}
         for index in order:
-            members.setdefault(self._groups[index], []).append(index)
-        return iter([index for group in members.values() for index in group])
+            conversation, request = self._groups[index]
+            members.setdefault(conversation, {}).setdefault(request, []).append(index)
+        return iter([index for requests in members.values() for group in requests.values() for index in group])
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
