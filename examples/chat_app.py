@@ -4,8 +4,8 @@
     python examples/chat_app.py --scripted      # answers from a script: there at once
     python examples/chat_app.py                 # SmolLM2-135M, in this process
 
-`chat_app/assistant.py` is the assistant: all of RLHI's API that a chat needs. `chat_app/page.py` is the page. Everything
-stays on this machine: the page loads nothing from the net, and Gradio's analytics and its history of runs are off.
+`chat_app/assistant.py` is the assistant: all of RLHI's API that a chat needs. `chat_app/page.py` is the page.
+Everything stays on this machine: the page loads nothing from the net, and Gradio's analytics and history are off.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 
 SCRIPT = (
-    """Plants grow by taking in water through their roots and carbon dioxide through their leaves. With the energy of
-    sunlight they turn both into sugar, and build their cells from it.""",
+    (
+        "Plants grow by taking in water through their roots and carbon dioxide through their leaves. With the energy "
+        "of sunlight they turn both into sugar, and build their cells from it."
+    ),
     "Plants grow from water, air and light.",
     "They drink, they breathe, and the sun does the rest.",
 )
