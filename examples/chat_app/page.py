@@ -14,6 +14,7 @@ import gradio as gr
 from chat_app.assistant import Assistant
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.edits import EditAction
+from rlhi_plugin.persona.memory import is_own_wording
 from rlhi_plugin.records import FeedbackKind, PersonaStatement
 
 USERS = ["Ada", "Ben", "Chloé"]
@@ -166,8 +167,9 @@ def _facts(statement: PersonaStatement, *, held_back: bool) -> str:
 
 def _quotations(statement: PersonaStatement) -> str:
     """The person's own words that a statement rests on."""
+    why = "Because you wrote, here" if is_own_wording(statement) else "Because you said"
     quotes = "".join(f"<blockquote>“{escape(cited.quote)}”</blockquote>" for cited in statement.evidence)
-    return f'<div class="quiet">Because you said</div>{quotes}'
+    return f'<div class="quiet">{why}</div>{quotes}'
 
 
 def _span(seen: list[str]) -> str:

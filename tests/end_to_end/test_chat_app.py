@@ -153,6 +153,7 @@ def correct_what_was_learned(ada):
     see(edited).to_have_count(1)
     ada.click("Lock", edited)
     see(edited).to_contain_text("locked")
+    see(edited).to_contain_text("Because you wrote, here")
     ada.click("Forget", cards.filter(has_text="No emojis"))
     see(cards).to_have_count(1)
     assert "At most two sentences. (locked) (you wrote this yourself" in ada.say("/what-do-you-know")
