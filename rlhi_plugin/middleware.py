@@ -12,6 +12,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -235,10 +236,10 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> Response:
         """Put the persona in, call the model, log the turn."""
-        call = read_call_context(request, self._lookup)
+        call, command = self._heard(request)
         started, conversation = time.perf_counter(), conversation_id(call)
-        admission = self._live.admit(conversation, call.user_id, first_request(self._live.said(call.history)))
-        if (command := self._live.command(call.history)) is not None:
+        admission = self._live.admit(conversation, call.user_id, first_request(call.history))
+        if command is not None:
             return self._answer(command, call, admission)
         response: Response | None = None
         try:
@@ -253,10 +254,10 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Response:
         """The same for ``ainvoke`` and ``astream``; the store is used in a thread, never in the event loop."""
-        call = read_call_context(request, self._lookup)
+        call, command = self._heard(request)
         started, conversation = time.perf_counter(), conversation_id(call)
         admission = await self._aadmit(call, conversation)
-        if (command := self._live.command(call.history)) is not None:
+        if command is not None:
             return await asyncio.to_thread(self._answer, command, call, admission)
         response: Response | None = None
         try:
@@ -270,8 +271,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, record))
 
     async def _aadmit(self, call: CallContext, conversation: str) -> Admission:
-        ask = partial(self._live.admit, conversation, call.user_id, first_request(self._live.said(call.history)))
+        ask = partial(self._live.admit, conversation, call.user_id, first_request(call.history))
         return ask() if self._live.is_ready(conversation, call.user_id) else await asyncio.to_thread(ask)
+
+    def _heard(self, request: ModelRequest[Any]) -> tuple[CallContext, str | None]:
+        """Where a call belongs, with a history that holds no commands, and the command that it is, if it is one."""
+        call = read_call_context(request, self._lookup)
+        if not self._live.takes_commands:
+            return call, None
+        return replace(call, history=tuple(self._live.said(call.history))), self._live.command(call.history)
 
     def _answer(self, command: str, call: CallContext, admission: Admission) -> AIMessage:
         named = call.thread_id is not None
@@ -299,7 +307,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             conversation_id=conversation_id(call),
             user_id=call.user_id,
             system=request.system_message.text if request.system_message else None,
-            history=cast("Sequence[AnyMessage]", admission.history(self._live.said(call.history))),
+            history=cast("Sequence[AnyMessage]", admission.history(call.history)),
             reply=Reply(
                 messages=messages,
                 model=model_name(request, messages),
