@@ -208,7 +208,10 @@ class Observer:
 
     def _turn(self, call: ObservedCall, describe: Callable[[], Exchange]) -> Turn:
         exchange = describe()
-        return _turn(call, replace(exchange, history=self._live.said(cast("Sequence[AnyMessage]", exchange.history))))
+        history = self._live.said(cast("Sequence[AnyMessage]", exchange.history))
+        # LiteLLM reports our reply to a command like any other.
+        reply = self._live.said(cast("Sequence[AnyMessage]", exchange.reply))
+        return _turn(call, replace(exchange, history=history, reply=reply))
 
 
 def observer_from(observer: Observer | None, options: ObserverOptions, *, answers: bool = False) -> Observer:
