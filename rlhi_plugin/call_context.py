@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime
 
 from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.message_text import clean
 
 UserLookup = Callable[[Runtime[Any], Mapping[str, Any]], str | int | UUID | None]
 """From the run's `Runtime` and its ``config["configurable"]`` to the app's own user id; None is anonymous."""
@@ -23,6 +25,10 @@ _log = logging.getLogger("rlhi.middleware")
 # LangGraph puts a run's checkpointer here. Were the key ever renamed, message ids would be taken for unstable and
 # content digests used in their place, which stores the same messages once all the same.
 _CHECKPOINTER = "__pregel_checkpointer"
+
+
+MAX_THREAD_ID = 200
+"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,19 @@ def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> 
         history=tuple(request.state.get("messages") or request.messages),
         stable_ids=bool(configurable.get(_CHECKPOINTER)),
     )
+
+
+def conversation_id(call: CallContext) -> str:
+    """The thread's own id; without a thread, one that lasts as long as the run does."""
+    if call.thread_id:
+        return stored_thread_id(call.thread_id)
+    return f"run-{call.history[0].id}" if call.history else "run-empty"
+
+
+def stored_thread_id(thread_id: str) -> str:
+    """An app's thread id as a conversation id: cleaned, and shortened to a digest where it is too long."""
+    cleaned = clean(thread_id)
+    return cleaned if len(cleaned) <= MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
 
 
 def _configurable() -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,20 +13,18 @@ from rlhi_plugin.durability.commands import journal_app
 from rlhi_plugin.durability.folders import read_folder
 from rlhi_plugin.durability.location import journal_folder
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.export_job import export_store
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.importers.import_job import ImportOptions, import_log
-from rlhi_plugin.logs import write_conversations
-from rlhi_plugin.parquet_logs import write_parquet, write_parquet_columns
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
 from rlhi_plugin.privacy.commands import add_to as add_privacy_commands
-from rlhi_plugin.privacy.consent import ConsentCache, for_purpose
-from rlhi_plugin.privacy.tombstones import append_tombstones, without_forgotten
-from rlhi_plugin.records import Conversation, Purpose
-from rlhi_plugin.stores import SQLStore, display_url, open_store
+from rlhi_plugin.privacy.consent import ConsentCache
+from rlhi_plugin.records import Persona, Purpose
+from rlhi_plugin.stores import display_url, open_store
 from rlhi_plugin.stores.db_cli import db_app
-from rlhi_plugin.terminal import progress, run, stderr, stdout, table, waiting
+from rlhi_plugin.terminal import progress, run, stderr, stdout, table
 
 app = typer.Typer(
     help="The live half of RLHI: the conversation store and the personas built from it.",
@@ -65,41 +62,21 @@ def export(
 ) -> None:
     """Write the store's conversations to a file, one a line; with them who was forgotten.
 
+    Conversations whose users want nothing to be learned from them stay out, and are named in it.
+
     Example: `rlhi export --store sqlite:///rlhi.db --out logs.jsonl --purpose train`
     """
     del verbose  # read by rlhi_plugin.terminal.run
-    left_out: list[Conversation] = []
-    with open_store(store, create=False) as opened:
-        if out.suffix == ".parquet" and purpose is None and not opened.tombstones():
-            with waiting(f"Exporting to {out}"):
-                # Straight from the database's columns: no record is made and none has to be looked at.
-                written = write_parquet_columns(out, opened.columns())
-        else:
-            written = _export(opened, out, purpose, left_out)
-    _say(f"{written} conversation(s) written to {out}")
-    if left_out:
-        _say(f"{len(left_out)} left out: their users do not allow {purpose}")
-
-
-def _export(store: SQLStore, out: Path, purpose: Purpose | None, left_out: list[Conversation]) -> int:
-    """Write what may be written; what a purpose leaves out is added to `left_out`."""
-    tombstones = store.tombstones()
-    with progress(f"Exporting to {out}", store.counts().conversations) as advance:
-
-        def counted() -> Iterator[Conversation]:
-            for conversation in store.conversations():
-                yield conversation
-                advance(1)
-
-        chosen: Iterator[Conversation] = without_forgotten(counted(), tombstones)
-        if purpose is not None:
-            allows = ConsentCache(store, quiet=True).allows
-            chosen = for_purpose(chosen, purpose, allows, left_out=left_out.append)
-        if out.suffix != ".parquet":
-            return write_conversations(out, chosen, tombstones=tombstones)
-        written = write_parquet(out, chosen)
-        append_tombstones(out, tombstones)
-        return written
+    with (
+        open_store(store, create=False) as opened,
+        progress(f"Exporting to {out}", opened.counts().conversations) as advance,
+    ):
+        done = export_store(opened, out, purpose, advance=advance)
+    _say(f"{done.written} conversation(s) written to {out}")
+    if done.refused:
+        _say(f"{done.refused} left out: their users do not allow {purpose}")
+    if done.excluded:
+        _say(f"{done.excluded} left out: their users want nothing to be learned from them")
 
 
 @app.command("import")
@@ -144,6 +121,8 @@ def persona_build(
 ) -> None:
     """Label what users said, build their personas, and store them.
 
+    Users who do not allow to be personalised are passed over, and conversations not read that they excluded.
+
     Example: `rlhi persona build --store sqlite:///rlhi.db`
 
     With a model: `rlhi persona build --store sqlite:///rlhi.db --labeller llm --builder llm --llm openai/gpt-4o`
@@ -155,14 +134,24 @@ def persona_build(
         raise ConfigError(f"nothing asks the model {llm!r}. Add --labeller llm, --builder llm, or both.")
     with open_store(store, create=False) as opened:
         users = opened.user_ids() if user is None else [_known_user(opened.user_ids(), user)]
-        writer = _builder(builder, llm)
-        reader = load_labeller(labeller, llm=llm if labeller == "llm" else None)
-        with progress("Building personas", len(users)) as advance:
-            built = asyncio.run(build_personas(opened, users, labeller=reader, builder=writer, advance=advance))
+        allows, everybody = ConsentCache(opened, quiet=True).allows, len(users)
+        users = [user_id for user_id in users if allows(user_id, Purpose.PERSONALISE)]
+        excluded: list[int] = []
+        built: list[Persona] = []
+        if users:
+            writer = _builder(builder, llm)
+            reader = load_labeller(labeller, llm=llm if labeller == "llm" else None)
+            with progress("Building personas", len(users)) as advance:
+                build = build_personas(
+                    opened, users, labeller=reader, builder=writer, advance=advance, left_out=excluded.append
+                )
+                built = asyncio.run(build)
     with_statements = sum(1 for persona in built if persona.statements)
-    stdout.print(
-        f"{len(built)} persona(s) built, {with_statements} of them with statements", markup=False, highlight=False
-    )
+    _say(f"{len(built)} persona(s) built, {with_statements} of them with statements")
+    if everybody > len(users):
+        _say(f"{everybody - len(users)} user(s) passed over: they do not allow personalise")
+    if sum(excluded):
+        _say(f"{sum(excluded)} conversation(s) not read: their users want nothing to be learned from them")
 
 
 @app.command("status")

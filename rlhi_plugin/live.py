@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 
 from rlhi_plugin.durability import (
-    Durability,
     DurabilityStatus,
     TimedConsents,
     TimedPersonas,
@@ -18,50 +17,23 @@ from rlhi_plugin.durability import (
     journal_folder,
 )
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.live_options import LiveOptions
+from rlhi_plugin.persona.building import checked_building, open_worker
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
-from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.changes import change_persona
+from rlhi_plugin.persona.chat_commands import ChatCommands, Speaking, without_command_traffic
+from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
 from rlhi_plugin.persona.gate import GateMode
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, since_last_request
-from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
+from rlhi_plugin.persona.worker import PersonaWorker
+from rlhi_plugin.privacy.consent import ConsentCache, since_last_request
+from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Recorder, Turn
-from rlhi_plugin.records import FeedbackEvent, Purpose
+from rlhi_plugin.records import FeedbackEvent, FeedbackKind, Persona, Purpose
 from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore, open_store
 
-PersonaMode = Literal["inject", "shadow", "off"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LiveOptions:
-    """Options of the live half. `RLHIMiddleware` explains each of them.
-
-    Raises:
-        ConfigError: one of them cannot work.
-    """
-
-    persona: PersonaMode = "inject"
-    persona_store: PersonaStore | None = None
-    persona_max_age_s: float = 60.0
-    persona_gate: GateMode | str = GateMode.OFF
-    persona_prior: CohortPrior | None = None
-    durability: Durability = "sync"
-    journal: str | Path | None = "auto"
-    store_timeout_s: float = 2.0
-    redact: RedactOption = "default"
-    vault: Vault | None = None
-    consent: ConsentPolicy | None = None
-
-    def __post_init__(self) -> None:
-        if self.persona not in ("inject", "shadow", "off"):
-            raise ConfigError(f"persona={self.persona!r} is not a mode. Choose 'inject', 'shadow' or 'off'.")
-        if self.persona_max_age_s < 0:
-            raise ConfigError(f"persona_max_age_s={self.persona_max_age_s} is negative. Give seconds, 0 or more.")
-        if self.persona_gate not in list(GateMode):
-            modes = ", ".join(repr(str(mode)) for mode in GateMode)
-            raise ConfigError(f"persona_gate={self.persona_gate!r} is not a mode. Choose one of {modes}.")
-        if self.consent is not None and not isinstance(self.consent, ConsentPolicy):
-            raise ConfigError(f"consent={self.consent!r} is no policy. Pass ConsentPolicy(default={{'train': False}}).")
+COMMAND_PATIENCE = 5
+"""How many times longer than a turn a command waits for the store: its user asked for just that (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +84,30 @@ class Live:
             None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s), options.consent
         )
         self._personas: PersonaCache | None = None
+        self._persona_store: PersonaStore | None = None
+        self._commands: ChatCommands | None = None
+        self._worker: PersonaWorker | None = None
+        if options.persona != "off" or options.commands:
+            self._persona_store = _checked_persona_store(self.store, options.persona_store)
+            self._use(self._persona_store, options)
+
+    def _use(self, kept: PersonaStore, options: LiveOptions) -> None:
+        """What is done with personas: read, built, talked about."""
         if options.persona != "off":
-            kept = _checked_persona_store(self.store, options.persona_store)
             self._personas = PersonaCache(
                 TimedPersonas(kept, timeout_s=options.store_timeout_s),
                 max_age_s=options.persona_max_age_s,
                 gate_mode=GateMode(options.persona_gate),
                 prior=options.persona_prior,
+            )
+        if options.commands:
+            self._commands = ChatCommands(
+                self.store, kept, changed=self._changed, timeout_s=COMMAND_PATIENCE * options.store_timeout_s
+            )
+        building = checked_building(options.persona_builder)
+        if building is not None and self._personas is not None:
+            self._worker = open_worker(
+                building, self.store, kept, allows=self._may_personalise, updated=self._personas.expire
             )
 
     def is_ready(self, conversation_id: str, user_id: str | None) -> bool:
@@ -136,7 +125,7 @@ class Live:
         """
         logged = self.consent.allows(user_id, Purpose.LOG)
         persona = None
-        if self._personas is not None and user_id is not None and self.consent.allows(user_id, Purpose.PERSONALISE):
+        if self._personas is not None and user_id is not None and self._may_personalise(user_id):
             persona = self._personas.get(conversation_id, user_id, first_request)
         return Admission(logged, persona, whole=not self.consent.may_hold_refused(user_id))
 
@@ -150,9 +139,64 @@ class Live:
         """
         self.recorder.prepare(conversation_id, user_id, since_last_request(history, _is_user))
 
-    def record(self, describe: Callable[[], Turn]) -> None:
-        """See `Recorder.record`."""
+    @property
+    def takes_commands(self) -> bool:
+        """Whether users may give commands in the chat."""
+        return self._commands is not None
+
+    def command(self, messages: Sequence[BaseMessage]) -> str | None:
+        """The command that a thread ends with; None where there is none, or commands are off: the model answers."""
+        return None if self._commands is None else self._commands.given(messages)
+
+    def answer(
+        self, command: str, conversation_id: str, user_id: str | None, admission: Admission, *, named: bool
+    ) -> AIMessage:
+        """Carry out what `command` gave; waits for the stores: in an event loop, ask in a thread.
+
+        Args:
+            command: The user's whole message.
+            conversation_id: The thread.
+            user_id: Pseudonym; None for an anonymous user.
+            admission: What `admit` said of this call.
+            named: Whether the app named the thread, so that its next turn will be of the same conversation.
+
+        Raises:
+            ConfigError: commands are off.
+        """
+        if self._commands is None:
+            raise ConfigError("commands are off. Switch them on with commands=True.")
+        used = admission.persona.statements if admission.persona is not None and self.injects else ()
+        return self._commands.answer(command, Speaking(user_id, conversation_id, named=named, used=used))
+
+    def said(self, messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+        """A thread without commands and our replies to them: what the model and the log should see."""
+        return messages if self._commands is None else without_command_traffic(messages)
+
+    def record(self, describe: Callable[[], Turn], conversation_id: str, user_id: str | None) -> None:
+        """See `Recorder.record`; then the persona builder, if there is one, is told. Never raises."""
         self.recorder.record(describe)
+        if self._worker is not None and user_id is not None and self._may_personalise(user_id):
+            self._worker.notice(user_id, conversation_id)
+
+    def get_persona(self, user_id: str) -> Persona | None:
+        """What is stored of a user.
+
+        Raises:
+            ConfigError: there are no personas here.
+            StoreError: the store cannot be read.
+        """
+        return self._kept().get_persona(user_id)
+
+    def edit_persona(self, user_id: str, edit: PersonaEdit) -> Persona:
+        """Change a stored persona; running threads see it at their next turn.
+
+        Raises:
+            ConfigError: there are no personas here, no such statement, or the wording cannot be kept.
+            StoreError: the store cannot be written.
+        """
+        after = change_persona(self._kept(), user_id, lambda persona: apply_edit(persona, edit, datetime.now(UTC)))
+        self._changed(user_id)
+        return after
 
     def record_feedback(self, event: FeedbackEvent) -> bool:
         """Store what a user did with an answer, redacted; False where it was known, or the user allows no log.
@@ -165,7 +209,8 @@ class Live:
             raise ConfigError(
                 f"{type(self.store).__name__} keeps no feedback. Use one with the method record_feedback."
             )
-        if not self.consent.allows(event.user_id, Purpose.LOG):
+        # A refusal is kept of those too who allow nothing else to be kept.
+        if event.kind is not FeedbackKind.DO_NOT_LEARN and not self.consent.allows(event.user_id, Purpose.LOG):
             return False
         if event.value is not None and self._redaction is not None:
             value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
@@ -175,8 +220,25 @@ class Live:
     def forget(self, user_id: str) -> None:
         """Drop what is in memory of a user; see `rlhi_plugin.privacy.forget_user` for all the rest."""
         self.consent.forget(user_id)
+        self._changed(user_id)
+
+    def close(self) -> None:
+        """Finish the persona in work, write what is queued, release the journal. The store stays open."""
+        if self._worker is not None:
+            self._worker.close()
+        self.recorder.close()
+
+    def _changed(self, user_id: str) -> None:
         if self._personas is not None:
             self._personas.drop(user_id)
+
+    def _may_personalise(self, user_id: str) -> bool:
+        return self.consent.allows(user_id, Purpose.PERSONALISE)
+
+    def _kept(self) -> PersonaStore:
+        if self._persona_store is None:
+            raise ConfigError("persona='off' uses no personas. Choose 'inject' or 'shadow'.")
+        return self._persona_store
 
     def status(self) -> DurabilityStatus:
         """How store, queue and journal stand."""

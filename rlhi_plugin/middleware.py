@@ -9,39 +9,36 @@ agent.invoke(
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain.agents.middleware.types import ExtendedModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage
 
-from rlhi_plugin.call_context import CallContext, UserLookup, read_call_context
+from rlhi_plugin.call_context import CallContext, UserLookup, conversation_id, read_call_context, stored_thread_id
 from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode, first_request
+from rlhi_plugin.live import Admission, Live, first_request
+from rlhi_plugin.live_options import LiveOptions, PersonaMode
+from rlhi_plugin.model_call import Response, join_persona, model_name, reply_messages
+from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
+from rlhi_plugin.persona.edits import EditAction, PersonaEdit
 from rlhi_plugin.persona.gate import GateMode
-from rlhi_plugin.persona.render import with_persona
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
-from rlhi_plugin.recorder import Reply, Turn, clean
-from rlhi_plugin.records import FeedbackEvent, FeedbackKind
+from rlhi_plugin.recorder import Reply, Turn
+from rlhi_plugin.records import FeedbackEvent, FeedbackKind, Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
-
-Response: TypeAlias = "ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]"
-
-_MAX_THREAD_ID = 200
-"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
 class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -67,6 +64,11 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona_gate: Whether statements (``statements``), or a whole persona (``all``), stay out of a thread whose
             first request they do not matter to; ``off``: never.
         persona_prior: What users get of whom nothing is known yet (`rlhi_plugin.persona.cohort`); nothing without it.
+        persona_builder: Builds personas in a thread of this process, after turns and never while a user waits:
+            ``extractive`` (quotes the user, asks no model), the name of a model as LiteLLM writes it, any LangChain
+            chat model, a `PersonaBuilder`, or a `PersonaBuilding` that also says when. Nothing unless given.
+        commands: Whether users may ask in the chat what is known of them, and take it back: ``/what-do-you-know``,
+            ``/why``, ``/forget that``, ``/do-not-learn``. They are answered without a model call and not logged.
         durability: ``sync``: on return the turn is on disk. ``async``: on return it is in memory; a crash loses what
             is queued, `close` and the end of the program write it.
         journal: Folder for turns that the store does not take; None for none; "auto": where `journal_folder` says.
@@ -91,6 +93,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         persona_max_age_s: float = 60.0,
         persona_gate: GateMode | str = GateMode.OFF,
         persona_prior: CohortPrior | None = None,
+        persona_builder: BuilderOption = None,
+        commands: bool = False,
         durability: Durability = "sync",
         journal: str | Path | None = "auto",
         store_timeout_s: float = 2.0,
@@ -113,6 +117,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 persona_max_age_s=persona_max_age_s,
                 persona_gate=persona_gate,
                 persona_prior=persona_prior,
+                persona_builder=persona_builder,
+                commands=commands,
                 durability=durability,
                 journal=journal,
                 store_timeout_s=store_timeout_s,
@@ -150,8 +156,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         return await asyncio.to_thread(self._live.recorder.flush, timeout_s)
 
     def close(self) -> None:
-        """Write what is queued and release the journal. The store stays open, its owner closes it."""
-        self._live.recorder.close()
+        """Finish the persona in work, write what is queued, release the journal. The store stays open for its owner."""
+        self._live.close()
 
     def record_feedback(
         self,
@@ -166,7 +172,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         """Store what a user did with an answer other than saying something: thumbs, an edit, a copy, and so on.
 
         Args:
-            kind: See `FeedbackKind`: ``thumbs_up``, ``thumbs_down``, ``edit``, ``copy``, ``regenerate``, ``abandon``.
+            kind: See `FeedbackKind`: ``thumbs_up``, ``thumbs_down``, ``edit``, ``copy``, ``regenerate``, ``abandon``,
+                ``do_not_learn``. The last one keeps the thread out of personas and training.
             thread_id: The app's thread.
             user_id: The app's own id of the user; only its pseudonym is stored.
             message_id: Id of the answer that it is about; None is the whole thread.
@@ -185,7 +192,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         return self._live.record_feedback(
             FeedbackEvent(
                 event_id=event_id or uuid.uuid4().hex,
-                conversation_id=_stored_thread_id(thread_id),
+                conversation_id=stored_thread_id(thread_id),
                 message_id=message_id,
                 user_id=None if user_id is None else pseudonym(user_id),
                 kind=FeedbackKind(kind),
@@ -193,6 +200,33 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 created_at=datetime.now(UTC),
             )
         )
+
+    def get_persona(self, user_id: str) -> Persona | None:
+        """What is known of a user (the app's own id), to show it to them; None where nothing is.
+
+        Raises:
+            ConfigError: ``persona="off"``.
+            StoreError: the store cannot be read.
+        """
+        return self._live.get_persona(pseudonym(user_id))
+
+    def edit_persona(self, user_id: str, action: EditAction, number: int, text: str | None = None) -> Persona:
+        """Let a user (the app's own id) change what is known of them; their running threads see it at the next turn.
+
+        Args:
+            user_id: Whose.
+            action: ``edit``, ``lock``, ``unlock`` or ``remove``.
+            number: Of the statement, counted from 1 through `Persona.statements` and on through `Persona.reserve`.
+            text: The new wording, for ``edit``.
+
+        Returns:
+            The persona as it now is.
+
+        Raises:
+            ConfigError: no such statement, the wording cannot be kept, or ``persona="off"``.
+            StoreError: the store cannot be written.
+        """
+        return self._live.edit_persona(pseudonym(user_id), PersonaEdit(action=action, number=number, text=text))
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user (the app's own id); `rlhi forget` deletes what is stored."""
@@ -202,9 +236,11 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> Response:
         """Put the persona in, call the model, log the turn."""
-        call = read_call_context(request, self._lookup)
-        started, conversation = time.perf_counter(), _conversation_id(call)
+        call, command = self._heard(request)
+        started, conversation = time.perf_counter(), conversation_id(call)
         admission = self._live.admit(conversation, call.user_id, first_request(call.history))
+        if command is not None:
+            return self._answer(command, call, admission)
         if admission.logged:
             self._live.prepare(conversation, call.user_id, call.history)
         response: Response | None = None
@@ -213,15 +249,18 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             return response
         finally:
             if admission.logged:
-                self._live.record(partial(self._turn, request, call, admission, response, _timing(started)))
+                describe = partial(self._turn, request, call, admission, response, _timing(started))
+                self._live.record(describe, conversation, call.user_id)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Response:
         """The same for ``ainvoke`` and ``astream``; the store is used in a thread, never in the event loop."""
-        call = read_call_context(request, self._lookup)
-        started, conversation = time.perf_counter(), _conversation_id(call)
+        call, command = self._heard(request)
+        started, conversation = time.perf_counter(), conversation_id(call)
         admission = await self._aadmit(call, conversation)
+        if command is not None:
+            return await asyncio.to_thread(self._answer, command, call, admission)
         if admission.logged:
             self._live.prepare(conversation, call.user_id, call.history)
         response: Response | None = None
@@ -232,16 +271,31 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             if admission.logged:
                 describe = partial(self._turn, request, call, admission, response, _timing(started))
                 # A cancelled run must not cancel the writing of what was said before.
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._live.record, describe))
+                record = partial(self._live.record, describe, conversation, call.user_id)
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, record))
 
     async def _aadmit(self, call: CallContext, conversation: str) -> Admission:
         ask = partial(self._live.admit, conversation, call.user_id, first_request(call.history))
         return ask() if self._live.is_ready(conversation, call.user_id) else await asyncio.to_thread(ask)
 
+    def _heard(self, request: ModelRequest[Any]) -> tuple[CallContext, str | None]:
+        """Where a call belongs, with a history that holds no commands, and the command that it is, if it is one."""
+        call = read_call_context(request, self._lookup)
+        if not self._live.takes_commands:
+            return call, None
+        return replace(call, history=tuple(self._live.said(call.history))), self._live.command(call.history)
+
+    def _answer(self, command: str, call: CallContext, admission: Admission) -> AIMessage:
+        named = call.thread_id is not None
+        return self._live.answer(command, conversation_id(call), call.user_id, admission, named=named)
+
     def _prompt(self, request: ModelRequest[Any], persona: RenderedPersona | None) -> ModelRequest[Any]:
+        said = self._live.said(request.messages)
+        if said is not request.messages:
+            request = request.override(messages=list(said))
         if persona is None or not self._live.injects:
             return request
-        return request.override(system_message=_join(request.system_message, persona.text))
+        return request.override(system_message=join_persona(request.system_message, persona.text))
 
     def _turn(
         self,
@@ -251,16 +305,16 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         response: Response | None,
         timing: tuple[datetime, float],
     ) -> Turn:
-        messages, (started_at, latency_s) = _reply_messages(response), timing
+        messages, (started_at, latency_s) = reply_messages(response), timing
         injected = admission.persona if self._live.injects else None
         return Turn(
-            conversation_id=_conversation_id(call),
+            conversation_id=conversation_id(call),
             user_id=call.user_id,
             system=request.system_message.text if request.system_message else None,
             history=cast("Sequence[AnyMessage]", admission.history(call.history)),
             reply=Reply(
                 messages=messages,
-                model=_model_name(request, messages),
+                model=model_name(request, messages),
                 adapter=getattr(request.model, "adapter_id", None),
                 persona_digest=injected.digest if injected else None,
                 latency_s=latency_s,
@@ -275,41 +329,3 @@ def _timing(started: float) -> tuple[datetime, float]:
     """When a call began that is over now, and how many seconds it took."""
     took = time.perf_counter() - started
     return datetime.now(UTC) - timedelta(seconds=took), took
-
-
-def _conversation_id(call: CallContext) -> str:
-    """The thread's own id; without a thread, one that lasts as long as the run does."""
-    if call.thread_id:
-        return _stored_thread_id(call.thread_id)
-    return f"run-{call.history[0].id}" if call.history else "run-empty"
-
-
-def _stored_thread_id(thread_id: str) -> str:
-    cleaned = clean(thread_id)
-    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
-
-
-def _join(system: SystemMessage | None, persona_text: str) -> SystemMessage:
-    if system is None or isinstance(system.content, str):
-        return SystemMessage(with_persona(None if system is None else str(system.content), persona_text))
-    # A block of its own at the end leaves the app's blocks, and their prompt-cache marks, as they are.
-    return system.model_copy(update={"content": [*system.content, {"type": "text", "text": f"\n\n{persona_text}"}]})
-
-
-def _reply_messages(response: Response | None) -> Sequence[BaseMessage]:
-    if response is None:
-        return ()
-    if isinstance(response, AIMessage):
-        return (response,)
-    return (response.model_response if isinstance(response, ExtendedModelResponse) else response).result
-
-
-def _model_name(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> str:
-    """What the provider says that answered, else what was asked, else the class of the chat model."""
-    for message in reply:
-        if name := message.response_metadata.get("model_name") or message.response_metadata.get("model"):
-            return str(name)
-    for attribute in ("model_name", "model", "model_id"):
-        if isinstance(name := getattr(request.model, attribute, None), str) and name:
-            return name
-    return type(request.model).__name__

@@ -102,6 +102,8 @@ class FeedbackKind(StrEnum):
     REGENERATE = "regenerate"
     ABANDON = "abandon"
     """The user left the thread without a further word."""
+    DO_NOT_LEARN = "do_not_learn"
+    """Nothing may be learned from the thread (`rlhi_plugin.privacy.exclusions`)."""
 
 
 class FeedbackEvent(Record):

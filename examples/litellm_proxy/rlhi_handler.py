@@ -11,4 +11,4 @@ import os
 from rlhi_plugin.integrations.litellm_callback import RLHILogger
 
 # One key of the proxy may serve many people: its owner is not taken for the user of every call.
-handler = RLHILogger(store=os.environ.get("RLHI_STORE", "sqlite:///rlhi.db"), user_of_key=False)
+handler = RLHILogger(store=os.environ.get("RLHI_STORE", "sqlite:///rlhi.db"), user_of_key=False, commands=True)

@@ -13,9 +13,9 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
-from langchain_core.messages import BaseMessage, RemoveMessage, SystemMessage, convert_to_messages
+from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, SystemMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.config import get_config
 from langgraph.types import Command
@@ -47,7 +47,7 @@ def with_rlhi(
     as a chat model behind a prompt. It gets a state whose messages begin with one system message: `system` (or the
     one that the state begins with), then the persona; without either, the state as it is. The graph's own state never
     holds what is added here. When the node returns, the turn is on disk; when it fails or is interrupted, what the
-    user said is.
+    user said is. With ``commands=True`` the node is not called where the user gave a command.
 
     The speaker is what `turn` says, else ``thread_id`` and ``user_id`` of ``config["configurable"]``, else the
     `user_id` of the runtime's context.
@@ -63,7 +63,7 @@ def with_rlhi(
         ConfigError: `node` cannot be called, or an option cannot work.
         StoreError: the store cannot be opened.
     """
-    observed = _Node(observer_from(observer, options), system, messages_key)
+    observed = _Node(observer_from(observer, options, answers=True), system, messages_key)
     if isinstance(node, Runnable):
         return RunnableLambda(
             observed.sync(node.invoke),
@@ -91,6 +91,8 @@ class _Node:
         @functools.wraps(node)
         def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = self.observer.begin(_speaker), _Visit(self.key, state)
+            if self.observer.takes_commands and (answer := self.observer.answer(call, visit.history)):
+                return {self.key: [answer]}
             try:
                 return visit.answered(node(self.prompted(state, call), *arguments, **injected))
             finally:
@@ -104,6 +106,8 @@ class _Node:
         @functools.wraps(node)
         async def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = await self.observer.abegin(_speaker), _Visit(self.key, state)
+            if self.observer.takes_commands and (answer := await self.observer.aanswer(call, visit.history)):
+                return {self.key: [answer]}
             try:
                 return visit.answered(await node(self.prompted(state, call), *arguments, **injected))
             finally:
@@ -113,10 +117,14 @@ class _Node:
 
     def prompted(self, state: Any, call: ObservedCall) -> Any:
         """The state as the node sees it: the app's system prompt, then the state's own, then the persona."""
-        if not self.system and call.persona is None:
+        if not self.system and call.persona is None and not self.observer.takes_commands:
             return state
         try:
-            messages = list(_messages(state, self.key))
+            history = cast("list[AnyMessage]", _messages(state, self.key))
+            said = self.observer.said(history)
+            if not self.system and call.persona is None:
+                return state if said is history else _with_messages(state, self.key, list(said))
+            messages: list[BaseMessage] = list(said)
             own = messages.pop(0).content if messages and isinstance(messages[0], SystemMessage) else ""
             persona_text = call.persona.text if call.persona else ""
             content: Any
@@ -141,6 +149,15 @@ class _Visit:
         self._reply: list[BaseMessage] = []
         # Asked for now: the writing happens in a thread that knows nothing of the run.
         self._stable_ids = bool(_configurable().get(_CHECKPOINTER))
+
+    @property
+    def history(self) -> list[BaseMessage]:
+        """The thread as the state holds it; empty where that cannot be read."""
+        try:
+            return _messages(self._state, self._key)
+        except Exception:  # noqa: BLE001 - a state that is not what it seems is for the node to judge
+            _log.exception("the messages of a state could not be read")
+            return []
 
     def answered(self, output: Any) -> Any:
         """Remember the messages in what the node returned, which then have the ids that the graph will keep."""

@@ -19,7 +19,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
@@ -28,6 +28,7 @@ from rlhi_plugin.integrations.provider_messages import (
     chat_reply,
     chat_to_langchain,
     with_persona_message,
+    without_command_messages,
 )
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
 from rlhi_plugin.persona.render import with_persona
@@ -60,6 +61,10 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
     or ``session_id`` in ``metadata``, else ``litellm_session_id``, which the proxy also takes from the header
     ``x-litellm-session-id``. A call without a thread is a conversation of its own.
 
+    With ``commands=True`` the proxy answers commands in chat completions itself; LiteLLM gives such answers the
+    ``finish_reason`` of a guardrail's. In the SDK nothing can be answered in
+    the model's place: ask `Observer.answer` before you call it.
+
     Args:
         user_of_key: Whether the owner of a proxy key is the user of a call that names no other. Switch it off where
             one key serves many people, who would otherwise share one persona.
@@ -75,23 +80,29 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         self, *, user_of_key: bool = True, observer: Observer | None = None, **options: Unpack[ObserverOptions]
     ) -> None:
         super().__init__()
-        self.observer = observer_from(observer, options)
+        self.observer = observer_from(observer, options, answers=True)
         self._user_of_key = user_of_key
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Put the persona into a request to the proxy, before a deployment is chosen."""
+        """Put the persona into a request to the proxy, before a deployment is chosen; or answer a command."""
         del cache
+        answer = None
         try:
             key = {"user_id": user_api_key_dict.user_id, "end_user_id": user_api_key_dict.end_user_id}
             call = await self.observer.abegin(
                 lambda: self._speaker(data, _metadata(data), key), fallback_thread=_own_thread(data)
             )
-            return _personalised(data, call, call_type)
+            if self.observer.takes_commands and call_type in _CHAT:
+                answer = await self.observer.aanswer(call, chat_to_langchain(data["messages"]))
+                data = {**data, "messages": without_command_messages(data["messages"])}
+            if answer is None:
+                return _personalised(data, call, call_type)
         except Exception:  # noqa: BLE001 - whatever it is, the request goes on as it came
             _log.exception("the persona could not be put into a request to the proxy; it goes without")
             return data
+        raise _answered(answer.text, data)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A sync call has answered."""
@@ -138,6 +149,13 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         if self._user_of_key and key["user_id"] != _ADMIN:
             by_proxy = by_proxy.otherwise(Speaker(key["user_id"]))
         return current_speaker().otherwise(by_call).otherwise(by_proxy)
+
+
+def _answered(text: str, data: dict[str, Any]) -> Exception:
+    """What makes the proxy give a text of ours as the answer, whole or as a stream."""
+    from litellm.exceptions import ModifyResponseException
+
+    return cast("Exception", ModifyResponseException(message=text, model=data.get("model", ""), request_data=data))
 
 
 def _metadata(carrier: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Required, TypedDict, Unpack, cast
 
-from langchain_core.messages import AnyMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.call_context import stored_thread_id
 from rlhi_plugin.durability import Durability
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.integrations.provider_messages import without_persona
 from rlhi_plugin.integrations.speaker import Speaker, as_id
-from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode
+from rlhi_plugin.live import Admission, Live
+from rlhi_plugin.live_options import LiveOptions, PersonaMode
+from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
-from rlhi_plugin.recorder import Reply, Turn, clean
+from rlhi_plugin.recorder import Reply, Turn
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
-
-_MAX_THREAD_ID = 200
-"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
 class ObserverOptions(TypedDict, total=False):
@@ -45,6 +45,8 @@ class ObserverOptions(TypedDict, total=False):
     persona_max_age_s: float
     persona_gate: GateMode | str
     persona_prior: CohortPrior | None
+    persona_builder: BuilderOption
+    commands: bool
     durability: Durability
     journal: str | Path | None
     store_timeout_s: float
@@ -84,6 +86,7 @@ class ObservedCall:
         persona: What is to be put into the prompt; None for nobody's, for none, and when the mode is not ``inject``.
         started_at: When it began.
         admission: What the user allows.
+        named: Whether the app named the thread, so that its next call will be of the same conversation.
     """
 
     conversation_id: str
@@ -91,6 +94,7 @@ class ObservedCall:
     persona: RenderedPersona | None
     started_at: datetime
     admission: Admission
+    named: bool = True
 
 
 class Observer:
@@ -119,6 +123,11 @@ class Observer:
         return self._live.consent
 
     @property
+    def takes_commands(self) -> bool:
+        """Whether users may give commands in the chat."""
+        return self._live.takes_commands
+
+    @property
     def dropped(self) -> int:
         """Number of messages that could not be stored since this object was made."""
         return self._live.recorder.dropped
@@ -130,15 +139,38 @@ class Observer:
             speaker: Finds the user and the thread. A function, so that its failure is caught here as well.
             fallback_thread: The conversation of a call without a thread; one of its own unless given.
         """
-        user_id, conversation_id = self._identify(speaker, fallback_thread)
-        return self._admitted(user_id, conversation_id)
+        return self._admitted(*self._identify(speaker, fallback_thread))
 
     async def abegin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
         """The same; the store, where it must be read, is read in a thread and never in the event loop."""
-        user_id, conversation_id = self._identify(speaker, fallback_thread)
+        user_id, conversation_id, named = self._identify(speaker, fallback_thread)
         if self._live.is_ready(conversation_id, user_id):
-            return self._admitted(user_id, conversation_id)
-        return await asyncio.to_thread(self._admitted, user_id, conversation_id)
+            return self._admitted(user_id, conversation_id, named)
+        return await asyncio.to_thread(self._admitted, user_id, conversation_id, named)
+
+    def answer(self, call: ObservedCall, history: Sequence[BaseMessage]) -> AIMessage | None:
+        """What to say in the model's place where the user gave a command; None where the model should answer.
+
+        Waits for the stores, and never raises.
+
+        Args:
+            call: What `begin` gave.
+            history: The thread, up to what the user said last.
+        """
+        command = self._live.command(history)
+        if command is None:
+            return None
+        return self._live.answer(command, call.conversation_id, call.user_id, call.admission, named=call.named)
+
+    async def aanswer(self, call: ObservedCall, history: Sequence[BaseMessage]) -> AIMessage | None:
+        """The same; the stores are used in a thread, never in the event loop."""
+        if self._live.command(history) is None:
+            return None
+        return await asyncio.to_thread(self.answer, call, history)
+
+    def said(self, history: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+        """A thread without commands and our replies to them: what the model should see."""
+        return self._live.said(history)
 
     def record(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
         """Store what is new in a call. On return it is on disk, or counted in `dropped`. Never raises.
@@ -146,13 +178,18 @@ class Observer:
         May be called again for the same call when more of the answer is known: what is stored is not stored twice.
         """
         if call.admission.logged:
-            self._live.record(lambda: _turn(call, describe()))
+            describe_turn = partial(self._turn, call, describe)
+            self._live.record(describe_turn, call.conversation_id, call.user_id)
 
     async def arecord(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
         """The same, in a thread; a cancelled call does not cancel the writing."""
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.record, call, describe))
 
-    def _identify(self, speaker: Callable[[], Speaker], fallback_thread: str | None) -> tuple[str | None, str]:
+    def close(self) -> None:
+        """Finish the persona in work, write what is queued, release the journal. The store stays open for its owner."""
+        self._live.close()
+
+    def _identify(self, speaker: Callable[[], Speaker], fallback_thread: str | None) -> tuple[str | None, str, bool]:
         thread_id = user_id = None
         try:
             found = speaker()
@@ -161,18 +198,31 @@ class Observer:
             user_id = None if app_user is None else pseudonym(app_user)
         except Exception:  # noqa: BLE001 - whatever the call carries along must not end it
             _log.exception("the user of this call could not be identified; it is logged as anonymous")
-        return user_id, _conversation_id(thread_id or fallback_thread)
+        named = bool(thread_id or fallback_thread)
+        return user_id, _conversation_id(thread_id or fallback_thread), named
 
-    def _admitted(self, user_id: str | None, conversation_id: str) -> ObservedCall:
+    def _admitted(self, user_id: str | None, conversation_id: str, named: bool) -> ObservedCall:
         admission = self._live.admit(conversation_id, user_id)
         persona = admission.persona if self._live.injects else None
         if admission.logged:
             self._live.prepare(conversation_id, user_id, ())
-        return ObservedCall(conversation_id, user_id, persona, datetime.now(UTC), admission)
+        return ObservedCall(conversation_id, user_id, persona, datetime.now(UTC), admission, named)
+
+    def _turn(self, call: ObservedCall, describe: Callable[[], Exchange]) -> Turn:
+        exchange = describe()
+        history = self._live.said(cast("Sequence[AnyMessage]", exchange.history))
+        # LiteLLM reports our reply to a command like any other.
+        reply = self._live.said(cast("Sequence[AnyMessage]", exchange.reply))
+        return _turn(call, replace(exchange, history=history, reply=reply))
 
 
-def observer_from(observer: Observer | None, options: ObserverOptions) -> Observer:
+def observer_from(observer: Observer | None, options: ObserverOptions, *, answers: bool = False) -> Observer:
     """The observer that an integration was given, or one made from its options.
+
+    Args:
+        observer: The first, or None.
+        options: For the second.
+        answers: Whether the integration can answer commands in the model's place.
 
     Raises:
         ConfigError: both or neither were given, or an option cannot work.
@@ -181,6 +231,11 @@ def observer_from(observer: Observer | None, options: ObserverOptions) -> Observ
     if observer is None:
         if "store" not in options:
             raise ConfigError("there is no store to log to. Pass store='sqlite:///rlhi.db', or observer=Observer(...).")
+        if options.get("commands") and not answers:
+            raise ConfigError(
+                "commands=True does nothing here: this integration cannot answer in the model's place. Make an "
+                "Observer(commands=True), ask its `answer` before you call the model, and pass it as observer=."
+            )
         return Observer(**options)
     if options:
         raise ConfigError(f"observer= already has its options. Leave out {', '.join(options)}.")
@@ -207,7 +262,4 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
 
 
 def _conversation_id(thread_id: str | None) -> str:
-    if not thread_id:
-        return f"run-{uuid.uuid4()}"
-    cleaned = clean(thread_id)
-    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
+    return stored_thread_id(thread_id) if thread_id else f"run-{uuid.uuid4()}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, SystemMessage, convert_to_messages
 
+from rlhi_plugin.persona.command_messages import is_command_traffic
 from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, with_persona
 from rlhi_plugin.recorder import role_and_text
 
@@ -201,6 +202,11 @@ def with_persona_message(messages: Sequence[Any], persona_text: str) -> list[Any
         # A part of its own at the end leaves the app's parts, and their prompt-cache marks, as they are.
         last["content"] = [*content, {"type": "text", "text": f"\n\n{persona_text}"}]
     return [*messages[: leading - 1], last, *messages[leading:]]
+
+
+def without_command_messages(messages: Sequence[Any]) -> list[Any]:
+    """A provider's messages without commands and our replies to them."""
+    return [message for message in messages if not any(map(is_command_traffic, chat_to_langchain([message])))]
 
 
 def without_persona(message: BaseMessage) -> BaseMessage | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.persona.builder import IncrementalBuilder, PersonaBuilder
+from rlhi_plugin.persona.building import PersonaBuilding
 from rlhi_plugin.persona.cohort import CohortPrior, build_prior
 from rlhi_plugin.persona.commands import CommandHandler
 from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
@@ -32,6 +33,7 @@ __all__ = [
     "LangGraphPersonaStore",
     "MemoryOptions",
     "PersonaBuilder",
+    "PersonaBuilding",
     "PersonaEdit",
     "PersonaUpdater",
     "PersonaWorker",

@@ -94,6 +94,11 @@ class PersonaCache:
                 self._threads.put(key, current)
             return self._threads.get(key)
 
+    def expire(self, user_id: str) -> None:
+        """Read this user's persona anew where their next thread begins; running threads keep what they have."""
+        with self._lock:
+            self._users.remove(user_id)
+
     def drop(self, user_id: str) -> None:
         """Read this user's persona anew at the next call, in their running threads too: they changed it themselves."""
         with self._lock:

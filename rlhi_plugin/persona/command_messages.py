@@ -29,9 +29,12 @@ def is_command_traffic(message: BaseMessage) -> bool:
     """Whether a message is a command, or our reply to one; also where an app's own history has lost our mark."""
     if SOURCE in message.additional_kwargs:
         return True
+    # Every turn asks this of the whole thread: LangChain's `text` builds an object, and is left to content blocks.
     if isinstance(message, HumanMessage):
-        return is_command(message.text)
-    return isinstance(message, AIMessage) and message.text.startswith(REPLIES)
+        return is_command(message.content if isinstance(message.content, str) else message.text)
+    if not isinstance(message, AIMessage):
+        return False
+    return (message.content if isinstance(message.content, str) else message.text).startswith(REPLIES)
 
 
 def without_commands(messages: Sequence[AnyMessage]) -> list[AnyMessage]:

@@ -152,7 +152,8 @@ def _known(persona: Persona) -> str:
     if not known:
         return phrases.NOTHING_KNOWN
     lines = [f"{number}. {_described(statement)}" for number, statement in enumerate(known, start=1)]
-    return "\n".join([phrases.KNOWN_HEAD, *lines, phrases.KNOWN_TAIL])
+    # After an empty line, or Markdown would take it for part of the last item.
+    return "\n".join([phrases.KNOWN_HEAD, *lines, "", phrases.KNOWN_TAIL])
 
 
 def _why(used: Sequence[PersonaStatement], number: int | None) -> str:

@@ -19,6 +19,8 @@ from rlhi_plugin.persona.screen import is_safe
 from rlhi_plugin.persona.wishes import statement_type
 from rlhi_plugin.records import Evidence, Persona, PersonaStatement, Record
 
+EditAction = Literal["edit", "lock", "unlock", "remove"]
+
 MAX_STATEMENT = 200
 """Characters of one statement (ours)."""
 
@@ -26,7 +28,7 @@ MAX_STATEMENT = 200
 class PersonaEdit(Record):
     """One thing that a user does to their persona."""
 
-    action: Literal["edit", "lock", "unlock", "remove"]
+    action: EditAction
     number: int = Field(ge=1)
     """Of the statement, counted from 1 through `Persona.statements` and on through `Persona.reserve`."""
     text: str | None = None

@@ -9,7 +9,9 @@ from typing import Protocol
 from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona.builder import PersonaBuilder
 from rlhi_plugin.persona.changes import put_unless_changed
+from rlhi_plugin.persona.edits import excluded_names
 from rlhi_plugin.persona.updater import PersonaUpdater
+from rlhi_plugin.privacy.exclusions import exclusions_in
 from rlhi_plugin.records import Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
@@ -32,6 +34,7 @@ async def build_personas(
     advance: Callable[[int], None] = lambda _: None,
     personas: PersonaStore | None = None,
     from_scratch: bool = False,
+    left_out: Callable[[int], None] = lambda _: None,
 ) -> list[Persona]:
     """Bring the personas of some users up to date and store them, one after another. For a job at night, or by hand.
 
@@ -43,6 +46,7 @@ async def build_personas(
         advance: Told 1 after each user.
         personas: Where personas go instead.
         from_scratch: Read all turns again; what the user decided is kept.
+        left_out: Told for each user how many conversations were not read, because they want nothing learned from them.
 
     Returns:
         The personas in the order of `user_ids`, also those without statements. Those of earlier users stay stored when
@@ -56,7 +60,8 @@ async def build_personas(
     kept = store if personas is None else personas
     built: list[Persona] = []
     for user_id in user_ids:
-        built.append(await update_stored(store, kept, user_id, updater, from_scratch=from_scratch))
+        update = update_stored(store, kept, user_id, updater, from_scratch=from_scratch, left_out=left_out)
+        built.append(await update)
         advance(1)
     return built
 
@@ -68,8 +73,9 @@ async def update_stored(
     updater: PersonaUpdater,
     *,
     from_scratch: bool = False,
+    left_out: Callable[[int], None] = lambda _: None,
 ) -> Persona:
-    """Bring one stored persona up to date.
+    """Bring one stored persona up to date. Conversations that the user excluded are not read.
 
     Whoever changed it meanwhile goes first: then it is read again and updated from there, `ATTEMPTS` times at most, and
     after that left for the next occasion.
@@ -84,10 +90,13 @@ async def update_stored(
     current: Persona | None = None
     for _ in range(ATTEMPTS):
         current = personas.get_persona(user_id)
-        conversations = list(store.conversations(user_id=user_id))
+        theirs = list(store.conversations(user_id=user_id))
+        exclusions, names = exclusions_in(store, user_id=user_id), excluded_names(current)
+        allowed = [c for c in theirs if c.conversation_id not in names and exclusions.of(c) is None]
         make = updater.rebuild if from_scratch else updater.update
-        after = await make(user_id, current, conversations)
+        after = await make(user_id, current, allowed)
         if after == current or put_unless_changed(personas, current, after):
+            left_out(len(theirs) - len(allowed))
             return after
     _log.warning(
         "the persona of %s changed %d times while it was being updated; it is left as it is", user_id, ATTEMPTS

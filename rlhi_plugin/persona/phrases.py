@@ -21,6 +21,7 @@ FORGOTTEN = "It is removed, and will not come back from what you said:"
 WHICH = "I do not know which one you mean. Say /what-do-you-know to see them, then /forget and a number."
 LOCKED = "It is locked. Unlock it first, where your personas are kept."
 NOT_LEARNING = "Nothing is learned from this conversation, neither about you nor for training."
+NO_THREAD = "Earlier turns of this chat are kept without its name, so that I cannot find them to keep them out."
 FAILED = "That did not work just now, and nothing was changed. Try again in a moment."
 UNKNOWN_USER = "I do not know who you are here, so I keep nothing about you."
 
@@ -34,6 +35,7 @@ REPLIES = (
     WHICH,
     LOCKED,
     NOT_LEARNING,
+    NO_THREAD,
     FAILED,
     UNKNOWN_USER,
 )

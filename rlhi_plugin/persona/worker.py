@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlhi_plugin.errors import ConfigError
@@ -56,12 +57,14 @@ class WorkerCounts:
         updated: Updates that went through, also those that found nothing new.
         failed: Updates that did not; the user's next turn tries again.
         skipped: Users who were pushed out of the waiting list.
+        refused: Users who, when their turn came, did not allow to be personalised.
         waiting: Users with turns that no update has read yet.
     """
 
     updated: int
     failed: int
     skipped: int
+    refused: int
     waiting: int
 
 
@@ -82,6 +85,8 @@ class PersonaWorker:
         updater: Makes the next persona.
         personas: Where personas are; `store` unless given.
         options: When.
+        allows: Whether a user, by pseudonym, may be personalised; asked right before each update.
+        updated: Told the pseudonym of each user after their update.
 
     Raises:
         ConfigError: `store` keeps no personas and `personas` was not given.
@@ -94,24 +99,27 @@ class PersonaWorker:
         *,
         personas: PersonaStore | None = None,
         options: WorkerOptions | None = None,
+        allows: Callable[[str], bool] = lambda _: True,
+        updated: Callable[[str], object] = lambda _: None,
     ) -> None:
         kept = store if personas is None else personas
         if not isinstance(kept, PersonaStore):
             raise ConfigError(f"{type(kept).__name__} keeps no personas. Pass personas=, a store that does.")
         self._store, self._personas, self._updater = store, kept, updater
         self._options = options or WorkerOptions()
+        self._allows, self._tell = allows, updated
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._wake = threading.Condition()
         self._closing = False
         self._busy = False
-        self._updated = self._failed = self._skipped = 0
+        self._updated = self._failed = self._skipped = self._refused = 0
         self._thread: threading.Thread | None = None
 
     @property
     def counts(self) -> WorkerCounts:
         """What has been done so far."""
         with self._wake:
-            return WorkerCounts(self._updated, self._failed, self._skipped, len(self._waiting))
+            return WorkerCounts(self._updated, self._failed, self._skipped, self._refused, len(self._waiting))
 
     def notice(self, user_id: str, conversation_id: str) -> None:
         """A turn of this user was logged. Returns at once; starts the thread at the first call."""
@@ -161,15 +169,19 @@ class PersonaWorker:
 
     def _run(self) -> None:
         while (user_id := self._next()) is not None:
+            refused = failed = False
             try:
-                asyncio.run(update_stored(self._store, self._personas, user_id, self._updater))
-                failed = False
+                refused = not self._allows(user_id)
+                if not refused:
+                    asyncio.run(update_stored(self._store, self._personas, user_id, self._updater))
+                    self._tell(user_id)
             except Exception:  # noqa: BLE001 - a worker that dies of one user serves none of the others
                 _log.exception("the persona of %s could not be updated; their next turn tries again", user_id)
                 failed = True
             with self._wake:
                 self._failed += failed
-                self._updated += not failed
+                self._refused += refused
+                self._updated += not (failed or refused)
                 self._busy = False
                 self._wake.notify_all()
 

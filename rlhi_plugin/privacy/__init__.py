@@ -10,6 +10,7 @@ file                                                job
 `credentials.py`, `presidio.py`
 `messages.py`                                       redaction of whole messages: blocks, tool arguments, results
 `consent.py`, `retention.py`                        who allows what; how long things are kept
+`exclusions.py`                                     conversations that nothing may be learned from
 `forgetting.py`, `journals.py`, `traces.py`         deleting a user here and in files; naming what learned from them
 `tombstones.py`                                     keeping a forgotten user out of logs, imports and training
 `protocols.py`, `commands.py`                       what a store must do; the commands
@@ -17,6 +18,7 @@ file                                                job
 """
 
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, for_purpose, since_last_request
+from rlhi_plugin.privacy.exclusions import exclusions_in, without_excluded
 from rlhi_plugin.privacy.forgetting import Forgetting, Places, forget_user
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
 from rlhi_plugin.privacy.placeholders import Scope
@@ -43,11 +45,13 @@ __all__ = [
     "SpanRedactor",
     "append_tombstones",
     "apply_retention",
+    "exclusions_in",
     "for_purpose",
     "forget_user",
     "open_redactor",
     "read_tombstones",
     "since_last_request",
     "unredact",
+    "without_excluded",
     "without_forgotten",
 ]

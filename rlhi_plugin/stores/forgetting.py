@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, exists, func, or_, select
 
-from rlhi_plugin.records import Tombstone
+from rlhi_plugin.records import FeedbackKind, Tombstone
 from rlhi_plugin.stores.appending import forgotten_users
 from rlhi_plugin.stores.dialects import insert_or_replace, lock_users
 from rlhi_plugin.stores.protocols import Forgotten
@@ -44,7 +44,8 @@ def delete_older(connection: Connection, before: datetime, user_id: str | None) 
     """Delete messages, feedback and earlier personas from before a time; see `ForgettingStore.purge`."""
     began = select(conversations.c.started_at).where(conversations.c.number == messages.c.conversation)
     old = [func.coalesce(messages.c.created_at, began.scalar_subquery()) < before]
-    events = [feedback.c.created_at < before]
+    # A refusal to be learned from holds for as long as anything of its thread may come.
+    events = [feedback.c.created_at < before, feedback.c.kind != FeedbackKind.DO_NOT_LEARN.value]
     current = select(func.max(personas.c.number)).group_by(personas.c.user_id)
     versions = [personas.c.created_at < before, personas.c.number.not_in(current)]
     if user_id is not None:

@@ -217,6 +217,8 @@ class ForgettingStore(Protocol):
     def purge(self, *, before: datetime, user_id: str | None = None) -> int:
         """Delete the messages and feedback from before a time, and the personas that were replaced before it.
 
+        Feedback of the kind ``do_not_learn`` stays, as decisions about consent do.
+
         A message without a time counts with the beginning of its conversation; where that is unknown too, it stays.
         Conversations without messages go as well. The current persona of a user stays; build it anew afterwards.
 

@@ -72,7 +72,7 @@ def test_what_do_you_know(store):
     assert result.reply == (
         f"{phrases.KNOWN_HEAD}\n"
         '1. Prefers short answers. (you said: "Shorter, please.", 2026-05-01)\n'
-        "2. No emojis. (your words, 2026-05-01)\n"
+        "2. No emojis. (your words, 2026-05-01)\n\n"
         f"{phrases.KNOWN_TAIL}"
     )
     assert result.effects == ()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlhi_plugin.errors import RecordError
 from rlhi_plugin.logs import read_conversations, write_conversations
+from rlhi_plugin.privacy.exclusions import exclusion, read_exclusions
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
 from rlhi_plugin.records import Conversation, FollowUpLabel, Message, Tombstone
 from rlhi_training.recipe import IngestSection
@@ -65,6 +66,18 @@ def test_who_was_forgotten_is_dropped_and_who_came_back_is_cut(conversation, tmp
     assert {d.key: d.reason for d in result.dropped} == {"before": "forgotten"}
     kept = {c.conversation_id: [m.content for m in c.messages] for c in result.files[CONVERSATIONS]}
     assert kept == {"other": ["other -2", "other -1"], "over": ["over 1", "over 2"]}
+
+
+def test_what_nothing_may_be_learned_from_is_dropped(conversation, tmp_path):
+    rows = [conversation("private", ["One", "Two"]), conversation("open", ["Three", "Four"])]
+    refusal = exclusion("private", rows[0].user_id, datetime(2026, 3, 1, tzinfo=UTC))
+    log = tmp_path / "logs.jsonl"
+    # As in a log that was exported before the user said so, joined with one from after it.
+    write_conversations(log, [*rows, refusal])
+    result = ingest(read_conversations(log), IngestSection(), read_tombstones(log), read_exclusions(log))
+    check_conservation("ingest", result)
+    assert [c.conversation_id for c in result.files[CONVERSATIONS]] == ["open"]
+    assert {d.key: d.reason for d in result.dropped} == {"private": "excluded"}
 
 
 def test_toxic_rows_stay_where_the_recipe_says_so(conversation):

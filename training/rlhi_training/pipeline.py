@@ -22,6 +22,7 @@ from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, UserError
 from rlhi_plugin.logs import read_conversations
 from rlhi_plugin.persona import FRAME_DIGEST
+from rlhi_plugin.privacy.exclusions import read_exclusions
 from rlhi_plugin.privacy.tombstones import TOMBSTONES_SUFFIX, read_tombstones
 from rlhi_plugin.records import Conversation, FollowUp, Persona
 from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
@@ -257,7 +258,8 @@ class Step:
 
 
 async def _ingest(pipeline: Pipeline) -> StageResult:
-    return ingest(read_conversations(pipeline.logs), pipeline.recipe.ingest, read_tombstones(pipeline.logs))
+    logs, recipe = pipeline.logs, pipeline.recipe.ingest
+    return ingest(read_conversations(logs), recipe, read_tombstones(logs), read_exclusions(logs))
 
 
 async def _label(pipeline: Pipeline) -> StageResult:

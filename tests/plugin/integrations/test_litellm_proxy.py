@@ -16,7 +16,8 @@ from openai import OpenAI
 
 from rlhi_plugin.fake_provider import Answer, FakeProvider, HTTPFault, ToolCall
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.persona import render_persona
+from rlhi_plugin.persona import phrases, render_persona
+from rlhi_plugin.privacy import exclusions_in
 
 pytestmark = pytest.mark.slow
 # `litellm[proxy]` pins rich and websockets elsewhere than the rest of this environment; these are what it runs on.
@@ -169,6 +170,39 @@ def test_the_persona_goes_in_and_not_into_the_log(client, store, provider, put_p
         assert found.messages[-1].persona_digest == persona.digest
     for request in provider.requests[seen:]:
         assert request.system_text == f"Be kind.\n\n{render_persona(persona)}"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_commands_are_answered_by_the_proxy_itself(client, store, provider, put_persona, stream):
+    put_persona(user="u5")
+    thread = f"c{stream}"
+    call = {"model": "assistant", "user": "u5", "extra_body": {"metadata": {"thread_id": thread}}, "stream": stream}
+
+    def say(messages):
+        reply = client.chat.completions.create(messages=messages, **call)
+        if not stream:
+            return reply.choices[0].message.content
+        return "".join(chunk.choices[0].delta.content or "" for chunk in reply if chunk.choices)
+
+    def then(messages, text):
+        return [*messages, {"role": "assistant", "content": say(messages)}, {"role": "user", "content": text}]
+
+    messages = then(HI, "/what-do-you-know")
+    seen = len(provider.requests)
+    messages = then(messages, "/do-not-learn")
+    assert messages[3]["content"].startswith(phrases.KNOWN_HEAD)
+    messages = then(messages, "again")
+    assert messages[5]["content"] == phrases.NOT_LEARNING
+    assert len(provider.requests) == seen
+    assert say(messages) == "You said: again"
+    assert [m["content"] for m in provider.requests[-1].body["messages"] if m["role"] != "system"] == [
+        "hi", "You said: hi", "again",
+    ]  # fmt: skip
+    found = conversation(store, thread, 4)
+    time.sleep(0.5)  # what was logged too late would show
+    found = conversation(store, thread, 4)
+    assert [text for _, text in said(found)] == ["hi", "You said: hi", "again", "You said: again"]
+    assert exclusions_in(store).of(found) is not None
 
 
 def test_responses(client, store, provider, put_persona):

@@ -1,0 +1,1 @@
+"""The parts of `examples/chat_app.py`: the assistant, and its page."""

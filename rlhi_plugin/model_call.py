@@ -1,0 +1,42 @@
+"""What a LangChain model call asks and answers, in the forms that LangChain gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from langchain.agents.middleware import ModelRequest, ModelResponse
+from langchain.agents.middleware.types import ExtendedModelResponse
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+
+from rlhi_plugin.persona.render import with_persona
+
+Response: TypeAlias = "ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]"
+
+
+def join_persona(system: SystemMessage | None, persona_text: str) -> SystemMessage:
+    """The system message with a persona at its end."""
+    if system is None or isinstance(system.content, str):
+        return SystemMessage(with_persona(None if system is None else str(system.content), persona_text))
+    # A block of its own at the end leaves the app's blocks, and their prompt-cache marks, as they are.
+    return system.model_copy(update={"content": [*system.content, {"type": "text", "text": f"\n\n{persona_text}"}]})
+
+
+def reply_messages(response: Response | None) -> Sequence[BaseMessage]:
+    """What came back; empty where the call failed."""
+    if response is None:
+        return ()
+    if isinstance(response, AIMessage):
+        return (response,)
+    return (response.model_response if isinstance(response, ExtendedModelResponse) else response).result
+
+
+def model_name(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> str:
+    """What the provider says that answered, else what was asked, else the class of the chat model."""
+    for message in reply:
+        if name := message.response_metadata.get("model_name") or message.response_metadata.get("model"):
+            return str(name)
+    for attribute in ("model_name", "model", "model_id"):
+        if isinstance(name := getattr(request.model, attribute, None), str) and name:
+            return name
+    return type(request.model).__name__
