@@ -26,6 +26,9 @@ ONE_VENDOR_ONE_PLACE = {
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
+    "alpaca_eval": {"eval_harness/rlhi_eval_harness/alpaca"},
+    "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
+    "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
 }
 
 
