@@ -1,15 +1,16 @@
-"""`rlhi-eval prove`: our numbers beside published ones; and one call that mounts all commands on published benchmarks."""
+"""`rlhi-eval prove`: our numbers beside published ones; and one call that mounts the commands of their benchmarks."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from rlhi_eval_harness.alpaca.cli import alpaca_app
 from rlhi_eval_harness.arena_hard.cli import arena_app
@@ -19,6 +20,9 @@ from rlhi_plugin.errors import ArtefactError
 if TYPE_CHECKING:
     from rlhi_eval_harness.alpaca.proof import AlpacaProof
     from rlhi_eval_harness.arena_hard.proof import ArenaProof, BootstrapProof, StyleProof
+
+PIPED_WIDTH = 140
+"""Columns for the tables of proofs where the output is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def prove(
         (each.what, each.cases, f"{each.bound:g}", f"{each.measured:.2g}", "yes" if each.met else "NO")
         for each in claims
     ]
-    terminal.stdout.print(terminal.table("Claims", ("claim", "cases", "bound", "furthest off", "met"), rows))
+    _print("Claims", ("claim", "cases", "bound", "furthest off", "met"), rows)
     failed = [each.what for each in claims if not each.met]
     if failed:
         raise ArtefactError(f"{len(failed)} claims do not hold: {'; '.join(failed)}. Give the data as published.")
@@ -115,15 +119,14 @@ def arena_claims(
     scores: Iterable[ArenaProof], bootstraps: Iterable[BootstrapProof], styles: Iterable[StyleProof]
 ) -> list[Claim]:
     """What is claimed of Arena-Hard."""
-    off = [abs(each.ours.score - each.published[0]) for each in scores if not each.is_baseline]
-    ends = [
-        abs(ours - theirs)
-        for each in bootstraps
-        for ours, theirs in zip(each.ours, each.published, strict=True)
-    ]
+    models = [each for each in scores if not each.is_baseline]
+    off = [abs(each.ours.score - each.published[0]) for each in models]
+    elo = [abs(each.elo - each.published_elo) for each in models]
+    ends = [abs(ours - theirs) for each in bootstraps for ours, theirs in zip(each.ours, each.published, strict=True)]
     counts = list(styles)
     return [
         Claim("Arena-Hard score from judgments, points", len(off), 0.05, max(off, default=1.0)),
+        Claim("Arena-Hard Elo from judgments, Elo points", len(elo), 0.05, max(elo, default=1.0)),
         Claim("Arena-Hard v0.1 interval from bootstrap samples, points", len(ends), 1e-6, max(ends, default=1.0)),
         Claim(
             "Arena-Hard v2.0 markdown counts, answers that differ",
@@ -144,8 +147,8 @@ def _show_alpaca(proofs: Iterable[AlpacaProof]) -> None:
             each.model,
             cell(each.win_rate),
             cell(each.published_win_rate),
-            cell(each.from_coefficients and each.from_coefficients.win_rate),
-            cell(each.fitted and each.fitted.win_rate, 2),
+            cell(None if each.from_coefficients is None else each.from_coefficients.win_rate),
+            cell(None if each.fitted is None else each.fitted.win_rate, 2),
             cell(each.published_length_controlled),
             f"{each.coverage.share:.1%}",
         )
@@ -153,7 +156,10 @@ def _show_alpaca(proofs: Iterable[AlpacaProof]) -> None:
     ]
     method = next((each.fitted.method for each in items if each.fitted is not None), "")
     columns = ("model", "win rate", "published", "LC, given coefficients", f"LC, {method}", "published LC", "unscored")
-    terminal.stdout.print(terminal.table("AlpacaEval 2.0", columns, rows))
+    _print("AlpacaEval 2.0", columns, rows)
+    for each in items:
+        if each.published_win_rate is None:
+            terminal.stdout.print(f"- {each.model} is annotated, but not on the leaderboard.", markup=False)
 
 
 def _show_arena(proofs: Iterable[ArenaProof]) -> None:
@@ -169,7 +175,14 @@ def _show_arena(proofs: Iterable[ArenaProof]) -> None:
         for each in proofs
     ]
     columns = ("model", "score", "published", "95 %, by question", "95 %, by battle", "published")
-    terminal.stdout.print(terminal.table("Arena-Hard v0.1, Korean judgments", columns, rows))
+    _print("Arena-Hard v0.1, Korean judgments", columns, rows)
+    terminal.stdout.print("- The baseline's published score is 50 by definition; its judgments compare it with itself.")
+
+
+def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A wide table: piped, it is not folded to 80 columns."""
+    console = terminal.stdout if terminal.stdout.is_terminal else Console(width=PIPED_WIDTH)
+    console.print(terminal.table(title, columns, rows))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Ask a judge through ``alpaca_eval``: its annotators, its prompts, its parsing, its cache; any OpenAI-compatible endpoint.
+"""Ask a judge through ``alpaca_eval``: its annotators, prompts, parsing and cache; any OpenAI-compatible endpoint.
 
 ``weighted_alpaca_eval_gpt4_turbo`` reads the probabilities of the answer's first token, so the endpoint must return top
 log-probabilities. Where the judge says something else, the instruction is unscored.

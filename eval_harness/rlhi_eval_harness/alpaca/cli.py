@@ -30,7 +30,7 @@ JSONFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers
 
 
 @alpaca_app.command(
-    epilog="Example: rlhi-eval alpaca-eval score annotations.json --set set.jsonl --difficulties instruction_difficulty.csv"
+    epilog="Example: rlhi-eval alpaca-eval score annotations.json --set set.jsonl --difficulties difficulty.csv"
 )
 def score(  # noqa: PLR0917 - typer turns every parameter into an option
     annotations: Annotated[Path, typer.Argument(help="annotations.json of alpaca_eval, or a table of them (CSV).")],
@@ -51,7 +51,7 @@ def score(  # noqa: PLR0917 - typer turns every parameter into an option
     epilog="Example: rlhi-eval alpaca-eval annotate outputs.json --set set.jsonl --out runs/alpaca --base-url "
     "http://127.0.0.1:8000/v1 --judge-model my-judge"
 )
-def annotate(  # noqa: PLR0913, PLR0917 - typer turns every parameter into an option
+def annotate(  # noqa: PLR0917 - typer turns every parameter into an option
     outputs: Annotated[Path, typer.Argument(help="The model's outputs: a JSON list of {instruction, output}.")],
     set_: EvalSet,
     out: Annotated[Path, typer.Option(help="Folder for annotations and cache; a stopped run goes on there.")],
@@ -81,9 +81,7 @@ def annotate(  # noqa: PLR0913, PLR0917 - typer turns every parameter into an op
     _show(annotated.annotations, difficulties, gamed, json_)
 
 
-def _show(
-    annotations: Sequence[Annotation], difficulties: Path | None, gamed: Path | None, json_: Path | None
-) -> None:
+def _show(annotations: Sequence[Annotation], difficulties: Path | None, gamed: Path | None, json_: Path | None) -> None:
     from rlhi_eval_harness.alpaca.files import read_difficulties
     from rlhi_eval_harness.alpaca.length_control import fit
     from rlhi_eval_harness.alpaca.win_rates import win_rate

@@ -165,13 +165,13 @@ def read_coefficients(path: Path) -> dict[str, Coefficients]:
 
 def _fit(present: Sequence[Annotation], difficulties: Sequence[float], gamed: Any) -> Coefficients:
     glm = alpaca_eval_module("metrics.glm_winrate")
-    import pandas
+    import pandas as pd
     import sklearn
 
     info = glm.GLM_INFO[GLM]
     delta = np.array([each.baseline_length - each.model_length for each in present], dtype=np.float64)
     spread = delta.std(ddof=1)
-    ours = pandas.DataFrame(
+    ours = pd.DataFrame(
         {
             "index": [each.index for each in present],
             "preference": [np.nan if each.preference is None else each.preference - 1 for each in present],
@@ -181,7 +181,7 @@ def _fit(present: Sequence[Annotation], difficulties: Sequence[float], gamed: An
             "not_gamed_baseline": True,
         }
     )
-    train = ours if gamed is None else pandas.concat([gamed, ours], axis=0)
+    train = ours if gamed is None else pd.concat([gamed, ours], axis=0)
     known = train["preference"].notna().to_numpy()
     weights: npt.NDArray[np.float64] | None = None
     if gamed is not None:
@@ -202,9 +202,9 @@ def _fit(present: Sequence[Annotation], difficulties: Sequence[float], gamed: An
 
 def _read_gamed(path: Path) -> Any:
     alpaca_eval_module("constants")
-    import pandas
+    import pandas as pd
 
-    frame = pandas.read_csv(io.StringIO(open_text(path, "the annotations of the gamed baselines")))
+    frame = pd.read_csv(io.StringIO(open_text(path, "the annotations of the gamed baselines")))
     needed = ["index", "preference", "std_delta_len", "instruction_difficulty", "not_gamed_baseline"]
     missing = [column for column in needed if column not in frame.columns]
     if missing:
@@ -212,9 +212,7 @@ def _read_gamed(path: Path) -> Any:
     return frame[needed]
 
 
-def _difficulties(
-    present: Sequence[Annotation], difficulties: Mapping[int, float], *, by_row: bool
-) -> list[float]:
+def _difficulties(present: Sequence[Annotation], difficulties: Mapping[int, float], *, by_row: bool) -> list[float]:
     numbers = range(len(present)) if by_row else [each.index for each in present]
     missing = [number for number in numbers if number not in difficulties]
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,14 @@ def as_a_guest() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            yield
-            gc.collect()
+            try:
+                yield
+            except Exception as error:
+                # An error holds the frames that it passed through, and with them the connections.
+                traceback.clear_frames(error.__traceback__)
+                raise
+            finally:
+                gc.collect()
     finally:
         root.removeFilter(_not_alpaca_eval)
         root.setLevel(level)

@@ -62,8 +62,8 @@ def prove_alpaca_eval(
     leaderboard = _leaderboard(data / "leaderboard_weighted_alpaca_eval_gpt4_turbo.csv")
     published = {} if coefficients is None else read_coefficients(coefficients)
     proofs = []
-    for model, annotations in sorted(tables.items()):
-        raw = win_rate(annotations)
+    for model, rows in sorted(tables.items()):
+        raw = win_rate(rows)
         listed = leaderboard.get(model)
         given = published.get(model)
         proofs.append(
@@ -71,10 +71,8 @@ def prove_alpaca_eval(
                 model=model,
                 win_rate=raw.win_rate,
                 published_win_rate=None if listed is None else listed[0],
-                from_coefficients=None if given is None else from_coefficients(
-                    given, difficulties, annotations, by_row=True
-                ),
-                fitted=None if model == BASELINE else fit(annotations, difficulties, by_row=True, gamed=gamed),
+                from_coefficients=None if given is None else from_coefficients(given, difficulties, rows, by_row=True),
+                fitted=None if model == BASELINE else fit(rows, difficulties, by_row=True, gamed=gamed),
                 published_length_controlled=None if listed is None else listed[1],
                 coverage=raw.coverage,
             )

@@ -74,7 +74,7 @@ def score(  # noqa: PLR0917 - typer turns every parameter into an option
     epilog="Example: rlhi-eval arena-hard judge answers.jsonl --questions question.jsonl --baseline o3-mini.jsonl "
     "--prompts arena-hard-auto/ --judge openai/gpt-4.1 --out judgments/my-model.jsonl"
 )
-def judge(  # noqa: PLR0913, PLR0917 - typer turns every parameter into an option
+def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     answers: Annotated[Path, typer.Argument(help="The model's answers, JSON lines.")],
     questions: Questions,
     baseline: Annotated[Path, typer.Option(help="The baseline's answers, JSON lines.")],
@@ -137,10 +137,9 @@ def _styles(
 
     def styles(path: Path) -> dict[str, Style]:
         found = read_answers(path, questions)
-        count = None if all(each.style for each in found.values()) else tiktoken_counter()
-        return {
-            uid: each.style or Style.of(each.text, count) for uid, each in found.items() if each.style or count
-        }
+        unknown = [each for each in found.values() if each.style is None]
+        count = tiktoken_counter() if unknown else len
+        return {uid: each.style or Style.of(each.text, count) for uid, each in found.items()}
 
     return {model: styles(answers / f"{model}.jsonl") for model in models}, styles(baseline)
 
@@ -153,9 +152,7 @@ def _show_controlled(
     from rlhi_eval_harness.arena_hard.style_control import StyleOptions, style_controlled
 
     equal = style_controlled(judgments, *styles, StyleOptions(version=version.value))
-    pool = style_controlled(
-        judgments, *styles, StyleOptions(version=version.value, reference="pool", over="battles")
-    )
+    pool = style_controlled(judgments, *styles, StyleOptions(version=version.value, reference="pool", over="battles"))
     rows = [
         (model, *(f"{s.score:.2f} ({s.low:.1f} to {s.high:.1f})" for s in (equal.scores[model], pool.scores[model])))
         for model in equal.scores

@@ -13,8 +13,8 @@ from rlhi_eval_harness.arena_hard.verdicts import Game, games_of, known_label
 from rlhi_plugin.errors import ConfigError, RecordError
 
 WHERE = (
-    "Questions, answers of baselines, and prompts are in https://github.com/lmarena/arena-hard-auto (Apache-2.0) and in "
-    "the hub's data set lmarena-ai/arena-hard-auto."
+    "Questions, answers of baselines, and prompts are in https://github.com/lmarena/arena-hard-auto (Apache-2.0), and "
+    "all but the prompts in the hub's data set lmarena-ai/arena-hard-auto."
 )
 BASELINES = {
     "arena-hard-v0.1": "gpt-4-0314",

@@ -90,7 +90,9 @@ async def judge(
     options = options or JudgeOptions()
     lacking = [q.uid for q in contest.questions if q.uid not in contest.answers or q.uid not in contest.baseline]
     if lacking:
-        raise ConfigError(f"{len(lacking)} questions lack an answer of one side (such as {lacking[0]}). Answer them all.")
+        raise ConfigError(
+            f"{len(lacking)} questions lack an answer of one side (such as {lacking[0]}). Answer them all."
+        )
     done = _done(out, {q.uid: prompts.digest(q.category) for q in contest.questions}, client.model)
     slots = asyncio.Semaphore(options.concurrency)
     failures: list[ModelCallError] = []
@@ -111,8 +113,8 @@ async def judge(
         judged = sum(await asyncio.gather(*(one(q) for q in contest.questions if q.uid not in done)))
     if failures:
         raise ModelCallError(
-            f"{len(failures)} of {len(contest.questions)} questions could not be judged: {failures[0]} What was judged is "
-            f"in {out}; run the same command again for the rest."
+            f"{len(failures)} of {len(contest.questions)} questions could not be judged: {failures[0]} What was "
+            f"judged is in {out}; run the same command again for the rest."
         )
     return judged
 

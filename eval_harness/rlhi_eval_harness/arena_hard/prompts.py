@@ -102,7 +102,8 @@ def load_prompts(folder: Path, version: Version) -> JudgePrompts:
         return JudgePrompts({"arena-hard-v0.1": str(older["system_prompt"]).strip()}, _template(older), folder)
     raise ConfigError(
         f"{folder} holds no judge prompts for Arena-Hard {version}. Give a checkout of arena-hard-auto (with "
-        f"utils/judge_utils.py and config/arena-hard-{version}.yaml), or a folder with user.md and hard_prompt.md. {WHERE}"
+        f"utils/judge_utils.py and config/arena-hard-{version}.yaml), or a folder with user.md and hard_prompt.md. "
+        f"{WHERE}"
     )
 
 

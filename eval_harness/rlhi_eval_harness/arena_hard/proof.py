@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,23 @@ class ArenaProof:
     Attributes:
         model: On the leaderboard.
         ours: From its file of judgments.
-        published: Score, lower and upper end of its 95 % interval over battles.
+        published: Score, lower and upper end of its 95 % interval. The published ends compare a model's lower (upper)
+            rating with the baseline's own lower (upper) one, so they lie closer together than an interval over battles.
+        published_elo: The same score on the Elo scale, the baseline at 1000.
         is_baseline: Its published score is 50 by definition; its own judgments compare it with itself.
     """
 
     model: str
     ours: ArenaScore
     published: tuple[float, float, float]
+    published_elo: float
     is_baseline: bool
+
+    @property
+    def elo(self) -> float:
+        """Our score on the Elo scale: 400 points are odds of ten to one."""
+        odds = self.ours.score / (100 - self.ours.score)
+        return 1000 + 400 * math.log10(odds)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ def prove_scores(data: Path) -> tuple[ArenaProof, ...]:
     for row in _table(folder / "leaderboard_no_control.csv"):
         published = float(row["score"]), float(row["rating_q025"]), float(row["rating_q975"])
         score = arena_score(read_judgments(folder / f"{row['model']}.jsonl"), "v0.1", resamples=1000)
-        proofs.append(ArenaProof(row["model"], score, published, is_baseline=published == (50.0, 50.0, 50.0)))
+        is_baseline = published == (50.0, 50.0, 50.0)
+        proofs.append(ArenaProof(row["model"], score, published, float(row["elo_score"]), is_baseline))
     return tuple(proofs)
 
 
@@ -93,10 +104,15 @@ def prove_style(data: Path) -> tuple[StyleProof, ...]:
         for path in sorted((data / version / "model_answer").glob("*.jsonl")):
             answers = read_answers(path, questions).values()
             styled = [(each.text, each.style) for each in answers if each.style is not None]
-            equal = sum(Style.of(text, lambda _, tokens=style.tokens: tokens) == style for text, style in styled)
+            equal = sum(_counted(text, style) == style for text, style in styled)
             if styled:
                 proofs.append(StyleProof(path.stem, len(styled), equal))
     return tuple(proofs)
+
+
+def _counted(text: str, published: Style) -> Style:
+    """Our markdown counts, beside the published length: its tokenizer is not part of the data."""
+    return Style.of(text, lambda _: published.tokens)
 
 
 def _table(path: Path) -> Sequence[dict[str, str]]:

@@ -57,7 +57,9 @@ class StyleOptions:
             ConfigError: nothing is controlled for, or there are no resamples.
         """
         if not self.controls or any(control not in COLUMNS for control in self.controls) or self.resamples < 1:
-            raise ConfigError(f"controls={self.controls}, resamples={self.resamples}: give length, markdown, at least 1.")
+            raise ConfigError(
+                f"controls={self.controls}, resamples={self.resamples}: give length, markdown, at least 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,7 @@ def style_controlled(
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     names = [NAMES[column] for control in options.controls for column in COLUMNS[control]]
     return StyleControlled(
-        scores={
-            model: StyleScore(float(point[i]), float(low[i]), float(high[i])) for i, model in enumerate(models)
-        },
+        scores={model: StyleScore(float(point[i]), float(low[i]), float(high[i])) for i, model in enumerate(models)},
         coefficients=dict(zip(names, point[len(models) :].tolist(), strict=True)),
         level=level,
     )

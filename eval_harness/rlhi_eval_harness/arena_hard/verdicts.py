@@ -19,7 +19,7 @@ LABELS = {
     "B<A": (1.0, 1),
     "B<<A": (1.0, 3),
 }
-"""For each verdict: what answer A gets (1 win, 0.5 tie, 0 loss), and how many battles it counts as: clear ones three."""
+"""For each verdict: what answer A gets (1 win, 0.5 tie, 0 loss), as how many battles it counts: clear ones three."""
 
 Version = Literal["v0.1", "v2.0"]
 
@@ -49,8 +49,8 @@ class Game:
 def read_verdict(text: str, version: Version) -> tuple[str | None, str | None]:
     """The verdict in a judge's text, or the reason why there is none.
 
-    v0.1 takes ``[[A>B]]`` and wants all that it finds to be the same; v2.0 takes the last, and ``[A>B]`` where no double
-    brackets stand.
+    v0.1 takes ``[[A>B]]`` and wants all that it finds to be the same; v2.0 takes the last, and ``[A>B]`` where no
+    double brackets stand.
 
     Returns:
         Label and None, or None and the reason.
