@@ -42,6 +42,8 @@ class Answer:
         delay_s: Seconds before the first byte.
         chunk_delay_s: Seconds before each further chunk of a stream.
         model: Reported model; the requested one unless given.
+        top_logprobs: Log-probabilities of the tokens that could have come first, the likeliest first. Sent with whole
+            chat completions that ask for ``logprobs``.
     """
 
     text: str = ""
@@ -54,6 +56,7 @@ class Answer:
     delay_s: float = 0.0
     chunk_delay_s: float = 0.0
     model: str | None = None
+    top_logprobs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

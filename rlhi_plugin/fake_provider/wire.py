@@ -101,7 +101,8 @@ def _completion(request: ProviderRequest, answer: Answer) -> Json:
         message: Json = {"role": "assistant", "content": said, "refusal": answer.refusal}
         if answer.tool_calls:
             message["tool_calls"] = _calls(request, answer)
-        choices.append({"index": index, "message": message, "finish_reason": _finish(answer), "logprobs": None})
+        logprobs = _logprobs(request, answer)
+        choices.append({"index": index, "message": message, "finish_reason": _finish(answer), "logprobs": logprobs})
     return {
         "id": f"chatcmpl-{request.number}",
         "object": "chat.completion",
@@ -110,6 +111,15 @@ def _completion(request: ProviderRequest, answer: Answer) -> Json:
         "choices": choices,
         "usage": _chat_usage(request, answer),
     }
+
+
+def _logprobs(request: ProviderRequest, answer: Answer) -> Json | None:
+    """The first token's log-probabilities, as many as were asked for; None where none were asked for or scripted."""
+    if not request.body.get("logprobs") or not answer.top_logprobs:
+        return None
+    tokens = [{"token": token, "bytes": list(token.encode()), "logprob": value} for token, value in answer.top_logprobs]
+    wanted = int(request.body.get("top_logprobs") or 0)
+    return {"content": [{**tokens[0], "top_logprobs": tokens[:wanted]}], "refusal": None}
 
 
 def _chunks(request: ProviderRequest, answer: Answer) -> Iterator[Json]:

@@ -26,6 +26,9 @@ ONE_VENDOR_ONE_PLACE = {
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
+    "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
+    "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
+    "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
 }
 
 
