@@ -1,4 +1,4 @@
-"""LoRA adapters as an evaluation finds them: a folder, or an entry of the registry, each with the base it belongs to."""
+"""LoRA adapters as an evaluation finds them: a folder, or an entry of the registry, each with its base."""
 
 from __future__ import annotations
 

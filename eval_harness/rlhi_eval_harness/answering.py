@@ -61,7 +61,7 @@ def call_of(sample: PlannedSample) -> Call:
 
 
 def current(outputs: Sequence[EvalSample]) -> list[EvalSample]:
-    """One output a sample: a failed one gives way to what came of trying again. Others that are doubled stay doubled."""
+    """One output a sample: a failed one gives way to what came of trying again. Doubled answers stay doubled."""
     answered = {output.sample_id for output in outputs if output.failed is None}
     failed = {output.sample_id: output for output in outputs if output.failed is not None}
     return [
@@ -203,7 +203,9 @@ class _Recorder:
     def write(self, samples: Sequence[PlannedSample], **answer: Any) -> None:
         """One record a sample."""
         for sample in samples:
-            same = {name: getattr(sample, name) for name in ("sample_id", "suite", "subject", "user", "group", "prompt")}
+            same = {
+                name: getattr(sample, name) for name in ("sample_id", "suite", "subject", "user", "group", "prompt")
+            }
             record = EvalSample.model_validate({"output": "", "finish_reason": "stop", **same, **answer})
             self._file.write(record.to_json() + "\n")
         self._file.flush()

@@ -11,8 +11,8 @@ import typer
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
-    from rlhi_eval_harness.suites.kind import SuiteKind
     from rlhi_eval_harness.models import OpenModels
+    from rlhi_eval_harness.suites.kind import SuiteKind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +27,8 @@ Adapter = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the evaluation and its report; a stopped run goes on there.")]
 SuiteName = Annotated[
-    str, typer.Option("--suite", help="A shipped suite (see rlhi-eval suites), a .toml file, or a folder with suite.toml.")
+    str,
+    typer.Option("--suite", help="A shipped suite (see rlhi-eval suites), a .toml file, or a folder with suite.toml."),
 ]
 Subjects = Annotated[
     list[str] | None,
@@ -113,16 +114,21 @@ def score(
 
 @app.command(epilog="Example: rlhi-eval build-usereval logs.jsonl --out suite/")
 def build_usereval(  # noqa: PLR0917 - typer turns every parameter into an option
-    log: Annotated[Path, typer.Argument(help="Conversations: an export of rlhi, WildChat rows, or any log it can read.")],
+    log: Annotated[
+        Path, typer.Argument(help="Conversations: an export of rlhi, WildChat rows, or any log it can read.")
+    ],
     out: Annotated[Path, typer.Option(help="New folder for the suite.")],
     manifest: Annotated[
         Path | None, typer.Option(help="Rebuild exactly the suite of this manifest.json from the log.")
     ] = None,
     exclude: Annotated[
-        list[Path] | None, typer.Option(help="Logs or manifests whose users must not be evaluated, such as training logs.")
+        list[Path] | None,
+        typer.Option(help="Logs or manifests whose users must not be evaluated, such as training logs."),
     ] = None,
     labeller: Annotated[str, typer.Option(help="What labels follow-ups: embedded, llm, ...")] = "embedded",
-    llm: Annotated[str | None, typer.Option(help="Model for the labeller llm, and for personas where it is given.")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="Model for the labeller llm, and for personas where it is given.")
+    ] = None,
     set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
@@ -151,7 +157,11 @@ def suites(
     if options:
         for kind in KINDS:
             meanings = [
-                (name, json.dumps(field.get_default(call_default_factory=True), default=_plain), field.description or "")
+                (
+                    name,
+                    json.dumps(field.get_default(call_default_factory=True), default=_plain),
+                    field.description or "",
+                )
                 for name, field in kind_named(kind).options.model_fields.items()
                 if name not in {"name", "summary", "kind"}
             ]

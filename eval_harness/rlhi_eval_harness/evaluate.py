@@ -21,9 +21,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona import FRAME_DIGEST
 
 
-def evaluate(
-    kind: SuiteKind, assistants: Assistants, out: Path, *, judges: Sequence[ChatClient] = ()
-) -> EvalReport:
+def evaluate(kind: SuiteKind, assistants: Assistants, out: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
     """Run a suite: answer, judge, score, report.
 
     Args:

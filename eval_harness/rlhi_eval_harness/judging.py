@@ -1,6 +1,6 @@
 """Asks a judge about stored answers: any `ChatClient`, one call a question, every judgment on record once.
 
-A question's prompt is a file, whose version (name and digest) stands in each judgment, and the judge's reply is one JSON
+A question's prompt is a file, whose version (name and digest) stands in each judgment; the judge's reply is one JSON
 object. What cannot be read as one is "unscored, because": prose, a refusal, a cut reply, an answer that is none of the
 allowed ones, a call that failed. Only failed calls are tried again.
 """
@@ -88,7 +88,9 @@ def judge(questions: Sequence[Question], client: ChatClient, path: Path) -> None
         ArtefactError: `path` is damaged.
     """
     drop_torn_line(path)
-    known = {judgment.question_id for judgment in read_judgments(path, client.model, questions) if not _failed(judgment)}
+    known = {
+        judgment.question_id for judgment in read_judgments(path, client.model, questions) if not _failed(judgment)
+    }
     todo = [question for question in questions if question.question_id not in known]
     if todo:
         asyncio.run(_ask_all(todo, client, path))

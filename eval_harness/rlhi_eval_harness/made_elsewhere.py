@@ -51,7 +51,9 @@ def read_outputs(path: Path, plan: Sequence[PlannedSample]) -> dict[str, Outside
         try:
             output = OutsideOutput.model_validate(json.loads(line))
         except (ValueError, ValidationError) as error:
-            raise RecordError("no JSON object with item_id and output. Mend the line.", path=path, line=number) from error
+            raise RecordError(
+                "no JSON object with item_id and output. Mend the line.", path=path, line=number
+            ) from error
         if output.item_id in found:
             doubled.append(output.item_id)
         found[output.item_id] = output

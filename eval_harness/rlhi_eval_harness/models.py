@@ -112,7 +112,7 @@ class OpenModels:
 
         if "base" not in self._local:
             raise ConfigError("the held-out users talk with a base model in this process. Name it with --base.")
-        return LocalChatModel(client=self.client("base"), max_tokens=max_tokens, temperature=temperature, seed=seed)  # type: ignore[arg-type]
+        return LocalChatModel(client=self.client("base"), max_tokens=max_tokens, temperature=temperature, seed=seed)
 
     def close(self) -> None:
         """Stop the clients' workers."""
@@ -130,7 +130,9 @@ class OpenModels:
         kind, _, spec = source.partition("=")
         if kind == "endpoint":
             return self._wrap(open_served(spec))
-        raise ConfigError(f"{source} has no model. This is a mistake in the suite: ask models only where there are any.")
+        raise ConfigError(
+            f"{source} has no model. This is a mistake in the suite: ask models only where there are any."
+        )
 
     def _load(self, base: str) -> Any:
         """The weights, with all adapters over them known by name."""

@@ -1,4 +1,4 @@
-"""How a suite puts a prompt together: the system prompt as RLHIMiddleware would compose it, history, request; and its seed."""
+"""How a suite puts a prompt together: system prompt as RLHIMiddleware composes it, history, request; and its seed."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def parse_subject(text: str) -> Subject:
     found = _SPEC.fullmatch(text.strip())
     if found is None:
         raise ConfigError(
-            f"{text!r} is no subject. Write [NAME:]SOURCE[+persona or +shuffled-persona], where SOURCE is base, adapter, "
+            f"{text!r} is no subject. Write [NAME:]SOURCE[+persona or +shuffled-persona]; SOURCE is base, adapter, "
             "adapter=PATH, model=NAME, endpoint=MODEL@URL, outputs=FILE or logged."
         )
     kind, value, persona = found["kind"], found["value"], found["persona"]

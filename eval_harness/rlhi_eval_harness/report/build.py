@@ -40,9 +40,7 @@ def read_suite(folder: RunFolder) -> Suite:
     return parse_suite(folder.read_config()["suite"], str(folder.config))
 
 
-def build_report(
-    folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_names: Sequence[str] = ()
-) -> EvalReport:
+def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_names: Sequence[str] = ()) -> EvalReport:
     """Score what is stored. Needs no model; a changed check or statistic only needs this again.
 
     Args:

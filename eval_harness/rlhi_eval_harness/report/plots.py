@@ -64,7 +64,7 @@ def metric_plot(report: EvalReport, metric: Metric) -> str:
             for place, group in enumerate(groups):
                 if (each := found.get((metric.name, subject, group, None))) is not None:
                     y = row + 0.69 / max(len(groups), 3) * (place - (len(groups) - 1) / 2)
-                    _labelled(axes, each, y, metric, style[subject], scale)
+                    _labelled(axes, each, y, metric, style=style[subject])
         _subject_axis(axes, subjects)
         if metric.unit == "share":
             axes.set_xlim(0, 100)
@@ -74,9 +74,9 @@ def metric_plot(report: EvalReport, metric: Metric) -> str:
     return out[0]
 
 
-def _labelled(axes: Axes, each: Estimate, y: float, metric: Metric, style: tuple[str, str], scale: float) -> None:
+def _labelled(axes: Axes, each: Estimate, y: float, metric: Metric, *, style: tuple[str, str]) -> None:
     """A mean with its interval and its number; groups are thinner and named."""
-    whole = each.group == ALL
+    whole, scale = each.group == ALL, 1 if metric.unit == "count" else 100
     _dot(axes, each, y, style[0], style[1] if whole else "|", strong=whole, scale=scale)
     if each.value is None:
         return
@@ -136,7 +136,7 @@ def _cross(axes: Axes, across: Estimate, up: Estimate, style: tuple[str, str], l
 
 
 def preference_plot(report: EvalReport) -> str:
-    """Each single preference: how often each subject keeps it for the users who have it; nothing where there is none."""
+    """Each single preference: how often each subject keeps it for the users who have it; empty where there is none."""
     found = by_key(report.estimates)
     subjects = subjects_of(report)
     style = style_of(subjects)

@@ -1,7 +1,7 @@
 """What a kind of suite is: samples in, outputs out, then scores with values or "unscored, because".
 
 A new suite is one folder with one subclass of `SuiteKind`, named in `rlhi_eval_harness.suites.kinds` or in another
-package's entry point of the group ``rlhi.suites``. Everything between is shared: answering, judging, statistics, report.
+package's entry point of the group ``rlhi.suites``. What is between is shared: answering, judging, statistics, report.
 """
 
 from __future__ import annotations

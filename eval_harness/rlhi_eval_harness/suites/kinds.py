@@ -1,4 +1,4 @@
-"""Finds a kind of suite by name: ours, and those that other packages register under the entry points ``rlhi.suites``."""
+"""Finds a kind of suite by name: ours, and those that other packages register as entry points ``rlhi.suites``."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rlhi_eval_harness.subjects import parse_subjects
 from rlhi_plugin.errors import ConfigError
 
+
 class Suite(BaseModel):
     """What every suite has; each kind adds its own options (`rlhi_eval_harness.suites.kinds`)."""
 
@@ -30,7 +31,7 @@ class Suite(BaseModel):
     kind: str = "simulated_users"
     seed: int = 0
     subjects: tuple[str, ...] = ("base", "base+persona", "adapter", "adapter+persona", "adapter+shuffled-persona")
-    """Who answers, unless --subject says otherwise; see `rlhi_eval_harness.subjects`. Win rates are against the first."""
+    """Who answers, unless --subject says so; see `rlhi_eval_harness.subjects`. Win rates are against the first one."""
     system_prompt: str | None = None
     """The assistant's own system prompt; None: whatever the chat template has."""
     max_new_tokens: int = Field(default=96, ge=1)
