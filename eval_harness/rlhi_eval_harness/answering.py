@@ -18,6 +18,7 @@ from rlhi_eval_harness.made_elsewhere import read_outputs
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
+from rlhi_eval_harness.side_by_side import run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ModelCallError
 from rlhi_plugin.records import ChatMessage
@@ -142,34 +143,24 @@ def _ask(source: str, calls: list[list[PlannedSample]], assistants: Assistants, 
 async def _answer_all(
     calls: Sequence[Sequence[PlannedSample]], client: ChatClient, recorder: _Recorder, attempts: Attempts
 ) -> None:
-    slots = asyncio.Semaphore(MAX_IN_FLIGHT)
-
     async def one(samples: Sequence[PlannedSample]) -> None:
-        first = samples[0]
-        async with slots:
-            started = time.perf_counter()
-            try:
-                (reply,) = await client.complete(
-                    ChatRequest(
-                        messages=_with_letters(first),
-                        temperature=first.temperature,
-                        max_tokens=first.max_tokens,
-                        seed=first.seed,
-                    )
+        first, started = samples[0], time.perf_counter()
+        try:
+            (reply,) = await client.complete(
+                ChatRequest(
+                    messages=_with_letters(first),
+                    temperature=first.temperature,
+                    max_tokens=first.max_tokens,
+                    seed=first.seed,
                 )
-            except ModelCallError as error:
-                recorder.write(samples, failed=attempts.failure(error))
-                return
-            attempts.success()
-            recorder.write_reply(samples, reply, time.perf_counter() - started)
+            )
+        except ModelCallError as error:
+            recorder.write(samples, failed=attempts.failure(error))
+            return
+        attempts.success()
+        recorder.write_reply(samples, reply, time.perf_counter() - started)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for samples in calls:
-                group.create_task(one(samples))
-    except BaseExceptionGroup as failures:
-        # The first failure cancels the rest; its own type carries the exit code and the remedy.
-        raise failures.exceptions[0] from failures
+    await run_all(calls, one, at_once=MAX_IN_FLIGHT)
 
 
 def _with_letters(sample: PlannedSample) -> tuple[ChatMessage, ...]:

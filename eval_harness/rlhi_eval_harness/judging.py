@@ -20,6 +20,7 @@ from pydantic import Field
 
 from rlhi_eval_harness.answering import Attempts
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
+from rlhi_eval_harness.side_by_side import run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ArtefactError, ModelCallError
 from rlhi_plugin.prompt_files import Prompt
@@ -123,23 +124,16 @@ def _failed(judgment: Judgment) -> bool:
 
 
 async def _ask_all(questions: Sequence[Question], client: ChatClient, path: Path) -> None:
-    slots, attempts = asyncio.Semaphore(MAX_IN_FLIGHT), Attempts()
+    attempts = Attempts()
     with path.open("a", encoding="utf-8") as file, progress(f"{client.model} judges", len(questions)) as advance:
 
         async def one(question: Question) -> None:
-            async with slots:
-                judgment = await _ask(question, client, attempts)
+            judgment = await _ask(question, client, attempts)
             file.write(judgment.to_json() + "\n")
             file.flush()
             advance(1)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for question in questions:
-                    group.create_task(one(question))
-        except BaseExceptionGroup as failures:
-            # The first failure cancels the rest; its own type carries the exit code and the remedy.
-            raise failures.exceptions[0] from failures
+        await run_all(questions, one, at_once=MAX_IN_FLIGHT)
 
 
 async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Judgment:
