@@ -188,6 +188,35 @@ class LocalModel:
                     replies[i] = self._reply(rows[i], result)
         return [reply for reply in replies if reply is not None]
 
+    def log_likelihoods(
+        self, prompts: Sequence[tuple[Sequence[ChatMessage], Sequence[str]]], *, adapter: str | None = None
+    ) -> list[tuple[float, ...]]:
+        """How likely each of several given answers is, in nats; see `rlhi_adapters.likelihood`.
+
+        Args:
+            prompts: Conversations that end with the message to answer, each with its options, none of them empty.
+            adapter: Name of the adapter to switch on; None is the base alone.
+
+        Returns:
+            For each prompt one number of at most 0 an option, in their order.
+
+        Raises:
+            ConfigError: an unknown adapter, an option without tokens, or a template without these roles.
+            ModelCallError: a prompt with its longest option is longer than the model's window.
+        """
+        from rlhi_adapters.likelihood import option_log_likelihoods
+
+        found = []
+        with self._lock, self._active(adapter) as model:
+            for messages, options in prompts:
+                rows = [self.tokenizer.encode(option, add_special_tokens=False) for option in options]
+                if not rows or not all(rows):
+                    raise ConfigError("an option has no text. Give each option at least one word.")
+                longest = max(map(len, rows))
+                prompt = self.plan(GenerationJob(tuple(messages), longest, temperature=0.0, seed=0)).prompt
+                found.append(option_log_likelihoods(model, prompt, rows))
+        return found
+
     def plan(self, job: GenerationJob) -> DecodeRow:
         """Render and check one prompt without generating. Raises as `generate` does."""
         from rlhi_adapters.decoding import DecodeRow

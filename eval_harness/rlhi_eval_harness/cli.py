@@ -1,14 +1,18 @@
-"""`rlhi-eval`: evaluate an adapter, score a stored evaluation again, list the suites."""
+"""`rlhi-eval`: evaluate subjects, score a stored evaluation again, build a suite from a log, list the suites."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhi_plugin import terminal
+
+if TYPE_CHECKING:
+    from rlhi_eval_harness.models import OpenModels
+    from rlhi_eval_harness.suites.kind import SuiteKind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,44 +22,128 @@ app = typer.Typer(
 )
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
+Adapter = Annotated[
+    str | None, typer.Option(help="What the subject `adapter` means: a folder, or with --registry an adapter's id.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the evaluation and its report; a stopped run goes on there.")]
+SuiteName = Annotated[
+    str,
+    typer.Option("--suite", help="A shipped suite (see rlhi-eval suites), a .toml file, or a folder with suite.toml."),
+]
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject",
+        help="Who answers: [NAME:]SOURCE[+persona|+shuffled-persona]; SOURCE is base, adapter=PATH, model=NAME, "
+        "endpoint=MODEL@URL, outputs=FILE or logged. Repeat it; default: those of the suite.",
+    ),
+]
+Base = Annotated[str | None, typer.Option(help="Base model; default: the one that the adapter names.")]
+Registry = Annotated[Path | None, typer.Option(help="Registry folder in which --adapter is an id.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Override an option: --set users=8")]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge", help="Judge, as LiteLLM writes it: openai/gpt-4o, openai/NAME@http://HOST/v1. Repeat it for more."
+    ),
+]
 
 
 @app.command(epilog="Example: rlhi-eval run --suite smoke --adapter runs/1/adapter --out report/")
 def run(  # noqa: PLR0917 - typer turns every parameter into an option
-    adapter: Annotated[str, typer.Option(help="Adapter folder, or an adapter id together with --registry.")],
-    out: Annotated[Path, typer.Option(help="Folder for the evaluation and its report; a stopped run goes on there.")],
-    suite: Annotated[
-        str, typer.Option(help="A shipped suite (see rlhi-eval suites) or the path of a .toml file.")
-    ] = "smoke",
-    base: Annotated[str | None, typer.Option(help="Base model; default: the one that the adapter names.")] = None,
-    registry: Annotated[Path | None, typer.Option(help="Registry folder in which --adapter is an id.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override an option: --set users=8")] = None,
+    out: Out,
+    suite: SuiteName = "smoke",
+    subject: Subjects = None,
+    adapter: Adapter = None,
+    base: Base = None,
+    registry: Registry = None,
+    judge: Judges = None,
+    set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
-    """Evaluate an adapter and write report.html, report.md and report.json."""
+    """Answer, judge, score, and write report.html, report.md and report.json."""
     from rlhi_eval_harness.evaluate import evaluate
-    from rlhi_eval_harness.subjects import read_adapter_folder, read_registered_adapter
-    from rlhi_eval_harness.suites import load_suite
+    from rlhi_eval_harness.models import open_served
 
-    chosen = load_suite(suite, overrides=set_ or ())
-    if registry is None:
-        folder = read_adapter_folder(Path(adapter), base=base)
-    else:
-        folder = read_registered_adapter(registry, adapter, base=base)
-    evaluate(chosen, folder, out)
+    judges = [open_served(name) for name in judge or ()]
+    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    try:
+        evaluate(kind, models, out, judges=judges)
+    finally:
+        models.close()
     _show(out)
 
 
-@app.command(epilog="Example: rlhi-eval score report/")
-def score(
-    folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+@app.command(epilog="Example: rlhi-eval answer --suite harm --subject base --subject base+persona --out report/")
+def answer(  # noqa: PLR0917 - typer turns every parameter into an option
+    out: Out,
+    suite: SuiteName = "smoke",
+    subject: Subjects = None,
+    adapter: Adapter = None,
+    base: Base = None,
+    registry: Registry = None,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Only write plan.jsonl, the prompts.")] = False,
+    set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
-    """Score the stored answers again and rewrite the report; needs no model."""
-    from rlhi_eval_harness.evaluate import score_again
+    """Only answer: the part that needs the models. Go on with rlhi-eval score."""
+    from rlhi_eval_harness.evaluate import answer_suite
 
-    score_again(folder)
+    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    try:
+        answer_suite(kind, models, out, plan_only=plan_only)
+    finally:
+        models.close()
+    done, after = ("prompts: ", "plan.jsonl") if plan_only else ("answers: ", "outputs.jsonl")
+    terminal.stdout.print(f"{done}{out / after}", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: rlhi-eval score report/ --judge openai/gpt-4o")
+def score(
+    folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+    judge: Judges = None,
+    verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
+) -> None:
+    """Score the stored answers again and rewrite the report; needs no GPU, and a model only where a judge is named."""
+    from rlhi_eval_harness.evaluate import score_again
+    from rlhi_eval_harness.models import open_served
+
+    score_again(folder, judges=[open_served(name) for name in judge or ()])
     _show(folder)
+
+
+@app.command(epilog="Example: rlhi-eval build-usereval logs.jsonl --out suite/")
+def build_usereval(  # noqa: PLR0917 - typer turns every parameter into an option
+    log: Annotated[
+        Path, typer.Argument(help="Conversations: an export of rlhi, WildChat rows, or any log it can read.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the suite.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Rebuild exactly the suite of this manifest.json from the log.")
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="Logs or manifests whose users must not be evaluated, such as training logs."),
+    ] = None,
+    labeller: Annotated[str, typer.Option(help="What labels follow-ups: embedded, llm, ...")] = "embedded",
+    llm: Annotated[
+        str | None, typer.Option(help="Model for the labeller llm, and for personas where it is given.")
+    ] = None,
+    set_: Settings = None,
+    verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
+) -> None:
+    """Build a WildChat UserEval suite from a log: held-out users, personas from before, a frozen manifest of ids."""
+    from rlhi_eval_harness.usereval.build import BuildRequest, build
+
+    built = build(
+        BuildRequest(
+            log=log, out=out, manifest=manifest, exclude=tuple(exclude or ()), labeller=labeller, llm=llm,
+            settings=tuple(set_ or ()),
+        )
+    )  # fmt: skip
+    rows = [(name, str(count)) for name, count in built.counts.items()]
+    terminal.stdout.print(terminal.table("UserEval from this log", ("what", "number"), rows))
+    terminal.stdout.print(f"suite: {out / 'suite.toml'}", markup=False, highlight=False)
 
 
 @app.command(epilog="Example: rlhi-eval suites --options")
@@ -63,18 +151,50 @@ def suites(
     options: Annotated[bool, typer.Option("--options", help="Every option with its default and meaning.")] = False,
 ) -> None:
     """List the suites that ship, one line each."""
-    from rlhi_eval_harness.suites import Suite, shipped_suites
+    from rlhi_eval_harness.suites import shipped_suites
+    from rlhi_eval_harness.suites.kinds import KINDS, kind_named
 
     if options:
-        meanings = [
-            (name, json.dumps(field.get_default(call_default_factory=True), default=_plain), field.description or "")
-            for name, field in Suite.model_fields.items()
-            if name not in {"name", "summary", "kind"}
-        ]
-        terminal.stdout.print(terminal.table("Options of a suite", ("option", "default", "meaning"), meanings))
+        for kind in KINDS:
+            meanings = [
+                (
+                    name,
+                    json.dumps(field.get_default(call_default_factory=True), default=_plain),
+                    field.description or "",
+                )
+                for name, field in kind_named(kind).options.model_fields.items()
+                if name not in {"name", "summary", "kind"}
+            ]
+            heads = ("option", "default", "meaning")
+            terminal.stdout.print(terminal.table(f'Options of a suite of kind = "{kind}"', heads, meanings))
         return
     rows = [(suite.name, suite.summary) for suite in shipped_suites().values()]
     terminal.stdout.print(terminal.table("Suites", ("suite", "what it does"), rows))
+
+
+def _open(  # noqa: PLR0917 - the options of run and answer, in their order
+    suite: str,
+    subject: list[str] | None,
+    adapter: str | None,
+    base: str | None,
+    registry: Path | None,
+    set_: list[str] | None,
+) -> tuple[SuiteKind, OpenModels]:
+    """The suite and the models behind its subjects."""
+    from rlhi_eval_harness.adapter_folders import read_adapter_folder, read_registered_adapter
+    from rlhi_eval_harness.models import open_assistants
+    from rlhi_eval_harness.subjects import parse_subjects
+    from rlhi_eval_harness.suites import load_suite
+    from rlhi_eval_harness.suites.kinds import open_kind
+
+    named = [f"subjects={json.dumps(subject)}"] if subject else []
+    chosen = load_suite(suite, overrides=[*(set_ or ()), *named])
+    folder = None
+    if adapter is not None and registry is not None:
+        folder = read_registered_adapter(registry, adapter, base=base)
+    elif adapter is not None:
+        folder = read_adapter_folder(Path(adapter), base=base)
+    return open_kind(chosen), open_assistants(parse_subjects(chosen.subjects), base=base, adapter=folder)
 
 
 def _show(folder: Path) -> None:

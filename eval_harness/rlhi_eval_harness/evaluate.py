@@ -1,61 +1,90 @@
-"""A whole evaluation in one function: load the models, bring the folder to completion, score it, write the report."""
+"""A whole evaluation in three steps: plan and answer, ask the judges, score and report. The last two need no GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rlhi_eval_harness.records import EvalReport
+from rlhi_eval_harness.answering import answer, current
+from rlhi_eval_harness.judging import judge
+from rlhi_eval_harness.models import Assistants
+from rlhi_eval_harness.records import EvalReport, EvalSample, PlannedSample
 from rlhi_eval_harness.report import build_report, write_report
-from rlhi_eval_harness.report.build import run_config
-from rlhi_eval_harness.run_folder import RunFolder
-from rlhi_eval_harness.subjects import AdapterFolder, Assistants, LocalAssistants
-from rlhi_eval_harness.suites.simulated_users import run_suite
-from rlhi_eval_harness.suites.suite import Suite
+from rlhi_eval_harness.report.build import read_suite, run_config
+from rlhi_eval_harness.run_folder import RunFolder, read_records, write_records
+from rlhi_eval_harness.scoring import by_sample
+from rlhi_eval_harness.suites.kind import Stored, SuiteKind
+from rlhi_eval_harness.suites.kinds import open_kind
 from rlhi_plugin import terminal
-from rlhi_plugin.labelling import Labeller, load_labeller
-from rlhi_plugin.persona import FRAME_DIGEST, ExtractivePersonaBuilder, PersonaBuilder
+from rlhi_plugin.chat import ChatClient
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.persona import FRAME_DIGEST
 
 
-def evaluate(suite: Suite, adapter: AdapterFolder, out: Path) -> EvalReport:
-    """Evaluate an adapter against its base, with models in this process.
+def evaluate(kind: SuiteKind, assistants: Assistants, out: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
+    """Run a suite: answer, judge, score, report.
 
     Args:
-        suite: What to measure.
-        adapter: The adapter, checked by `rlhi_eval_harness.subjects.read_adapter_folder`.
+        kind: The suite, from `rlhi_eval_harness.suites.kinds.open_kind`.
+        assistants: The models behind its subjects.
         out: Folder of the evaluation. A stopped run of the same suite and weights goes on where it stopped.
+        judges: Whom to ask; the report's numbers are the first one's.
 
     Raises:
-        ConfigError: `out` holds something else, or a name in the suite is unknown.
-        ArtefactError: the adapter does not fit, or the folder is damaged.
-        ModelCallError: generation failed; the folder keeps what is done.
+        ConfigError: `out` holds something else, data is missing, or a name in the suite is unknown.
+        ArtefactError: the folder is damaged.
+        ModelCallError: a model failed; the folder keeps what is done.
     """
-    assistants = LocalAssistants.load(adapter)
-    try:
-        labeller = load_labeller(suite.labeller)
-        return evaluate_with(assistants, suite, out, labeller=labeller, builder=ExtractivePersonaBuilder())
-    finally:
-        assistants.close()
+    answer_suite(kind, assistants, out)
+    return score_again(out, judges=judges)
 
 
-def evaluate_with(
-    assistants: Assistants, suite: Suite, out: Path, *, labeller: Labeller, builder: PersonaBuilder
-) -> EvalReport:
-    """As `evaluate`, with whatever models, labeller and persona builder the caller has."""
+def answer_suite(kind: SuiteKind, assistants: Assistants, out: Path, *, plan_only: bool = False) -> None:
+    """Bring a folder to where it can be scored; raises as `evaluate` does.
+
+    Args:
+        kind: The suite.
+        assistants: The models.
+        out: Folder of the evaluation.
+        plan_only: Stop once plan.jsonl is there, for outputs that are made elsewhere.
+    """
     folder = RunFolder(out)
-    identity = {**assistants.identity, "labeller": labeller.name, "persona_builder": builder.name}
-    if folder.begin(run_config(suite, identity, FRAME_DIGEST)):
+    identity = {**assistants.identity, **kind.identity}
+    if folder.begin(run_config(kind.suite, identity, FRAME_DIGEST)):
         terminal.stderr.print(f"{out} holds this evaluation already: going on from what is there", highlight=False)
-    run_suite(suite, assistants, folder, labeller=labeller, builder=builder)
-    return score_again(out)
+    if not folder.plan.exists():
+        write_records(folder.plan, kind.plan(assistants, folder))
+    if not plan_only:
+        answer(read_records(folder.plan, PlannedSample), assistants, folder.outputs)
 
 
-def score_again(path: Path) -> EvalReport:
-    """Score a folder's stored answers and rewrite its report.
+def score_again(path: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
+    """Score a folder's stored answers and rewrite its report; asks `judges` what they have not yet been asked.
 
     Raises:
         ArtefactError: the folder holds no evaluation, or an unfinished or damaged one.
+        ConfigError: judges were given to a suite that asks none.
+        ModelCallError: a judge could not be asked at all; the folder keeps what is done.
     """
     folder = RunFolder(path)
-    report = build_report(folder)
+    kind = open_kind(read_suite(folder))
+    stored = read_stored(folder)
+    questions = kind.questions(stored) if judges else ()
+    if judges and not kind.judged:
+        raise ConfigError(f"the suite {kind.suite.name} is scored by code and asks no judge. Leave --judge out.")
+    for client in judges:
+        judge(questions, client, folder.judgments)
+    report = build_report(folder, kind, stored, judge_names=[client.model for client in judges])
     write_report(report, folder)
     return report
+
+
+def read_stored(folder: RunFolder) -> Stored:
+    """Plan and outputs of a folder.
+
+    Raises:
+        ArtefactError: one of the two is missing or damaged, or they do not belong together.
+    """
+    plan = read_records(folder.plan, PlannedSample)
+    outputs = current(read_records(folder.outputs, EvalSample))
+    return Stored(folder, plan, by_sample(plan, outputs))

@@ -9,7 +9,45 @@ from pydantic import AwareDatetime, Field, model_validator
 from rlhi_plugin.chat import FinishReason
 from rlhi_plugin.records import ChatMessage, Record
 
-REPORT_SCHEMA_VERSION = 1
+REPORT_SCHEMA_VERSION = 2
+"""2: the report describes its metrics itself, and a sample may say why it has no answer."""
+
+
+class PlannedSample(Record):
+    """One prompt that one subject is to answer."""
+
+    sample_id: str
+    """``user/item/subject``; unique in a plan."""
+    suite: str
+    subject: str
+    source: str = "base"
+    """What answers, as `rlhi_eval_harness.subjects` writes it: ``base``, ``adapter=PATH``, ``endpoint=MODEL@URL``."""
+    user: str
+    """The cluster: intervals resample users, never single answers."""
+    group: str = "all"
+    """A split to be reported apart: the wording of complaints, initial or follow-up turns, the distance in turns."""
+    request: str
+    """Answers to the same request of the same user are compared with one another."""
+    prompt: tuple[ChatMessage, ...]
+    max_tokens: int
+    temperature: float
+    seed: int
+    options: tuple[str, ...] = ()
+    """Choices to be weighed by their likelihood; where nothing can weigh them, a letter is generated instead."""
+    logged: str | None = None
+    """What the log's own assistant answered here, for the subject ``logged``."""
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """What the suite's scoring has to know of this sample. Never shown to a subject."""
+
+    @property
+    def item_id(self) -> str:
+        """``user/item``: the same for every subject. Outputs made elsewhere are told by it."""
+        return self.sample_id.removesuffix(f"/{self.subject}")
+
+    @property
+    def pair_key(self) -> str:
+        """What two subjects' answers are compared on."""
+        return self.item_id
 
 
 class EvalSample(Record):
@@ -27,6 +65,12 @@ class EvalSample(Record):
     output: str
     finish_reason: FinishReason
     latency_s: float | None = Field(default=None, ge=0.0)
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    likelihoods: tuple[float, ...] = ()
+    """Natural log-likelihood of each option, where the subject could weigh them."""
+    failed: str | None = None
+    """Why there is no answer. Tried again when the run goes on; scored as unscored, never as a bad answer."""
 
 
 class Score(Record):
@@ -43,6 +87,23 @@ class Score(Record):
         if (self.value is None) == (self.unscored is None):
             raise ValueError("a score has either a value or a reason why it has none")
         return self
+
+
+class Metric(Record):
+    """What a report says about one metric beside its numbers."""
+
+    name: str
+    label: str
+    """Column head."""
+    meaning: str
+    """One sentence."""
+    unit: Literal["share", "count"] = "share"
+    """A share lies in [0, 1] and is printed in per cent; a count is printed as it is."""
+    better: Literal["higher", "lower", "neither"] = "higher"
+    role: Literal["headline", "dimension", "harm", "health", "detail"] = "dimension"
+    """What subjects are ranked by; further sides of the same gain; what it costs; length and the like; single parts."""
+    neutral: float = 0.0
+    """What the value would be without any effect: 0.5 for a win rate."""
 
 
 class Estimate(Record):
@@ -70,6 +131,8 @@ class EvalReport(Record):
     schema_version: int = REPORT_SCHEMA_VERSION
     suite: str
     created_at: AwareDatetime
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    """What was measured; the first is what subjects are ranked by."""
     estimates: tuple[Estimate, ...]
     differences: tuple[Estimate, ...]
     samples: tuple[EvalSample, ...]

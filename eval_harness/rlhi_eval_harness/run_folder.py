@@ -7,12 +7,13 @@ In the order in which they appear::
     history.db        what the held-out users said to the base assistant, logged by RLHIMiddleware
     utterances.jsonl  the same from the users' side: what they meant by it
     follow_ups.jsonl  what the labeller made of it
-    personas.jsonl    what the persona builder made of that
+    personas.jsonl    what the persona builder made of that (these five: simulated users only)
     plan.jsonl        every prompt that every subject is to answer
     outputs.jsonl     the answers, appended as they arrive
+    judgments.jsonl   what judges said, appended as it arrives
     report.json, report.md, report.html
 
-A file other than the last two kinds is complete if it exists: it is written under another name and then renamed.
+A file other than outputs and judgments is complete if it exists: it is written under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class RunFolder:
         self.personas = path / "personas.jsonl"
         self.plan = path / "plan.jsonl"
         self.outputs = path / "outputs.jsonl"
+        self.judgments = path / "judgments.jsonl"
         self.report_json = path / "report.json"
         self.report_markdown = path / "report.md"
         self.report_html = path / "report.html"

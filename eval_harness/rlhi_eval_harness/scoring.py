@@ -9,10 +9,10 @@ cap explains nothing. An empty answer breaks every preference; its repetition is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rlhi_eval_harness.answering import PlannedSample
-from rlhi_eval_harness.records import EvalSample, Score
+from rlhi_eval_harness.records import EvalSample, Metric, PlannedSample, Score
 from rlhi_eval_harness.simulation import SimulatedUser
 from rlhi_plugin.checks import CHECKS, repeated_share, word_count
 from rlhi_plugin.errors import ArtefactError
@@ -26,8 +26,28 @@ KEPT_PREFIX = "kept."
 """``kept.bullets`` and so on: one preference, of the users who have it."""
 
 METRICS = (KEPT, KEPT_IF_DECIDED, WORDS, REPETITION, FINISHED)
-SHARES = frozenset({KEPT, KEPT_IF_DECIDED, FINISHED})
-"""Metrics that lie in [0, 1] and can be 0 or 1 throughout."""
+HEALTH_TABLE = (
+    Metric(name=WORDS, label="Words", meaning="Words of an answer.", unit="count", better="neither", role="health"),
+    Metric(
+        name=REPETITION,
+        label="Repeated",
+        meaning="Share of four-word runs that have occurred before in the answer.",
+        better="lower",
+        role="health",
+    ),
+    Metric(name=FINISHED, label="Not cut", meaning="Answers that end before the token cap.", role="health"),
+)
+"""What any generated answer can be scored on."""
+METRIC_TABLE = (
+    Metric(
+        name=KEPT,
+        label="Preferences kept",
+        meaning="Share of the user's hidden preferences that the answer keeps, as the user received it.",
+        role="headline",
+    ),
+    Metric(name=KEPT_IF_DECIDED, label="… if decided", meaning="The same, where the cap came after the decision."),
+    *HEALTH_TABLE,
+)
 
 _STAYS_KEPT = frozenset({"detailed", "bullets", "numbers", "greeting", "example", "emojis"})
 _STAYS_BROKEN = frozenset({"short", "no_lists", "no_emojis", "greeting"})
@@ -42,19 +62,64 @@ def score(
         ArtefactError: an output twice, an output that was not planned, or a user without preferences.
     """
     by_name = {user.name: user for user in users}
-    by_id = {output.sample_id: output for output in outputs}
-    planned = {sample.sample_id for sample in plan}
-    if len(by_id) != len(outputs):
-        raise ArtefactError("outputs.jsonl holds a sample twice. Remove the second line and score again.")
-    if not by_id.keys() <= planned:
-        stray = min(by_id.keys() - planned)
-        raise ArtefactError(f"outputs.jsonl holds {stray}, which plan.jsonl does not. Remove the line and score again.")
+    by_id = by_sample(plan, outputs)
     if missing := {sample.user for sample in plan} - by_name.keys():
         raise ArtefactError(f"users.jsonl lacks {min(missing)}. Run rlhi-eval run again.")
     scores: list[Score] = []
     for sample in plan:
         scores += _sample_scores(sample.sample_id, by_id.get(sample.sample_id), by_name[sample.user])
     return tuple(scores)
+
+
+def by_sample(plan: Sequence[PlannedSample], outputs: Sequence[EvalSample]) -> dict[str, EvalSample]:
+    """Outputs by sample.
+
+    Raises:
+        ArtefactError: an output twice, or an output that was not planned.
+    """
+    by_id = {output.sample_id: output for output in outputs}
+    planned = {sample.sample_id for sample in plan}
+    if len(by_id) != len(outputs):
+        counts = Counter(output.sample_id for output in outputs)
+        twice = min(name for name, count in counts.items() if count > 1)
+        raise ArtefactError(f"outputs.jsonl holds {twice} twice. Remove the second line and score again.")
+    if not by_id.keys() <= planned:
+        stray = min(by_id.keys() - planned)
+        raise ArtefactError(f"outputs.jsonl holds {stray}, which plan.jsonl does not. Remove the line and score again.")
+    return by_id
+
+
+def no_answer(output: EvalSample | None) -> str | None:
+    """Why there is nothing to score, or None."""
+    if output is None:
+        return "no_output"
+    if output.failed is not None:
+        return output.failed.partition(":")[0]
+    return "refused" if output.finish_reason == "refused" else None
+
+
+def health_scores(sample: PlannedSample, output: EvalSample | None) -> list[Score]:
+    """Length, repetition, and whether the answer was cut."""
+    if output is None or (reason := no_answer(output)) is not None:
+        reason = no_answer(output) or "no_output"
+        return [scored(sample.sample_id, metric.name, reason) for metric in HEALTH_TABLE]
+    return [scored(sample.sample_id, name, value) for name, value in _health(output).items()]
+
+
+def scored(sample_id: str, metric: str, value: float | str) -> Score:
+    """A score from a value, or from the reason why there is none."""
+    if isinstance(value, str):
+        return Score(sample_id=sample_id, metric=metric, unscored=value)
+    return Score(sample_id=sample_id, metric=metric, value=value)
+
+
+def _health(output: EvalSample) -> dict[str, float | str]:
+    text = output.output
+    return {
+        WORDS: float(word_count(text)),
+        REPETITION: repeated_share(text) if text.strip() else "empty_answer",
+        FINISHED: float(output.finish_reason != "length"),
+    }
 
 
 def decided(preference: str, text: str) -> bool:
@@ -69,10 +134,10 @@ def decided(preference: str, text: str) -> bool:
 
 def _sample_scores(sample_id: str, output: EvalSample | None, user: SimulatedUser) -> list[Score]:
     names = [*METRICS, *(f"{KEPT_PREFIX}{preference}" for preference in user.preferences)]
-    if output is None or output.finish_reason == "refused":
-        reason = "no_output" if output is None else "refused"
-        return [Score(sample_id=sample_id, metric=name, unscored=reason) for name in names]
-    return [_score(sample_id, name, value) for name, value in _values(output, user).items()]
+    reason = no_answer(output)
+    if output is None or reason is not None:
+        return [scored(sample_id, name, reason or "no_output") for name in names]
+    return [scored(sample_id, name, value) for name, value in _values(output, user).items()]
 
 
 def _values(output: EvalSample, user: SimulatedUser) -> Mapping[str, float | str]:
@@ -85,14 +150,6 @@ def _values(output: EvalSample, user: SimulatedUser) -> Mapping[str, float | str
     return {
         KEPT: share,
         KEPT_IF_DECIDED: "cut_before_decided" if undecided else share,
-        WORDS: float(word_count(text)),
-        REPETITION: repeated_share(text) if text.strip() else "empty_answer",
-        FINISHED: float(not cut),
+        **_health(output),
         **{f"{KEPT_PREFIX}{preference}": value for preference, value in kept.items()},
     }
-
-
-def _score(sample_id: str, metric: str, value: float | str) -> Score:
-    if isinstance(value, str):
-        return Score(sample_id=sample_id, metric=metric, unscored=value)
-    return Score(sample_id=sample_id, metric=metric, value=value)

@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from rlhi_eval_harness.suites import Suite
+from rlhi_eval_harness.suites.simulated_users import SimulatedUsersOptions
 from rlhi_plugin.chat import ChatRequest, ScriptedClient
 from rlhi_plugin.labelling import Exchange
 from rlhi_plugin.records import FollowUp, FollowUpLabel
@@ -61,8 +61,11 @@ class FakeAssistants:
         self.base = ScriptedClient(lambda _: PLAIN, model="fake")
         self.adapted = ScriptedClient(lambda request: adapted(system(request)), model="fake+adapter")
 
-    def client(self, *, adapter: bool) -> ScriptedClient:
-        return self.adapted if adapter else self.base
+    def client(self, source: str) -> ScriptedClient:
+        return self.base if source == "base" else self.adapted
+
+    def weigh(self, source: str, prompts):
+        return None
 
     def chat_model(self, *, max_tokens: int, temperature: float, seed: int) -> BaseChatModel:
         return FakeChatModel()
@@ -110,8 +113,8 @@ def labeller() -> EverythingIsFeedback:
 
 
 @pytest.fixture(scope="session")
-def tiny_suite() -> Suite:
-    return Suite.model_validate(
+def tiny_suite() -> SimulatedUsersOptions:
+    return SimulatedUsersOptions.model_validate(
         {
             "name": "tiny",
             "summary": "for tests",

@@ -9,9 +9,12 @@ from typer.testing import CliRunner
 
 from rlhi_adapters.base_models import resolve_base
 from rlhi_adapters.registry import AdapterRegistry, describe_adapter
-from rlhi_eval_harness import cli, evaluate
+from rlhi_eval_harness import cli
+from rlhi_eval_harness.adapter_folders import AdapterFolder, read_adapter_folder, read_registered_adapter
+from rlhi_eval_harness.models import open_assistants
 from rlhi_eval_harness.records import EvalReport
-from rlhi_eval_harness.subjects import AdapterFolder, LocalAssistants, read_adapter_folder, read_registered_adapter
+from rlhi_eval_harness.subjects import parse_subjects
+from rlhi_eval_harness.suites import simulated_users
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.persona import FRAME_DIGEST
 
@@ -47,7 +50,7 @@ def adapter(tiny_model_dir, tmp_path_factory):
 def no_embeddings(monkeypatch, labeller):
     """The suite names the embedded labeller, which takes seconds to load; its own tests load it."""
     asked = []
-    monkeypatch.setattr(evaluate, "load_labeller", lambda name: asked.append(name) or labeller)
+    monkeypatch.setattr(simulated_users, "load_labeller", lambda name: asked.append(name) or labeller)
     return asked
 
 
@@ -132,7 +135,7 @@ def test_a_registered_adapter_is_checked_against_its_record(adapter, tiny_model_
         read_registered_adapter(registry.root, "absent")
     changed = AdapterFolder(folder, str(tiny_model_dir), base_digest="0" * 64)
     with pytest.raises(ArtefactError, match="trained on other weights"):
-        LocalAssistants.load(changed)
+        open_assistants(parse_subjects(["adapter"]), adapter=changed)
 
 
 def test_mistakes_exit_with_two_and_failures_with_one(tmp_path, monkeypatch, capsys):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rlhi_eval_harness.evaluate import evaluate_with, score_again
+from rlhi_eval_harness.evaluate import evaluate as evaluate_suite
+from rlhi_eval_harness.evaluate import score_again
 from rlhi_eval_harness.records import EvalReport
 from rlhi_eval_harness.report.page import render_page
 from rlhi_eval_harness.simulation import load_phrases, population, requests_for
-from rlhi_eval_harness.suites.simulated_users import held_out_users, others
+from rlhi_eval_harness.suites.simulated_users import SimulatedUsers, held_out_users, others
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.persona import ExtractivePersonaBuilder
 from rlhi_plugin.persona.render import FRAME_HEAD
@@ -22,7 +23,8 @@ from rlhi_plugin.persona.render import FRAME_HEAD
 def evaluate(tiny_suite, labeller):
     def run(assistants, out: Path, **changes) -> EvalReport:
         suite = tiny_suite.model_copy(update=changes)
-        return evaluate_with(assistants, suite, out, labeller=labeller, builder=ExtractivePersonaBuilder())
+        kind = SimulatedUsers(suite, labeller=labeller, builder=ExtractivePersonaBuilder())
+        return evaluate_suite(kind, assistants, out)
 
     return run
 

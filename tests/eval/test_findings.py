@@ -1,9 +1,9 @@
 """The sentences must follow the numbers, whatever they say."""
 
 from rlhi_eval_harness.records import Estimate
-from rlhi_eval_harness.report.analysis import ADAPTED, BASELINE, NO_LENGTH_WISH, NO_PERSONA, PERSONA_ONLY, SHUFFLED
 from rlhi_eval_harness.report.findings import findings, points
 from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_IF_DECIDED, REPETITION, WORDS
+from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, NO_LENGTH_WISH, NO_PERSONA, PERSONA_ONLY, SHUFFLED
 
 
 def _estimate(metric, subject, value, *, unscored=0, group="all", n=90, clusters=15):

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_eval_harness.answering import PlannedSample
-from rlhi_eval_harness.records import EvalSample
+from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_IF_DECIDED, METRICS, REPETITION, WORDS, decided, score
 from rlhi_eval_harness.simulation import SimulatedUser
 from rlhi_plugin.checks import CHECKS

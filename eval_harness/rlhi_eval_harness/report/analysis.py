@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from itertools import product
 
-from rlhi_eval_harness.answering import PlannedSample
+from rlhi_eval_harness.numbers import Pick
 from rlhi_eval_harness.records import Estimate, Score
-from rlhi_eval_harness.scoring import KEPT_PREFIX, METRICS, SHARES, WORDS
-from rlhi_eval_harness.simulation import SimulatedUser
 from rlhi_eval_harness.statistics import RESAMPLES, Value, estimate, mean, paired_difference
-
-ALL = "all"
-NO_LENGTH_WISH = "no wish about length"
-"""Users who want neither short nor detailed answers: for them a change of length is a side effect."""
-LENGTH_PREFERENCES = frozenset({"short", "detailed"})
-
-BASELINE = "base"
-PERSONA_ONLY = "base+persona"
-ADAPTED = "adapter+persona"
-SHUFFLED = "adapter+shuffled-persona"
-NO_PERSONA = "adapter"
-
-COMPARISONS = (
-    (ADAPTED, PERSONA_ONLY),
-    (ADAPTED, BASELINE),
-    (ADAPTED, SHUFFLED),
-    (SHUFFLED, PERSONA_ONLY),
-    (PERSONA_ONLY, BASELINE),
-    (NO_PERSONA, BASELINE),
-)
-"""Paired differences, first minus second: what training adds, what all of it adds, whether it is the persona that does
-it, what any persona does, what a prompt alone does, and what happens to users without history."""
-
-Pick = Callable[[PlannedSample], bool]
+from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 
 
 class Table:
     """Scores with what is needed to select, cluster and pair them."""
 
-    def __init__(self, plan: Sequence[PlannedSample], scores: Iterable[Score], users: Sequence[SimulatedUser]) -> None:
-        self.plan = plan
-        self.users = users
-        self.subjects = tuple(dict.fromkeys(sample.subject for sample in plan))
-        self.preferences = tuple(sorted({name for user in users for name in user.preferences}))
+    def __init__(self, stored: Stored, scores: Iterable[Score], kind: SuiteKind) -> None:
+        self.plan = stored.plan
+        self.metrics = kind.metrics(stored)
+        self.subjects = tuple(dict.fromkeys(sample.subject for sample in stored.plan))
+        self.comparisons = tuple(kind.comparisons(self.subjects))
+        self._groups = {metric.name: kind.groups(metric.name, stored) for metric in self.metrics}
         self._scores = {(score.sample_id, score.metric): score for score in scores}
-        self._wishes = {user.name: bool(LENGTH_PREFERENCES & set(user.preferences)) for user in users}
 
     def groups(self, metric: str) -> dict[str, Pick]:
         """What is reported apart for a metric, by name."""
-        everything: dict[str, Pick] = {ALL: lambda _: True}
-        if metric.startswith(KEPT_PREFIX):
-            return everything
-        wordings = sorted({sample.group for sample in self.plan}, reverse=True)
-        if len(wordings) > 1:
-            for wording in wordings:
-                everything[wording] = lambda sample, wording=wording: sample.group == wording  # type: ignore[misc]
-        if metric == WORDS and any(self._wishes.values()) and not all(self._wishes.values()):
-            everything[NO_LENGTH_WISH] = lambda sample: not self._wishes[sample.user]
-        return everything
+        return dict(self._groups[metric])
 
     def values(self, metric: str, subject: str, pick: Pick) -> list[Value]:
         """One value per sample of `subject` that has the metric at all."""
@@ -68,34 +34,26 @@ class Table:
             if sample.subject == subject and pick(sample) and (sample.sample_id, metric) in self._scores
         ]
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What every answer is scored on, and each single preference."""
-        return (*METRICS, *(f"{KEPT_PREFIX}{preference}" for preference in self.preferences))
-
 
 def estimates(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Estimate, ...]:
-    """Every metric of every subject, overall and in each group."""
+    """Every metric of every subject that it applies to, overall and in each group."""
     result = []
     for metric, subject in product(table.metrics, table.subjects):
-        share = metric in SHARES or metric.startswith(KEPT_PREFIX)
-        for group, pick in table.groups(metric).items():
-            interval = mean(table.values(metric, subject, pick), share=share, seed=seed, resamples=resamples)
-            result.append(estimate(interval, metric=metric, subject=subject, group=group))
+        share = metric.unit == "share"
+        for group, pick in table.groups(metric.name).items():
+            if values := table.values(metric.name, subject, pick):
+                interval = mean(values, share=share, seed=seed, resamples=resamples)
+                result.append(estimate(interval, metric=metric.name, subject=subject, group=group))
     return tuple(result)
 
 
 def differences(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[Estimate, ...]:
-    """Every comparison whose two subjects were evaluated, for every metric, overall and in each group."""
+    """Every comparison whose two subjects have the metric, overall and in each group."""
     result = []
-    asked = [pair for pair in COMPARISONS if set(pair) <= set(table.subjects)]
-    for metric, (subject, versus) in product(table.metrics, asked):
-        for group, pick in table.groups(metric).items():
-            interval = paired_difference(
-                table.values(metric, subject, pick),
-                table.values(metric, versus, pick),
-                seed=seed,
-                resamples=resamples,
-            )
-            result.append(estimate(interval, metric=metric, subject=subject, group=group, versus=versus))
+    for metric, (subject, versus) in product(table.metrics, table.comparisons):
+        for group, pick in table.groups(metric.name).items():
+            values, baseline = (table.values(metric.name, name, pick) for name in (subject, versus))
+            if values and baseline:
+                interval = paired_difference(values, baseline, seed=seed, resamples=resamples)
+                result.append(estimate(interval, metric=metric.name, subject=subject, group=group, versus=versus))
     return tuple(result)

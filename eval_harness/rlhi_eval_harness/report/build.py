@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlhi_eval_harness.answering import PlannedSample
-from rlhi_eval_harness.records import EvalReport, EvalSample
+from rlhi_eval_harness.judging import Judgment, Question, judges_of, read_judgments
+from rlhi_eval_harness.numbers import Numbers
+from rlhi_eval_harness.records import EvalReport
 from rlhi_eval_harness.report.analysis import Table, differences, estimates
-from rlhi_eval_harness.report.facts import follow_up_shares, history_facts, training_curve, training_funnel
-from rlhi_eval_harness.report.findings import findings
+from rlhi_eval_harness.report.facts import (
+    answering_facts,
+    follow_up_shares,
+    judging_facts,
+    training_curve,
+    training_funnel,
+)
 from rlhi_eval_harness.report.markdown import render_markdown
-from rlhi_eval_harness.run_folder import RunFolder, read_records, write_text
-from rlhi_eval_harness.scoring import score
-from rlhi_eval_harness.simulation import SimulatedUser, Utterance
-from rlhi_eval_harness.suites.suite import Suite
-from rlhi_plugin.records import FollowUp, Persona
+from rlhi_eval_harness.run_folder import RunFolder, write_text
+from rlhi_eval_harness.suites.kind import Stored, SuiteKind
+from rlhi_eval_harness.suites.suite import Suite, parse_suite
 
 
 def run_config(suite: Suite, identity: dict[str, str], frame_digest: str) -> dict[str, Any]:
@@ -26,38 +31,52 @@ def run_config(suite: Suite, identity: dict[str, str], frame_digest: str) -> dic
     return {"suite": suite.model_dump(mode="json"), "models": identity, "persona_frame_digest": frame_digest}
 
 
-def build_report(folder: RunFolder) -> EvalReport:
-    """Score what is stored. Needs no model; a changed check or statistic only needs this again.
+def read_suite(folder: RunFolder) -> Suite:
+    """The options that a folder was made with.
 
     Raises:
         ArtefactError: the folder holds no evaluation, or a damaged one.
     """
+    return parse_suite(folder.read_config()["suite"], str(folder.config))
+
+
+def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_names: Sequence[str] = ()) -> EvalReport:
+    """Score what is stored. Needs no model; a changed check or statistic only needs this again.
+
+    Args:
+        folder: The evaluation.
+        kind: Its suite.
+        stored: Its plan and outputs.
+        judge_names: Whose judgments count, the first one's in the numbers; all that are on record, unless given.
+
+    Raises:
+        ArtefactError: the folder is damaged.
+    """
     config = folder.read_config()
-    suite = Suite.model_validate(config["suite"])
-    plan = read_records(folder.plan, PlannedSample)
-    outputs = read_records(folder.outputs, EvalSample)
-    users = read_records(folder.users, SimulatedUser)
-    scores = score(plan, outputs, users)
-    order = {sample.sample_id: place for place, sample in enumerate(plan)}
-    table = Table(plan, scores, users)
+    questions = kind.questions(stored)
+    names = tuple(judge_names) or judges_of(folder.judgments)
+    judged = {name: _by_question(folder, name, questions) for name in names}
+    judgments = judged[names[0]] if names else {}
+    scores = tuple(kind.score(stored, judgments))
+    table = Table(stored, scores, kind)
+    suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
     compared = differences(table, seed=suite.seed, resamples=suite.resamples)
-    utterances = read_records(folder.utterances, Utterance)
-    names = sorted({utterance.user for utterance in utterances})
-    personas = dict(zip(names, read_records(folder.personas, Persona), strict=True))
     adapter = Path(config["models"].get("adapter", ""))
     return EvalReport(
         suite=suite.name,
         created_at=datetime.now(UTC),
+        metrics=table.metrics,
         estimates=estimated,
         differences=compared,
-        samples=tuple(sorted(outputs, key=lambda output: order[output.sample_id])),
+        samples=tuple(stored.outputs[each.sample_id] for each in stored.plan if each.sample_id in stored.outputs),
         scores=scores,
-        findings=findings(estimated, compared),
+        findings=kind.findings(Numbers(estimated, compared), table.metrics),
         config={
             **config,
-            "users": {user.name: user.model_dump(mode="json") for user in users},
-            "history": history_facts(users, utterances, read_records(folder.follow_ups, FollowUp), personas),
+            **kind.facts(stored, judgments),
+            "judging": judging_facts(questions, judged),
+            "answering": answering_facts(stored.plan, stored.outputs),
             "training_curve": training_curve(adapter),
             "training_funnel": training_funnel(adapter),
             "follow_up_shares": follow_up_shares(adapter),
@@ -65,6 +84,10 @@ def build_report(folder: RunFolder) -> EvalReport:
             "machine": {"system": platform.system(), "processor": platform.machine()},
         },
     )
+
+
+def _by_question(folder: RunFolder, name: str, questions: Sequence[Question]) -> dict[str, Judgment]:
+    return {each.question_id: each for each in read_judgments(folder.judgments, name, questions)}
 
 
 def write_report(report: EvalReport, folder: RunFolder) -> Path:

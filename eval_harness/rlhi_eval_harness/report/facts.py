@@ -10,8 +10,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from rlhi_eval_harness.judging import NOT_JUDGED, Judgment, Question
+from rlhi_eval_harness.pairwise import order_consistency
+from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.simulation import SimulatedUser, Utterance
 from rlhi_plugin.records import FollowUp, FollowUpLabel, Persona
 
@@ -47,6 +51,64 @@ def history_facts(
         "statements": sum(len(persona.statements) for persona in personas.values()),
         "statements_from_complaints": sum(_from_complaints(persona, utterances) for persona in personas.values()),
     }
+
+
+def answering_facts(plan: Sequence[PlannedSample], outputs: Mapping[str, EvalSample]) -> dict[str, dict[str, Any]]:
+    """By subject: how many prompts it was given, how many it answered, tokens, and median seconds of an answer."""
+    facts: dict[str, dict[str, Any]] = {}
+    for subject in dict.fromkeys(sample.subject for sample in plan):
+        mine = [sample for sample in plan if sample.subject == subject]
+        given = [outputs[sample.sample_id] for sample in mine if sample.sample_id in outputs]
+        answered = [output for output in given if output.failed is None]
+        seconds = [output.latency_s for output in answered if output.latency_s is not None]
+        failures = Counter((output.failed or "").partition(":")[0] for output in given if output.failed is not None)
+        facts[subject] = {
+            "prompts": len(mine),
+            "answered": len(answered),
+            "failed": dict(failures),
+            "prompt_tokens": sum(output.prompt_tokens for output in answered),
+            "completion_tokens": sum(output.completion_tokens for output in answered),
+            "median_seconds": round(median(seconds), 3) if seconds else None,
+        }
+    return facts
+
+
+def judging_facts(questions: Sequence[Question], judged: Mapping[str, Mapping[str, Judgment]]) -> list[dict[str, Any]]:
+    """By judge: questions, answers, why the rest is unscored, tokens, and how often the first of two answers won."""
+    facts = []
+    for name, judgments in judged.items():
+        reasons = Counter((each.unscored or "").partition(":")[0] for each in judgments.values() if each.unscored)
+        missing = sum(question.question_id not in judgments for question in questions)
+        verdicts = [said for each in judgments.values() for said in each.answers.values() if said in {"A", "B", "tie"}]
+        facts.append(
+            {
+                "judge": name,
+                "questions": len(questions),
+                "answered": sum(each.unscored is None for each in judgments.values()),
+                "unscored": {**reasons, **({NOT_JUDGED: missing} if missing else {})},
+                "prompts": sorted({question.prompt.version for question in questions}),
+                "prompt_tokens": sum(each.prompt_tokens for each in judgments.values()),
+                "completion_tokens": sum(each.completion_tokens for each in judgments.values()),
+                "first_position_wins": round(verdicts.count("A") / len(verdicts), 4) if verdicts else None,
+                "ties": round(verdicts.count("tie") / len(verdicts), 4) if verdicts else None,
+                "order_consistency": order_consistency(judgments),
+                "agreement_with_first_judge": _agreement(judgments, next(iter(judged.values()))),
+            }
+        )
+    return facts
+
+
+def _agreement(judgments: Mapping[str, Judgment], first: Mapping[str, Judgment]) -> float | None:
+    """Share of equal answers where both judges answered."""
+    if judgments is first:
+        return None
+    pairs = [
+        said == first[question].answers[name]
+        for question, each in judgments.items()
+        if question in first and first[question].answers
+        for name, said in each.answers.items()
+    ]
+    return round(sum(pairs) / len(pairs), 4) if pairs else None
 
 
 def training_curve(adapter: Path) -> list[dict[str, float]]:

@@ -7,47 +7,18 @@ interval leaves out zero; what did not help, what got worse, and what cannot be 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, Numbers, unscored_share, verdict
 from rlhi_eval_harness.records import Estimate
-from rlhi_eval_harness.report.analysis import (
-    ADAPTED,
-    ALL,
-    BASELINE,
-    NO_LENGTH_WISH,
-    NO_PERSONA,
-    PERSONA_ONLY,
-    SHUFFLED,
-)
 from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_IF_DECIDED, KEPT_PREFIX, REPETITION, WORDS
-from rlhi_eval_harness.statistics import by_key
+from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, NO_LENGTH_WISH, NO_PERSONA, PERSONA_ONLY, SHUFFLED
 from rlhi_plugin.checks import CHECKS
 
-UNSCORED_LIMIT = 0.05
-"""Above this share of unscored answers a number is not to be used."""
 LENGTH_CHANGE = 0.15
 """A change of mean length by less than this share is not worth a sentence."""
 REPETITION_CHANGE = 0.01
 FINISHED_CHANGE = 0.05
 FEW_USERS = 10
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Estimates and differences, looked up by what they are about."""
-
-    estimates: Sequence[Estimate]
-    differences: Sequence[Estimate]
-
-    def of(self, metric: str, subject: str, group: str = ALL) -> Estimate | None:
-        """The estimate, or None where it was not made or nothing could be scored."""
-        found = by_key(self.estimates).get((metric, subject, group, None))
-        return found if found is not None and found.value is not None else None
-
-    def difference(self, metric: str, subject: str, versus: str, group: str = ALL) -> Estimate | None:
-        """The paired difference, or None where it was not made or has no interval."""
-        found = by_key(self.differences).get((metric, subject, group, versus))
-        return found if found is not None and found.low is not None else None
 
 
 def findings(estimates: Sequence[Estimate], differences: Sequence[Estimate]) -> tuple[str, ...]:
@@ -67,23 +38,6 @@ def findings(estimates: Sequence[Estimate], differences: Sequence[Estimate]) -> 
         *_without_persona(numbers),
         *_few_users(numbers),
     )
-
-
-def verdict(difference: Estimate) -> int:
-    """+1 clearly above zero, -1 clearly below, 0 cannot be told. The interval must leave out zero.
-
-    Raises:
-        ValueError: the difference has no interval.
-    """
-    if difference.low is None or difference.high is None:
-        raise ValueError("a difference without an interval has no verdict")
-    return (difference.low > 0) - (difference.high < 0)
-
-
-def unscored_share(estimate: Estimate) -> float:
-    """Share of answers that could not be scored, in [0, 1]."""
-    total = estimate.n + estimate.unscored
-    return estimate.unscored / total if total else 0.0
 
 
 def _headline(numbers: Numbers) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlhi_eval_harness.records import EvalReport
-from rlhi_eval_harness.report.tables import Grid, comparisons, preferences, ranking, text_rows
+from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
 
 INTERVALS = (
     "In brackets: 95 % bootstrap intervals, users resampled with all their answers. "
@@ -14,10 +16,11 @@ INTERVALS = (
 def render_markdown(report: EvalReport) -> str:
     """The whole report but the samples."""
     models = report.config["models"]
+    base = models.get("base", "none in this process")
     lines = [
         f"# Evaluation `{report.suite}`",
         "",
-        f"Base `{models['base']}`, adapter `{models.get('adapter', 'none')}`, {report.created_at:%Y-%m-%d %H:%M} UTC.",
+        f"Base `{base}`, adapter `{models.get('adapter', 'none')}`, {report.created_at:%Y-%m-%d %H:%M} UTC.",
         "",
         "## What the numbers say",
         "",
@@ -33,12 +36,38 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *_table(comparisons(report)),
         "",
-        "## Preference by preference",
+        *_section("Preference by preference", preferences(report)),
+        *_section("By metric and group", by_group(report)),
+        "## What the metrics mean",
         "",
-        *_table(preferences(report)),
+        *(f"- **{metric.label}** (`{metric.name}`): {metric.meaning}" for metric in report.metrics),
         "",
+        *_judges(report.config.get("judging") or []),
     ]
     return "\n".join(lines)
+
+
+def _section(title: str, grid: Grid) -> list[str]:
+    return [f"## {title}", "", *_table(grid), ""] if grid.rows else []
+
+
+def _judges(facts: list[dict[str, Any]]) -> list[str]:
+    """How each judge did: the numbers above are the first one's."""
+    if not facts:
+        return []
+    lines = ["## Judges", ""]
+    for each in facts:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in each["unscored"].items()) or "none"
+        lines.append(
+            f"- `{each['judge']}`: {each['answered']} of {each['questions']} questions answered; unscored: {reasons}; "
+            f"first answer wins {_share(each['first_position_wins'])}, ties {_share(each['ties'])}, both orders agree "
+            f"{_share(each['order_consistency'])}; prompts {', '.join(each['prompts'])}."
+        )
+    return [*lines, ""]
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
 
 
 def _table(grid: Grid) -> list[str]:

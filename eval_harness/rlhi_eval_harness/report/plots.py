@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlhi_eval_harness.records import Estimate, EvalReport
-from rlhi_eval_harness.report.analysis import ALL
-from rlhi_eval_harness.report.findings import preference_label
-from rlhi_eval_harness.report.tables import number
-from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_PREFIX, REPETITION, WORDS
+from rlhi_eval_harness.numbers import ALL
+from rlhi_eval_harness.records import Estimate, EvalReport, Metric
+from rlhi_eval_harness.report.tables import number, shown_metrics, subjects_of
+from rlhi_eval_harness.scoring import FINISHED, REPETITION, WORDS
 from rlhi_eval_harness.statistics import by_key
 
 if TYPE_CHECKING:
@@ -29,49 +28,121 @@ STYLE: Mapping[str, tuple[str, str]] = {
     "adapter+persona": ("#c2410c", "o"),
     "adapter+shuffled-persona": ("#00795c", "^"),
 }
-"""Colour and marker of each subject."""
+"""Colour and marker of each usual subject."""
+_MORE = ("#8a6d00", "#5b21b6", "#0e7490", "#9f1239", "#3f6212", "#7c3aed")
+_MARKERS = "vP*Xhd"
 INK, QUIET = "#1f2937", "#5b6472"
+
+
+def style_of(subjects: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each subject; the usual ones look the same in every report."""
+    others = [name for name in subjects if name not in STYLE]
+    found = dict(STYLE)
+    found |= {name: (_MORE[i % len(_MORE)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(others)}
+    return {name: found[name] for name in subjects}
+
+
 GROUP_LABELS = {ALL: "all users", "seen": "wordings as in training", "new": "new wordings"}
 
 
-def kept_plot(report: EvalReport) -> str:
-    """Preferences kept by each subject: overall, and for users with seen and with new wordings."""
+def headline_plot(report: EvalReport) -> str:
+    """The first metric of each subject: overall, and in each group."""
+    return metric_plot(report, report.metrics[0])
+
+
+def metric_plot(report: EvalReport, metric: Metric) -> str:
+    """One metric of each subject that has it: overall as a thick line, each group as a thin one."""
     found = by_key(report.estimates)
-    subjects = _subjects(report)
-    groups = [group for group in GROUP_LABELS if (KEPT, subjects[0], group, None) in found]
-    with _figure(7.6, 0.9 + 0.62 * len(subjects)) as (figure, out):
+    mine = [each for each in report.estimates if each.metric == metric.name]
+    subjects = list(dict.fromkeys(each.subject for each in mine))
+    named = dict.fromkeys(each.group for each in mine)
+    groups = [*(group for group in GROUP_LABELS if group in named), *(g for g in named if g not in GROUP_LABELS)]
+    style, scale = style_of(subjects_of(report)), 1 if metric.unit == "count" else 100
+    with _figure(7.6, 0.9 + (0.16 + 0.155 * max(len(groups), 3)) * len(subjects)) as (figure, out):
         axes = figure.subplots()
         for row, subject in enumerate(subjects):
-            colour, marker = STYLE[subject]
             for place, group in enumerate(groups):
-                each = found[KEPT, subject, group, None]
-                y = row + 0.23 * (place - (len(groups) - 1) / 2)
-                whole = group == ALL
-                _dot(axes, each, y, colour, marker if whole else "|", strong=whole)
-                if each.value is not None:
-                    note = number(KEPT, each.value) if whole else f"{number(KEPT, each.value)}  {GROUP_LABELS[group]}"
-                    right = each.high if each.high is not None else each.value
-                    axes.annotate(
-                        note,
-                        (100 * right, y),
-                        xytext=(6, 0),
-                        textcoords="offset points",
-                        va="center",
-                        color=INK if whole else QUIET,
-                        fontsize=9.5 if whole else 7.5,
-                        fontweight="bold" if whole else "normal",
-                    )
+                if (each := found.get((metric.name, subject, group, None))) is not None:
+                    y = row + 0.69 / max(len(groups), 3) * (place - (len(groups) - 1) / 2)
+                    _labelled(axes, each, y, metric, style=style[subject])
         _subject_axis(axes, subjects)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("preferences kept, per cent")
+        if metric.unit == "share":
+            axes.set_xlim(0, 100)
+        if metric.neutral:
+            axes.axvline(scale * metric.neutral, color="#9ca3af", linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+        axes.set_xlabel(f"{metric.label[:1].lower()}{metric.label[1:]}{', per cent' if scale != 1 else ''}")
     return out[0]
 
 
-def preference_plot(report: EvalReport) -> str:
-    """Each single preference: how often each subject keeps it for the users who have it."""
+def _labelled(axes: Axes, each: Estimate, y: float, metric: Metric, *, style: tuple[str, str]) -> None:
+    """A mean with its interval and its number; groups are thinner and named."""
+    whole, scale = each.group == ALL, 1 if metric.unit == "count" else 100
+    _dot(axes, each, y, style[0], style[1] if whole else "|", strong=whole, scale=scale)
+    if each.value is None:
+        return
+    value = number(metric, each.value)
+    right = each.high if each.high is not None else each.value
+    axes.annotate(
+        value if whole else f"{value}  {GROUP_LABELS.get(each.group, each.group)}",
+        (scale * right, y),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        color=INK if whole else QUIET,
+        fontsize=9.5 if whole else 7.5,
+        fontweight="bold" if whole else "normal",
+    )
+
+
+def gain_and_harm_plot(report: EvalReport) -> str:
+    """Gain upwards against each kind of harm to the right, both with intervals; nothing where no harm is measured."""
     found = by_key(report.estimates)
-    subjects = _subjects(report)
-    metrics = sorted({each.metric for each in report.estimates if each.metric.startswith(KEPT_PREFIX)})
+    gain, harms = report.metrics[0], [metric for metric in report.metrics if metric.role == "harm"]
+    subjects = subjects_of(report)
+    style = style_of(subjects)
+    if not harms:
+        return ""
+    columns = min(len(harms), 3)
+    rows = -(-len(harms) // columns)
+    with _figure(7.6, 0.7 + 2.4 * rows) as (figure, out):
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+        for axes, harm in zip(panels, harms, strict=False):
+            for subject in subjects:
+                across, up = (found.get((metric.name, subject, ALL, None)) for metric in (harm, gain))
+                if across and up and across.value is not None and up.value is not None:
+                    _cross(axes, across, up, style[subject], subject)
+            axes.set_xlim(-3, 103)
+            axes.set_ylim(-3, 103)
+            axes.set_title(harm.label, fontsize=9.5, loc="left")
+            axes.set_xlabel("harm, per cent")
+        for axes in list(panels):
+            axes.set_visible(False)
+        figure.axes[0].set_ylabel(f"{gain.label[:1].lower()}{gain.label[1:]}, per cent")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
+    return out[0]
+
+
+def _cross(axes: Axes, across: Estimate, up: Estimate, style: tuple[str, str], label: str) -> None:
+    """A point with both intervals."""
+    colour, marker = style
+    x, y = 100 * (across.value or 0.0), 100 * (up.value or 0.0)
+    for each, line in ((across, "x"), (up, "y")):
+        if each.low is not None and each.high is not None:
+            ends = [100 * each.low, 100 * each.high]
+            xs, ys = (ends, [y, y]) if line == "x" else ([x, x], ends)
+            axes.plot(xs, ys, color=colour, linewidth=1.3, alpha=0.7, solid_capstyle="round")
+    axes.plot([x], [y], marker=marker, color=colour, markersize=7, linestyle="none", label=label, zorder=3)
+
+
+def preference_plot(report: EvalReport) -> str:
+    """Each single preference: how often each subject keeps it for the users who have it; empty where there is none."""
+    found = by_key(report.estimates)
+    subjects = subjects_of(report)
+    style = style_of(subjects)
+    metrics = [metric for metric in report.metrics if metric.role == "detail"]
+    if not metrics:
+        return ""
     with _figure(7.6, 1.2 + 0.72 * len(metrics)) as (figure, out):
         axes = figure.subplots()
         step = 0.72 / max(len(subjects), 1)
@@ -79,10 +150,11 @@ def preference_plot(report: EvalReport) -> str:
             if row % 2 == 0:
                 axes.axhspan(row - 0.5, row + 0.5, color="#f3f4f6", zorder=0, linewidth=0)
             for place, subject in enumerate(subjects):
-                colour, marker = STYLE[subject]
+                colour, marker = style[subject]
                 y = row + step * (place - (len(subjects) - 1) / 2)
-                _dot(axes, found[metric, subject, ALL, None], y, colour, marker, label=subject if row == 0 else None)
-        axes.set_yticks(range(len(metrics)), [preference_label(metric) for metric in metrics])
+                if (each := found.get((metric.name, subject, ALL, None))) is not None:
+                    _dot(axes, each, y, colour, marker, label=subject if row == 0 else None)
+        axes.set_yticks(range(len(metrics)), [metric.label for metric in metrics])
         axes.set_ylim(len(metrics) - 0.5, -0.5)
         axes.set_xlim(-2, 102)
         axes.set_xlabel("kept, per cent of answers to users who want it")
@@ -91,18 +163,22 @@ def preference_plot(report: EvalReport) -> str:
 
 
 def health_plot(report: EvalReport) -> str:
-    """Length, repetition and finished answers of every subject: what a gain may have cost."""
+    """Length, repetition and finished answers of every subject: what a gain may have cost; nothing where unmeasured."""
     found = by_key(report.estimates)
-    subjects = _subjects(report)
+    subjects = subjects_of(report)
+    style = style_of(subjects)
     titles = {WORDS: "Words per answer", REPETITION: "Repeated runs, %", FINISHED: "Ended before the cap, %"}
+    if not {metric.name for metric in shown_metrics(report)} >= titles.keys():
+        return ""
     with _figure(7.6, 0.9 + 0.36 * len(subjects)) as (figure, out):
         for axes, metric in zip(figure.subplots(1, len(titles), sharey=True), titles, strict=True):
             scale = 1 if metric == WORDS else 100
-            drawn = [found[metric, subject, ALL, None] for subject in subjects]
+            drawn = [found.get((metric, subject, ALL, None)) for subject in subjects]
             for row, (subject, each) in enumerate(zip(subjects, drawn, strict=True)):
-                _dot(axes, each, row, *STYLE[subject], scale=scale)
+                if each is not None:
+                    _dot(axes, each, row, *style[subject], scale=scale)
             _subject_axis(axes, subjects)
-            reach = max((scale * (each.high or each.value or 0.0) for each in drawn), default=0.0)
+            reach = max((scale * (each.high or each.value or 0.0) for each in drawn if each), default=0.0)
             axes.set_xlim(0, 100 if metric == FINISHED else max(1.15 * reach, 1.0))
             axes.set_title(titles[metric], fontsize=9.5, loc="left")
     return out[0]
@@ -120,10 +196,6 @@ def training_plot(curve: Sequence[Mapping[str, float]]) -> str:
             axes.set_xlabel("step")
             axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     return out[0]
-
-
-def _subjects(report: EvalReport) -> list[str]:
-    return list(dict.fromkeys(each.subject for each in report.estimates))
 
 
 def _dot(

@@ -5,29 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhi_eval_harness.records import Estimate, EvalReport
-from rlhi_eval_harness.report.analysis import ALL
-from rlhi_eval_harness.report.findings import UNSCORED_LIMIT, preference_label, unscored_share
-from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_IF_DECIDED, KEPT_PREFIX, METRICS, REPETITION, WORDS
+from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
+from rlhi_eval_harness.records import Estimate, EvalReport, Metric
 from rlhi_eval_harness.statistics import by_key
-
-HEADS = {
-    KEPT: "Preferences kept",
-    KEPT_IF_DECIDED: "… if decided",
-    WORDS: "Words",
-    REPETITION: "Repeated",
-    FINISHED: "Not cut",
-}
-"""Column heads; `METRIC_LABELS` says it at length."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, its interval as text, and whether it may be used."""
+    """A number as text, its interval as text, whether it may be used, and how much of it is unscored."""
 
     value: str
     interval: str = ""
     usable: bool = True
+    unscored: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,82 +28,134 @@ class Grid:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def ranking(report: EvalReport) -> Grid:
-    """Subjects, best first by preferences kept, with every metric."""
+NOTHING = Cell("–")  # noqa: RUF001 - a dash where a metric does not apply
+
+
+def shown_metrics(report: EvalReport) -> tuple[Metric, ...]:
+    """All but the single parts, which have a table of their own."""
+    return tuple(metric for metric in report.metrics if metric.role != "detail")
+
+
+def ordered_subjects(report: EvalReport) -> list[str]:
+    """Best first by the first metric; who has no value comes last."""
+    first = report.metrics[0]
     found = by_key(report.estimates)
-    subjects = dict.fromkeys(each.subject for each in report.estimates)
-    order = sorted(subjects, key=lambda name: -(found[KEPT, name, ALL, None].value or 0.0))
+    sign = -1 if first.better == "lower" else 1
+
+    def value(name: str) -> float:
+        each = found.get((first.name, name, ALL, None))
+        return float("-inf") if each is None or each.value is None else sign * each.value
+
+    return sorted(subjects_of(report), key=lambda name: -value(name))
+
+
+def subjects_of(report: EvalReport) -> list[str]:
+    """In the order in which they were given."""
+    return list(dict.fromkeys(each.subject for each in report.estimates))
+
+
+def ranking(report: EvalReport) -> Grid:
+    """Subjects, best first, with every metric and the counts behind the first."""
+    found = by_key(report.estimates)
+    metrics = shown_metrics(report)
     rows = []
-    for name in order:
-        kept = found[KEPT, name, ALL, None]
-        cells = [cell(found[metric, name, ALL, None]) for metric in METRICS]
-        rows.append((name, (*cells, Cell(str(kept.n)), Cell(str(kept.clusters)), Cell(str(kept.unscored)))))
-    return Grid(("Subject", *(HEADS[metric] for metric in METRICS), "Answers", "Users", "Unscored"), tuple(rows))
+    for name in ordered_subjects(report):
+        cells = [_look(found.get((metric.name, name, ALL, None)), metric) for metric in metrics]
+        first = found.get((metrics[0].name, name, ALL, None))
+        counts = (first.n, first.clusters, first.unscored) if first else (0, 0, 0)
+        rows.append((name, (*cells, *(Cell(str(count)) for count in counts))))
+    return Grid(("Subject", *(metric.label for metric in metrics), "Answers", "Users", "Unscored"), tuple(rows))
 
 
 def comparisons(report: EvalReport) -> Grid:
     """Paired differences, overall."""
     asked = dict.fromkeys((each.subject, each.versus) for each in report.differences)
     found = by_key(report.differences)
+    compared = {each.metric for each in report.differences}
+    metrics = [metric for metric in shown_metrics(report) if metric.name in compared]
     rows = tuple(
-        (f"{subject} − {versus}", tuple(cell(found[metric, subject, ALL, versus], signed=True) for metric in METRICS))  # noqa: RUF001 - a minus sign, not a hyphen
+        (
+            f"{subject} − {versus}",  # noqa: RUF001 - a minus sign, not a hyphen
+            tuple(_look(found.get((metric.name, subject, ALL, versus)), metric, signed=True) for metric in metrics),
+        )
         for subject, versus in asked
     )
-    return Grid(("Difference", *(HEADS[metric] for metric in METRICS)), rows)
+    return Grid(("Difference", *(metric.label for metric in metrics)), rows)
 
 
 def preferences(report: EvalReport) -> Grid:
-    """How often each single preference is kept, by the subjects as columns."""
+    """Each single part, such as one preference, by the subjects as columns."""
+    return _by_subject(report, [(metric, ALL, metric.label) for metric in report.metrics if metric.role == "detail"])
+
+
+def by_group(report: EvalReport) -> Grid:
+    """Every metric in every group (per dimension and per turn), by the subjects as columns."""
+    groups = dict.fromkeys((each.metric, each.group) for each in report.estimates)
+    described = {metric.name: metric for metric in shown_metrics(report)}
+    wanted = [
+        (described[name], group, f"{described[name].label}, {group}") for name, group in groups if name in described
+    ]
+    return _by_subject(report, wanted, head="Metric and group")
+
+
+def _by_subject(report: EvalReport, wanted: Sequence[tuple[Metric, str, str]], head: str = "Preference") -> Grid:
     found = by_key(report.estimates)
-    subjects = tuple(dict.fromkeys(each.subject for each in report.estimates))
-    metrics = sorted({each.metric for each in report.estimates if each.metric.startswith(KEPT_PREFIX)})
+    subjects = subjects_of(report)
     rows = tuple(
-        (preference_label(metric), tuple(cell(found[metric, subject, ALL, None]) for subject in subjects))
-        for metric in metrics
+        (label, tuple(_look(found.get((metric.name, subject, group, None)), metric) for subject in subjects))
+        for metric, group, label in wanted
     )
-    return Grid(("Preference", *subjects), rows)
+    return Grid((head, *subjects), rows)
 
 
-def cell(estimate: Estimate, *, signed: bool = False) -> Cell:
+def _look(estimate: Estimate | None, metric: Metric, *, signed: bool = False) -> Cell:
+    return NOTHING if estimate is None else cell(estimate, metric, signed=signed)
+
+
+def cell(estimate: Estimate, metric: Metric, *, signed: bool = False) -> Cell:
     """One estimate as it is printed."""
+    share = unscored_share(estimate)
+    unscored = f"{100 * share:.0f} % unscored" if share else ""
     if estimate.value is None:
-        return Cell("no value", usable=False)
+        return Cell("no value", usable=False, unscored=unscored)
     interval = ""
     if estimate.low is not None and estimate.high is not None:
-        low, high = (
-            number(estimate.metric, each, signed=signed).split(" ")[0] for each in (estimate.low, estimate.high)
-        )
+        low, high = (number(metric, each, signed=signed).split(" ")[0] for each in (estimate.low, estimate.high))
         interval = f"{low} to {high}"
-    usable = unscored_share(estimate) <= UNSCORED_LIMIT
-    return Cell(number(estimate.metric, estimate.value, signed=signed), interval, usable)
+    return Cell(number(metric, estimate.value, signed=signed), interval, share <= UNSCORED_LIMIT, unscored)
 
 
-def number(metric: str, value: float, *, signed: bool = False) -> str:
-    """A value in the unit of its metric: words as they are, shares in per cent, differences of shares in points."""
+def number(metric: Metric, value: float, *, signed: bool = False) -> str:
+    """A value in the unit of its metric: counts as they are, shares in per cent, differences of shares in points."""
     sign, unit = ("+", "pts") if signed else ("", "%")
-    digits = 1 if metric in {WORDS, REPETITION} else 0
-    scaled = round(value if metric == WORDS else 100 * value, digits) + 0.0  # turns -0.0 into 0.0
-    return f"{scaled:{sign}.{digits}f}" if metric == WORDS else f"{scaled:{sign}.{digits}f} {unit}"
+    count = metric.unit == "count"
+    digits = 1 if metric.role == "health" and (count or metric.better == "lower") else 0
+    scaled = round(value if count else 100 * value, digits) + 0.0  # turns -0.0 into 0.0
+    return f"{scaled:{sign}.{digits}f}" if count else f"{scaled:{sign}.{digits}f} {unit}"
 
 
 def summary(report: EvalReport) -> Grid:
     """The ranking as a narrow terminal shows it: an interval for what is ranked by, values for the rest."""
     whole = ranking(report)
-    kept, *others = (METRICS.index(metric) for metric in (KEPT, WORDS, REPETITION, FINISHED))
+    metrics = shown_metrics(report)
+    # A second form of the first metric, such as "if decided", has no room here where there are health metrics.
+    roles = {metric.role for metric in metrics}
+    narrow = "health" in roles and not roles & {"harm"}
+    others = [i for i, metric in enumerate(metrics) if i and (metric.role == "health" or not narrow)][:4]
     rows = tuple(
-        (name, (cells[kept], *(Cell(cells[place].value, usable=cells[place].usable) for place in others)))
+        (name, (cells[0], *(Cell(cells[place].value, usable=cells[place].usable) for place in others)))
         for name, cells in whole.rows
     )
-    return Grid(("Subject", *(whole.columns[1 + place] for place in (kept, *others))), rows)
+    return Grid(("Subject", *(whole.columns[1 + place] for place in (0, *others))), rows)
 
 
 def text_rows(grid: Grid) -> list[Sequence[str]]:
-    """Rows of plain strings: ``62 % (55 % to 69 %)``, with ``!`` on what is not to be used."""
+    """Rows of plain strings: ``62 % (55 % to 69 %)``, the unscored share, and ``!`` on what is not to be used."""
     rows: list[Sequence[str]] = []
     for name, cells in grid.rows:
-        texts = [
-            f"{each.value}{f' ({each.interval})' if each.interval else ''}{'' if each.usable else ' !'}"
-            for each in cells
-        ]
+        texts = []
+        for each in cells:
+            notes = "; ".join(note for note in (each.interval, each.unscored) if note)
+            texts.append(f"{each.value}{f' ({notes})' if notes else ''}{'' if each.usable else ' !'}")
         rows.append([name, *texts])
     return rows

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.run_folder import RunFolder, read_records, write_records
 from rlhi_eval_harness.simulation import SimulatedUser, Utterance, converse, requests_for
-from rlhi_eval_harness.subjects import Assistants
-from rlhi_eval_harness.suites.suite import Suite
 from rlhi_plugin.errors import StoreError
 from rlhi_plugin.labelling import Labeller, exchanges
 from rlhi_plugin.persona import PersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, Persona
 from rlhi_plugin.terminal import progress
 
+if TYPE_CHECKING:
+    from rlhi_eval_harness.suites.simulated_users import SimulatedUsersOptions
 
-def talk(suite: Suite, users: Sequence[SimulatedUser], assistants: Assistants, folder: RunFolder) -> list[Utterance]:
+
+def talk(
+    suite: SimulatedUsersOptions, users: Sequence[SimulatedUser], assistants: Assistants, folder: RunFolder
+) -> list[Utterance]:
     """Let the users talk with the base assistant; the conversations are then in the folder's store.
 
     A history that was cut off is made again from its start: half a history would be another one.

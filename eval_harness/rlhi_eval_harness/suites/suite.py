@@ -1,4 +1,4 @@
-"""One suite model: it is the TOML file, the environment, the command line and the documentation of every option.
+"""Suites as options: one model a kind, which is the TOML file, the environment, the command line and the documentation.
 
 Values come, later ones winning, from the defaults here, the file, environment variables ``RLHI_EVAL_USERS=8``, and
 ``--set users=8``. All values are ours: the paper evaluates on private splits with a judge.
@@ -6,74 +6,64 @@ Values come, later ones winning, from the defaults here, the file, environment v
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from rlhi_eval_harness.simulation import Habits
-from rlhi_eval_harness.simulation.phrases import Wording
-from rlhi_eval_harness.simulation.users import USUAL
+from rlhi_eval_harness.subjects import parse_subjects
 from rlhi_plugin.errors import ConfigError
-
-SubjectName = Literal["base", "base+persona", "adapter", "adapter+persona", "adapter+shuffled-persona"]
 
 
 class Suite(BaseModel):
-    """A whole evaluation with simulated users."""
+    """What every suite has; each kind adds its own options (`rlhi_eval_harness.suites.kinds`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     summary: str
     """One line for ``rlhi-eval suites``."""
-    kind: Literal["simulated_users"] = "simulated_users"
+    kind: str = "simulated_users"
     seed: int = 0
-    users: int = Field(default=16, ge=2)
-    """Held-out simulated users: the clusters of every interval."""
-    wordings: tuple[Wording, ...] = ("seen", "new")
-    """How they complain, in turn: as the training users do, or in words of their own."""
-    preferences: tuple[str, ...] = USUAL
-    """What they may want: names from `rlhi_plugin.checks` that there are complaint wordings for."""
-    habits: Habits = Habits()
-    """How they talk with the base assistant before they are evaluated."""
-    requests: int = Field(default=6, ge=1)
-    """Held-out requests per user; every subject answers each of them."""
-    subjects: tuple[SubjectName, ...] = (
-        "base",
-        "base+persona",
-        "adapter",
-        "adapter+persona",
-        "adapter+shuffled-persona",
-    )
+    subjects: tuple[str, ...] = ("base", "base+persona", "adapter", "adapter+persona", "adapter+shuffled-persona")
+    """Who answers, unless --subject says so; see `rlhi_eval_harness.subjects`. Win rates are against the first one."""
     system_prompt: str | None = None
-    """The assistant's own system prompt, in history and evaluation; None: whatever the chat template has."""
+    """The assistant's own system prompt; None: whatever the chat template has."""
     max_new_tokens: int = Field(default=96, ge=1)
-    """Cap on every answer, in history and evaluation. An answer that reaches it is judged as the user received it."""
+    """Cap on every answer. An answer that reaches it is judged as the user received it."""
     temperature: float = Field(default=0.7, ge=0.0, le=2.0)
     """Of the evaluated answers; 0 is greedy."""
-    labeller: str = "embedded"
-    """What reads the history: ``embedded``, ``llm``, or another package's entry point."""
     resamples: int = Field(default=4000, ge=100)
     """Bootstrap resamples per interval."""
+
+    @field_validator("subjects")
+    @classmethod
+    def _subjects_can_be_read(cls, subjects: tuple[str, ...]) -> tuple[str, ...]:
+        parse_subjects(subjects)
+        return subjects
+
+
+HERE = "{here}"
+"""In a suite's file: the folder that the file lies in."""
 
 
 def shipped_suites() -> dict[str, Suite]:
     """The suites that come with the package, by name, sorted."""
     folder = files("rlhi_eval_harness.suites")
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {name: _validate(tomllib.loads((folder / f"{name}.toml").read_text("utf-8")), name) for name in names}
+    return {name: parse_suite(tomllib.loads((folder / f"{name}.toml").read_text("utf-8")), name) for name in names}
 
 
 def load_suite(name_or_path: str, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Suite:
     """Load a shipped suite by name, or a TOML file by path, and apply environment and overrides.
 
     Args:
-        name_or_path: ``smoke`` or ``my_suite.toml``.
+        name_or_path: ``smoke``, ``my_suite.toml``, or a folder that holds a ``suite.toml``.
         overrides: ``key=value`` or ``habits.key=value``; the value is read as TOML, or else taken as text.
         environ: Defaults to the process environment; reads ``RLHI_EVAL_<KEY>`` and ``RLHI_EVAL_HABITS_<KEY>``.
 
@@ -81,10 +71,12 @@ def load_suite(name_or_path: str, *, overrides: Sequence[str] = (), environ: Map
         ConfigError: no such suite, not TOML, or a key or value that the model does not allow.
     """
     path = Path(name_or_path)
+    if path.is_dir() and (path / "suite.toml").is_file():
+        path /= "suite.toml"
     shipped = files("rlhi_eval_harness.suites") / f"{name_or_path}.toml"
     try:
         if path.suffix == ".toml":
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8").replace(HERE, json.dumps(str(path.parent.resolve()))[1:-1])
         elif shipped.is_file():
             text = shipped.read_text("utf-8")
         else:
@@ -104,7 +96,7 @@ def load_suite(name_or_path: str, *, overrides: Sequence[str] = (), environ: Map
         if not separator:
             raise ConfigError(f"--set {override!r}: write it as key=value, e.g. users=8")
         _assign(data, dotted.strip(), value)
-    return _validate(data, name_or_path)
+    return parse_suite(data, name_or_path)
 
 
 def _assign(data: dict[str, Any], dotted: str, value: str) -> None:
@@ -122,9 +114,17 @@ def _assign(data: dict[str, Any], dotted: str, value: str) -> None:
     target[last] = parsed
 
 
-def _validate(data: dict[str, Any], origin: str) -> Suite:
+def parse_suite(data: dict[str, Any], origin: str) -> Suite:
+    """Options as the model of their kind.
+
+    Raises:
+        ConfigError: no such kind, or a key or value that its model does not allow; `origin` is named.
+    """
+    from rlhi_eval_harness.suites.kinds import kind_named
+
+    options = kind_named(str(data.get("kind", "simulated_users"))).options
     try:
-        return Suite.model_validate(data)
+        return options.model_validate(data)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         remedy = "See: rlhi-eval suites --options"

@@ -21,12 +21,14 @@
       select.append(option);
     });
   options(wants, Object.entries(data.labels));
+  field("l-wants").hidden = Object.keys(data.labels).length === 0;
   options(group, [...new Set(data.items.map((item) => item.group))].sort().map((name) => [name, name]));
 
   const change = (item) => {
     const [before, after] = data.compare.map((name) => item.answers[name]?.kept);
     if (before == null || after == null) return "";
-    return after > before ? "gained" : after < before ? "lost" : "same";
+    if (after === before) return "same";
+    return (after > before) === data.lower_is_better ? "lost" : "gained";
   };
   data.items.forEach((item) => {
     item.change = change(item);
@@ -37,13 +39,15 @@
     const box = element("div", "answer");
     box.style.setProperty("--colour", data.colours[subject] ?? "#6b7280");
     const head = element("h4", "", subject);
-    head.append(element("span", "", `${given.words ?? 0} words`));
+    if (given.words != null) head.append(element("span", "", `${given.words} words`));
     box.append(head, element("p", given.cut ? "cut" : "", given.text || "(empty)"));
     const chips = element("ul");
     item.wants.forEach((name) => {
       const kept = given.each[name] === 1;
       chips.append(element("li", `chip ${kept ? "kept" : "broken"}`, `${kept ? "✓" : "✗"} ${data.labels[name]}`));
     });
+    if (!item.wants.length)
+      Object.entries(given.scores).forEach(([name, value]) => chips.append(element("li", "chip", `${name}: ${value}`)));
     box.append(chips);
     if (given.system) {
       const details = element("details");
@@ -56,7 +60,12 @@
     const box = element("article", "sample");
     box.append(element("h3", "", item.request));
     const likes = item.wants.map((name) => data.labels[name]).join(", ");
-    box.append(element("p", "who", `${item.user} · ${item.group} wordings · wants: ${likes}`));
+    box.append(element("p", "who", likes ? `${item.user} · ${item.group} wordings · wants: ${likes}` : `${item.user} · ${item.group}`));
+    if (item.history.length) {
+      const before = element("details");
+      before.append(element("summary", "", `${item.history.length} messages before`), element("pre", "", item.history.join("\n\n")));
+      box.append(before);
+    }
     const answers = element("div", "answers");
     Object.entries(item.answers).forEach(([subject, given]) => answers.append(answer(subject, given, item)));
     box.append(answers);

@@ -1,0 +1,1 @@
+"""PrefEval's multiple choice: does the answer to a question follow a preference that was said some turns ago?"""

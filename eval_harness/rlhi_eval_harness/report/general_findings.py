@@ -1,0 +1,115 @@
+"""What the numbers of any suite say, in sentences computed from them.
+
+A difference is claimed only where its 95 % interval leaves out what it would be without an effect; gain and harm are
+told together; what is not to be used is said first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, Numbers, unscored_share, verdict
+from rlhi_eval_harness.records import Estimate, Metric
+
+FEW_USERS = 10
+
+
+def general_findings(numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """All sentences, the most important first; never empty."""
+    found = (
+        *_not_to_be_used(numbers, metrics),
+        *_headline(numbers, metrics[0]),
+        *_neutral(numbers, metrics),
+        *_differences(numbers, metrics),
+        *_nothing_to_tell(numbers, metrics),
+        *_few_users(numbers, metrics[0]),
+    )
+    return found or (f"Nothing could be scored on {metrics[0].label.lower()}: no subject has a value.",)
+
+
+def printed(metric: Metric, value: float, *, signed: bool = False) -> str:
+    """A value in the unit of its metric."""
+    scaled = (100 * value if metric.unit == "share" else value) + 0.0
+    sign = "+" if signed else ""
+    unit = "" if metric.unit == "count" else " points" if signed else " %"
+    return f"{round(scaled, 1) + 0.0:{sign}.{0 if metric.unit == 'share' else 1}f}{unit}"
+
+
+def _interval(metric: Metric, each: Estimate, *, signed: bool = False) -> str:
+    if each.low is None or each.high is None:
+        return "no interval: a single user"
+    low, high = (printed(metric, end, signed=signed).split(" ")[0] for end in (each.low, each.high))
+    return f"95 % interval {low} to {high}"
+
+
+def _not_to_be_used(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
+    for metric in metrics:
+        of_all = [each for each in numbers.estimates if each.metric == metric.name and each.group == ALL]
+        bad = [each for each in of_all if unscored_share(each) > UNSCORED_LIMIT]
+        if bad:
+            named = ", ".join(f"{each.subject} {100 * unscored_share(each):.0f} %" for each in bad)
+            yield f"{metric.label}: not to be used, because more than 5 % is unscored ({named})."
+
+
+def _headline(numbers: Numbers, metric: Metric) -> Iterator[str]:
+    of_all = [
+        each
+        for each in numbers.estimates
+        if each.metric == metric.name and each.group == ALL and each.value is not None
+    ]
+    if not of_all:
+        return
+    sign = -1 if metric.better == "lower" else 1
+    best = max(of_all, key=lambda each: sign * (each.value or 0.0))
+    value = printed(metric, best.value or 0.0)
+    size = f"{best.n} answers, {best.clusters} users"
+    yield f"{metric.label}: {best.subject} is first with {value} ({_interval(metric, best)}; {size})."
+
+
+def _neutral(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Win rates against what they would be by chance."""
+    for metric in metrics:
+        if not metric.neutral:
+            continue
+        for each in numbers.estimates:
+            if each.metric != metric.name or each.group != ALL or each.value is None or each.low is None:
+                continue
+            says = {1: "wins", 0: "is not shown to win or lose", -1: "loses"}[verdict(each, neutral=metric.neutral)]
+            yield (
+                f"{metric.label}: {each.subject} {says} against the baseline, {printed(metric, each.value)} "
+                f"({_interval(metric, each)})."
+            )
+
+
+def _differences(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Every difference that is clearly there, gains and harms alike."""
+    for metric in metrics:
+        if metric.role in {"detail", "health"} and metric.better == "neither":
+            continue
+        for each in numbers.differences:
+            if each.metric != metric.name or each.group != ALL or each.value is None or each.low is None:
+                continue
+            direction = verdict(each)
+            if not direction:
+                continue
+            better = (direction > 0) == (metric.better == "higher")
+            word = "better" if better else "worse"
+            yield (
+                f"{metric.label}: {each.subject} does {word} than {each.versus}, "
+                f"{printed(metric, each.value, signed=True)} ({_interval(metric, each, signed=True)})."
+            )
+
+
+def _nothing_to_tell(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
+    """The honest sentence: which metrics tell no two subjects apart."""
+    for metric in metrics:
+        compared = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
+        with_interval = [each for each in compared if each.low is not None]
+        if metric.role in {"headline", "dimension", "harm"} and with_interval and not any(map(verdict, with_interval)):
+            yield f"{metric.label}: all pairwise intervals include zero, so no difference can be claimed."
+
+
+def _few_users(numbers: Numbers, metric: Metric) -> Iterator[str]:
+    clusters = max((each.clusters for each in numbers.estimates if each.metric == metric.name), default=0)
+    if 0 < clusters < FEW_USERS:
+        yield f"Only {clusters} users were evaluated: the intervals are wide, and a small effect would not be seen."

@@ -1,0 +1,1 @@
+"""WildChat UserEval: held-out users of a log, judged on what they asked after their persona was known."""
