@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from rlhi_plugin.durability.commands import journal_app
+from rlhi_plugin.durability.commands import journal_app, withheld_line
 from rlhi_plugin.durability.folders import read_folder
-from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.location import journal_folders
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.importers.import_job import ImportOptions, import_log
@@ -185,10 +185,12 @@ def status(store: Store, verbose: Verbose = False) -> None:
         ("feedback events", counts.feedback),
     )
     stdout.print(table(display_url(store), ("", "count"), rows))
-    journal = read_folder(journal_folder(store))
-    if journal.waiting or journal.set_aside:
-        _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
-        _say("See: rlhi journal status")
+    for journal in map(read_folder, journal_folders(store)):
+        if journal.waiting or journal.set_aside:
+            _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
+            _say("See: rlhi journal status")
+        if journal.withheld:
+            _say(withheld_line(journal))
 
 
 @app.command("doctor")

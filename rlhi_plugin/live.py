@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
@@ -16,18 +16,19 @@ from rlhi_plugin.durability import (
     TimedPersonas,
     WriterOptions,
     journal_folder,
+    journal_folders,
 )
+from rlhi_plugin.durability.start_up import start_store
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, since_last_request
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
-from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Recorder, Turn
 from rlhi_plugin.records import FeedbackEvent, Purpose
-from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore, open_store
+from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore
 
 PersonaMode = Literal["inject", "shadow", "off"]
 
@@ -92,21 +93,18 @@ class Live:
 
     Raises:
         ConfigError: an option cannot work, or not with this store.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good. One that is only down is opened when it is back (`start_store`).
     """
 
     def __init__(self, store: str | ConversationStore, options: LiveOptions) -> None:
         redactor = open_redactor(options.redact, vault=options.vault)
         self.store: ConversationStore = _checked_store(store)
         self.injects = options.persona == "inject"
-        self._redaction = None if redactor is None else MessageRedactor(redactor)
-        folder = journal_folder(store) if options.journal == "auto" else options.journal
         writer = WriterOptions(
-            durability=options.durability,
-            journal=Path(folder) if folder else None,
-            store_timeout_s=options.store_timeout_s,
+            durability=options.durability, store_timeout_s=options.store_timeout_s, **_journal(store, options.journal)
         )
-        self.recorder = Recorder(self.store, writer, redaction=self._redaction)
+        redaction = None if redactor is None else MessageRedactor(redactor)
+        self.recorder = Recorder(self.store, writer, redaction=redaction)
         decisions = self.store if isinstance(self.store, ConsentStore) else None
         self.consent = ConsentCache(
             None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s), options.consent
@@ -145,11 +143,14 @@ class Live:
         self.recorder.record(describe)
 
     def record_feedback(self, event: FeedbackEvent) -> bool:
-        """Store what a user did with an answer, redacted; False where it was known, or the user allows no log.
+        """Keep what a user did with an answer, redacted: in the store, else in the journal, as a turn is kept.
+
+        Returns:
+            Whether it was kept: False where it was known, where the user allows no log, and where neither store nor
+            journal took it, which `Recorder.dropped` counts.
 
         Raises:
             ConfigError: the store keeps no feedback.
-            StoreError: the store cannot be written.
         """
         if not isinstance(self.store, FeedbackStore):
             raise ConfigError(
@@ -157,10 +158,7 @@ class Live:
             )
         if not self.consent.allows(event.user_id, Purpose.LOG):
             return False
-        if event.value is not None and self._redaction is not None:
-            value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
-            event = event.model_copy(update={"value": value})
-        return self.store.record_feedback(event)
+        return self.recorder.record_feedback(event)
 
     def forget(self, user_id: str) -> None:
         """Drop what is in memory of a user; see `rlhi_plugin.privacy.forget_user` for all the rest."""
@@ -178,9 +176,21 @@ def first_request(messages: Sequence[BaseMessage]) -> str | None:
     return next((message.text for message in messages if isinstance(message, HumanMessage)), None)
 
 
+class _Journal(TypedDict):
+    journal: Path | None
+    inherits: tuple[Path, ...]
+
+
+def _journal(store: str | ConversationStore, given: str | Path | None) -> _Journal:
+    if given != "auto":
+        return {"journal": Path(given) if given else None, "inherits": ()}
+    folder = journal_folder(store)
+    return {"journal": folder, "inherits": tuple(one for one in journal_folders(store) if one != folder)}
+
+
 def _checked_store(store: str | ConversationStore) -> ConversationStore:
     if isinstance(store, str):
-        return open_store(store)
+        return start_store(store)
     if not isinstance(store, ConversationStore):
         raise ConfigError(
             f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "

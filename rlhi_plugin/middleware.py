@@ -78,7 +78,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
     Raises:
         ConfigError: an argument cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOption
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.records import Message
+from rlhi_plugin.records import FeedbackEvent, Message
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 
@@ -118,7 +118,7 @@ class Recorder:
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored, nor journalled."""
+        """Number of messages and feedback events that could not be stored, nor journalled."""
         return self._failed + self._writer.status().dropped
 
     def status(self) -> DurabilityStatus:
@@ -150,6 +150,19 @@ class Recorder:
             with self._lock:
                 self._failed += 1
             _log.exception("a turn could not be described, so that it is not logged")
+
+    def record_feedback(self, event: FeedbackEvent) -> bool:
+        """Write what a user did, without what is private; see `DurableWriter.write_feedback`. Never raises."""
+        try:
+            if event.value is not None and self._redaction is not None:
+                value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
+                event = event.model_copy(update={"value": value})
+            return self._writer.write_feedback(event)
+        except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
+            with self._lock:
+                self._failed += 1
+            _log.exception("feedback could not be redacted, so that it is not stored")
+            return False
 
     def _record(self, turn: Turn, place: _Place) -> None:
         if not place.looked_up:

@@ -60,7 +60,7 @@ class RLHICallbackHandler(BaseCallbackHandler):
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class AsyncRLHICallbackHandler(AsyncCallbackHandler):
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def with_rlhi(
 
     Raises:
         ConfigError: `node` cannot be called, or an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     observed = _Node(observer_from(observer, options), system, messages_key)
     if isinstance(node, Runnable):

@@ -101,7 +101,7 @@ class Observer:
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(self, **options: Unpack[ObserverOptions]) -> None:
@@ -174,7 +174,7 @@ def observer_from(observer: Observer | None, options: ObserverOptions) -> Observ
 
     Raises:
         ConfigError: both or neither were given, or an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     if observer is None:
         if "store" not in options:

@@ -67,7 +67,7 @@ def wrap_openai(client: _C, *, observer: Observer | None = None, **options: Unpa
     Raises:
         ConfigError: `client` is no such client, or an option cannot work.
         MissingExtraError: `openai` is not installed.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     try:
         from openai import AsyncOpenAI, OpenAI
