@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -23,7 +23,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, since_last_request
+from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, last_request
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Recorder, Turn
@@ -72,16 +72,21 @@ class Admission:
     Attributes:
         logged: Whether its turn is stored.
         persona: The user's persona; None where there is none, or they do not allow it.
-        whole: Whether the whole history may be stored; else only what came with this turn.
+        whole: Whether the whole history may be stored; else only what came with this turn (see `first`).
     """
 
     logged: bool
     persona: RenderedPersona | None
     whole: bool
 
-    def history(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-        """The part of a thread that may be stored."""
-        return messages if self.whole else since_last_request(messages, lambda one: isinstance(one, HumanMessage))
+    def first(self, messages: Sequence[BaseMessage]) -> int:
+        """Index of the first message of a thread that may be stored.
+
+        A history does not say when its messages were said. So where some of it may have been said before the user was
+        forgotten, or without their consent, all of it stays out but the last request and what follows it: that one is
+        being made now, also when it repeats an old one.
+        """
+        return 0 if self.whole else _last_request(messages)
 
 
 class Live:
@@ -139,8 +144,8 @@ class Live:
         return Admission(logged, persona, whole=not self.consent.may_hold_refused(user_id))
 
     def record(self, describe: Callable[[], Turn]) -> None:
-        """See `Recorder.record`."""
-        self.recorder.record(describe)
+        """See `Recorder.record`. The past of a thread that is new to this process is stored only after asking again."""
+        self.recorder.record(lambda: self._asked_again(describe()))
 
     def record_feedback(self, event: FeedbackEvent) -> bool:
         """Keep what a user did with an answer, redacted: in the store, else in the journal, as a turn is kept.
@@ -159,6 +164,20 @@ class Live:
         if not self.consent.allows(event.user_id, Purpose.LOG):
             return False
         return self.recorder.record_feedback(event)
+
+    def _asked_again(self, turn: Turn) -> Turn:
+        """The turn, without its past where the user was forgotten or withdrew since that was last asked.
+
+        What is remembered of a user is up to half a minute old. That is soon enough for what is said now, which another
+        half minute would not bring back; a past that comes with an app's own history would come back for good.
+        """
+        if turn.user_id is None or turn.first or self.recorder.knows(turn.conversation_id, turn.user_id):
+            return turn
+        first = _last_request(turn.history)
+        if not first:
+            return turn
+        self.consent.forget(turn.user_id)
+        return replace(turn, first=first) if self.consent.may_hold_refused(turn.user_id) else turn
 
     def forget(self, user_id: str) -> None:
         """Drop what is in memory of a user; see `rlhi_plugin.privacy.forget_user` for all the rest."""
@@ -179,6 +198,10 @@ def first_request(messages: Sequence[BaseMessage]) -> str | None:
 class _Journal(TypedDict):
     journal: Path | None
     inherits: tuple[Path, ...]
+
+
+def _last_request(messages: Sequence[BaseMessage]) -> int:
+    return last_request(messages, lambda one: isinstance(one, HumanMessage))
 
 
 def _journal(store: str | ConversationStore, given: str | Path | None) -> _Journal:

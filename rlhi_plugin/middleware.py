@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
 from rlhi_plugin.call_context import CallContext, UserLookup, read_call_context
 from rlhi_plugin.durability import Durability, DurabilityStatus
@@ -253,7 +253,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             conversation_id=_conversation_id(call),
             user_id=call.user_id,
             system=request.system_message.text if request.system_message else None,
-            history=cast("Sequence[AnyMessage]", admission.history(call.history)),
+            history=call.history,
             reply=Reply(
                 messages=messages,
                 model=_model_name(request, messages),
@@ -264,6 +264,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             ),
             stable_ids=call.stable_ids,
             started_at=started_at,
+            first=admission.first(call.history),
         )
 
 

@@ -69,6 +69,8 @@ class Turn:
         reply: What it answered.
         stable_ids: Whether the ids of LangChain's messages may be used; else ids are digests.
         started_at: When the model was called.
+        first: Index in `history` of the first message that may be stored; what stands before it only tells the ids of
+            those apart that say the same.
     """
 
     conversation_id: str
@@ -78,6 +80,7 @@ class Turn:
     reply: Reply
     stable_ids: bool
     started_at: datetime
+    first: int = 0
 
 
 @dataclass(slots=True)
@@ -133,6 +136,10 @@ class Recorder:
         """See `DurableWriter.close`. The store stays open: it is the caller's."""
         self._writer.close()
 
+    def knows(self, conversation_id: str, user_id: str | None) -> bool:
+        """Whether turns of this conversation were recorded here, and are remembered."""
+        return (conversation_id, user_id) in self._places
+
     def record(self, describe: Callable[[], Turn]) -> None:
         """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
 
@@ -173,7 +180,14 @@ class Recorder:
         turn = self._redacted(turn)
         system = _system(turn)
         root = FOLLOWS_NOTHING if system is None else system.id
-        said = new_in_thread(place.thread, turn.history, turn.reply.messages, stable_ids=turn.stable_ids, root=root)
+        said = new_in_thread(
+            place.thread,
+            turn.history,
+            turn.reply.messages,
+            stable_ids=turn.stable_ids,
+            root=root,
+            first=turn.first,
+        )
         if system is not None and system.id not in place.thread.prints:
             said.insert(0, system)
         # A clock that was set back must not turn the order of a conversation around.

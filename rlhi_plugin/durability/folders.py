@@ -117,9 +117,7 @@ def replay_folder(folder: Path, store: ConversationStore, *, refused: bool = Fal
         if not is_owned(file.with_suffix(SUFFIX)):
             outcomes += _offer_again(file, readmission)
     left = sum(len(file.read_bytes().splitlines()) for file in refused_in(folder))
-    return Round(
-        done.replayed + outcomes["taken"], left, done.left, done.error, done.withheld + outcomes["withheld"]
-    )
+    return Round(done.replayed + outcomes["taken"], left, done.left, done.error, done.withheld + outcomes["withheld"])
 
 
 def erase_user(folder: Path, user_id: str) -> tuple[int, list[Path]]:

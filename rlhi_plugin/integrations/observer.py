@@ -192,7 +192,7 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
         conversation_id=call.conversation_id,
         user_id=call.user_id,
         system=system.text if system else None,
-        history=cast("Sequence[AnyMessage]", call.admission.history(history)),
+        history=cast("Sequence[AnyMessage]", history),
         reply=Reply(
             messages=exchange.reply,
             model=exchange.model,
@@ -201,6 +201,7 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
         ),
         stable_ids=exchange.stable_ids,
         started_at=call.started_at,
+        first=call.admission.first(history),
     )
 
 
