@@ -27,6 +27,7 @@ from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode, first_request
+from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.cache import RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
@@ -205,13 +206,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
         admission = self._live.admit(conversation, call.user_id, first_request(call.history))
-        response: Response | None = None
+        response, answer = None, PartialAnswer()
         try:
-            response = handler(self._prompt(request, admission.persona))
+            with answer.listening():
+                response = handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
-                self._live.record(partial(self._turn, request, call, admission, response, _timing(started)))
+                said = answer if response is None else response
+                self._live.record(partial(self._turn, request, call, admission, said, _timing(started)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -220,13 +223,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         call = read_call_context(request, self._lookup)
         started, conversation = time.perf_counter(), _conversation_id(call)
         admission = await self._aadmit(call, conversation)
-        response: Response | None = None
+        response, answer = None, PartialAnswer()
         try:
-            response = await handler(self._prompt(request, admission.persona))
+            with answer.listening():
+                response = await handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
-                describe = partial(self._turn, request, call, admission, response, _timing(started))
+                said = answer if response is None else response
+                describe = partial(self._turn, request, call, admission, said, _timing(started))
                 # A cancelled run must not cancel the writing of what was said before.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._live.record, describe))
 
@@ -244,7 +249,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         request: ModelRequest[Any],
         call: CallContext,
         admission: Admission,
-        response: Response | None,
+        response: Response | PartialAnswer,
         timing: tuple[datetime, float],
     ) -> Turn:
         messages, (started_at, latency_s) = _reply_messages(response), timing
@@ -261,6 +266,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 persona_digest=injected.digest if injected else None,
                 latency_s=latency_s,
                 structured=isinstance(response, ModelResponse) and response.structured_response is not None,
+                finish=response.finish if isinstance(response, PartialAnswer) else None,
             ),
             stable_ids=call.stable_ids,
             started_at=started_at,
@@ -293,9 +299,9 @@ def _join(system: SystemMessage | None, persona_text: str) -> SystemMessage:
     return system.model_copy(update={"content": [*system.content, {"type": "text", "text": f"\n\n{persona_text}"}]})
 
 
-def _reply_messages(response: Response | None) -> Sequence[BaseMessage]:
-    if response is None:
-        return ()
+def _reply_messages(response: Response | PartialAnswer) -> Sequence[BaseMessage]:
+    if isinstance(response, PartialAnswer):
+        return response.messages()
     if isinstance(response, AIMessage):
         return (response,)
     return (response.model_response if isinstance(response, ExtendedModelResponse) else response).result

@@ -28,7 +28,7 @@ VERSION_KEY = b"rlhi.schema"
 
 _REPEATED = [
     *("user_id", "language", "source"),
-    *(f"messages.list.element.{name}" for name in ("role", "model", "adapter", "persona_digest")),
+    *(f"messages.list.element.{name}" for name in ("role", "model", "adapter", "persona_digest", "finish")),
 ]
 """Columns whose values recur, so that each is stored once."""
 

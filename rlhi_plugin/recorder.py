@@ -21,7 +21,7 @@ from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOption
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.records import FeedbackEvent, Message
+from rlhi_plugin.records import FeedbackEvent, Finish, Message
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 
@@ -47,6 +47,7 @@ class Reply:
         persona_digest: Digest of the persona that was in the prompt.
         latency_s: Seconds from the call to its whole answer.
         structured: Whether the answer is the call of a tool that stands for a schema.
+        finish: Why the answer is only a part of one; None where it is whole.
     """
 
     messages: Sequence[BaseMessage] = ()
@@ -55,6 +56,7 @@ class Reply:
     persona_digest: str | None = None
     latency_s: float | None = None
     structured: bool = False
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,4 +259,5 @@ def _message(reply: Reply, said: Said, at: datetime) -> Message:
         latency_s=reply.latency_s if answers else None,
         input_tokens=usage["input_tokens"] if usage else None,
         output_tokens=usage["output_tokens"] if usage else None,
+        finish=reply.finish if said.is_reply else None,
     )

@@ -1,4 +1,4 @@
-"""Whether a turn that waited may still be stored: its user may have changed their mind, or been forgotten, meanwhile."""
+"""Whether a turn that waited may still be stored: its user may have been forgotten, or withdrawn, meanwhile."""
 
 from __future__ import annotations
 

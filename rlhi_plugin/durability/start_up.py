@@ -38,7 +38,7 @@ def start_store(url: str, *, timeout_s: float = START_S) -> LateStore:
         if not may_come_back(error):
             store.close()
             raise
-        _log.error(  # noqa: TRY400 - a store that is down needs no traceback, and the message says what to do
+        _log.error(
             "the store %s is down, and opens when it is back; until then turns go to the journal: %s",
             display_url(url),
             error,

@@ -16,8 +16,8 @@ class DurabilityStatus:
     Attributes:
         mode: ``sync`` or ``async``.
         queued: Turns in memory, not on disk yet; 0 with ``sync``.
-        dropped: Messages and feedback events that neither store nor journal took. Where a later turn still carries them in its history,
-            they are offered again.
+        dropped: Messages and feedback events that neither store nor journal took. Messages that a later turn still
+            carries in its history are offered again.
         journalled: Turns that went to the journal, or were found in it, since the start.
         waiting: Turns that are in the journal now.
         replayed: Turns that went from the journal to the store.

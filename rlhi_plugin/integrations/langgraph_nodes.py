@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
 # LangGraph puts a run's checkpointer here; without one, message ids change from run to run.
@@ -92,7 +93,9 @@ class _Node:
         def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = self.observer.begin(_speaker), _Visit(self.key, state)
             try:
-                return visit.answered(node(self.prompted(state, call), *arguments, **injected))
+                with visit.partial.listening():
+                    output = node(self.prompted(state, call), *arguments, **injected)
+                return visit.answered(output)
             finally:
                 self.observer.record(call, functools.partial(visit.exchange, self.system))
 
@@ -105,7 +108,9 @@ class _Node:
         async def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = await self.observer.abegin(_speaker), _Visit(self.key, state)
             try:
-                return visit.answered(await node(self.prompted(state, call), *arguments, **injected))
+                with visit.partial.listening():
+                    output = await node(self.prompted(state, call), *arguments, **injected)
+                return visit.answered(output)
             finally:
                 await self.observer.arecord(call, functools.partial(visit.exchange, self.system))
 
@@ -138,6 +143,7 @@ class _Visit:
     def __init__(self, key: str, state: Any) -> None:
         self._key = key
         self._state = state
+        self.partial = PartialAnswer()
         self._reply: list[BaseMessage] = []
         # Asked for now: the writing happens in a thread that knows nothing of the run.
         self._stable_ids = bool(_configurable().get(_CHECKPOINTER))
@@ -153,13 +159,16 @@ class _Visit:
             return output
 
     def exchange(self, system: str | None) -> Exchange:
-        """What was said and answered."""
+        """What was said and answered; of a node that failed, what the model it called last had said until then."""
+        finish = self.partial.finish
+        reply = self.partial.messages() if finish else self._reply
         return Exchange(
             history=_messages(self._state, self._key),
-            reply=self._reply,
-            model=next((name for message in self._reply if (name := _model_name(message))), None),
+            reply=reply,
+            model=next((name for message in reply if (name := _model_name(message))), None),
             system=system,
             stable_ids=self._stable_ids,
+            finish=finish,
         )
 
     def _update(self, update: Any) -> Any:

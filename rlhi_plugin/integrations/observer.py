@@ -27,6 +27,7 @@ from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn, clean
+from rlhi_plugin.records import Finish
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
@@ -64,6 +65,7 @@ class Exchange:
         adapter: Id of the adapter that was active.
         system: The system prompt where it is not part of `history`; a persona of ours in it is left out.
         stable_ids: Whether the ids of the messages stay the same from call to call.
+        finish: Why the reply is only a part of one; None where it is whole.
     """
 
     history: Sequence[BaseMessage]
@@ -72,6 +74,7 @@ class Exchange:
     adapter: str | None = None
     system: str | None = None
     stable_ids: bool = False
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
             model=exchange.model,
             adapter=exchange.adapter,
             persona_digest=call.persona.digest if call.persona else None,
+            finish=exchange.finish,
         ),
         stable_ids=exchange.stable_ids,
         started_at=call.started_at,

@@ -169,6 +169,7 @@ def _insert(connection: Connection, number: int, offered: Sequence[Message]) -> 
             "latency_s": m.latency_s,
             "input_tokens": m.input_tokens,
             "output_tokens": m.output_tokens,
+            "finish": m.finish,
         }
         for m in offered
     ]
