@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
 from rlhi_plugin.privacy.commands import add_to as add_privacy_commands
 from rlhi_plugin.privacy.consent import ConsentCache, for_purpose
+from rlhi_plugin.privacy.messages import open_redactor
 from rlhi_plugin.privacy.tombstones import append_tombstones, without_forgotten
 from rlhi_plugin.records import Conversation, Purpose
 from rlhi_plugin.stores import SQLStore, display_url, open_store
@@ -105,6 +106,7 @@ def _export(store: SQLStore, out: Path, purpose: Purpose | None, left_out: list[
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A log: .jsonl, .json, .csv (also .gz), .parquet, .zip, or a folder.")],
+    *,
     store: Store,
     log_format: Annotated[
         str | None, typer.Option("--format", help="Name of the log's format, where its fields do not tell it.")
@@ -112,15 +114,26 @@ def import_(
     refused: Annotated[
         Path | None, typer.Option(help="File for the rows that cannot be used, with reasons.", show_default=False)
     ] = None,
+    redact: Annotated[
+        str, typer.Option(help="What is taken out before storing: default, off, or kinds such as email,phone.")
+    ] = "default",
     verbose: Verbose = False,
 ) -> None:
     """Add the conversations of a log to the store. What it already holds is not added twice.
 
-    A line that cannot be used is named and passed over. Example: `rlhi import logs.jsonl --store sqlite:///rlhi.db`
+    Secrets and personal data are taken out first. Users who allow no log, or were forgotten, are left out. A line that
+    cannot be used is named and passed over.
+
+    Example: `rlhi import logs.jsonl --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
+    kinds: Iterable[str] = [kind.strip() for kind in redact.split(",")]
+    # First of all: a wrong name must not leave an empty store behind.
+    redactor = open_redactor(redact if redact == "default" else kinds) if redact != "off" else None
     with open_store(store) as opened:
-        options = ImportOptions(log_format=log_format, refused=refused, keep_feedback=opened.record_feedback)
+        options = ImportOptions(
+            log_format=log_format, refused=refused, keep_feedback=opened.record_feedback, redact=redactor or "off"
+        )
         counts = import_log(file, opened, options)
     for line in counts.named:
         stderr.print(f"passed over: {line}", style="yellow", markup=False, highlight=False)
