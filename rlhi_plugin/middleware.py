@@ -208,7 +208,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         admission = self._live.admit(conversation, call.user_id, first_request(call.history))
         response, answer = None, PartialAnswer()
         try:
-            with answer.listening():
+            with answer.listening(request.model):
                 response = handler(self._prompt(request, admission.persona))
             return response
         finally:
@@ -225,7 +225,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         admission = await self._aadmit(call, conversation)
         response, answer = None, PartialAnswer()
         try:
-            with answer.listening():
+            with answer.listening(request.model):
                 response = await handler(self._prompt(request, admission.persona))
             return response
         finally:

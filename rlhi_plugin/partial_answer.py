@@ -33,11 +33,17 @@ class PartialAnswer(BaseCallbackHandler):
         self._pieces: list[AIMessageChunk] = []
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Hear the calls made inside, in this thread or task; what they raise goes on, and sets `finish`."""
+    def listening(self, model: object = None) -> Iterator[None]:
+        """Hear the calls made inside, in this thread or task; what they raise goes on, and sets `finish`.
+
+        Args:
+            model: The one that is called, where that is known: where neither it nor whoever called the graph streams,
+                nothing is listened to, which would take a tenth of the time of a turn.
+        """
         token = None
         try:
-            token = var_child_runnable_config.set(self._heard(ensure_config()))
+            if model is None or getattr(model, "streaming", False) or _somebody_streams():
+                token = var_child_runnable_config.set(self._heard(ensure_config()))
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
             _log.exception("a model call goes on unheard: a part of its answer would be lost")
         try:
@@ -77,6 +83,13 @@ class PartialAnswer(BaseCallbackHandler):
             manager.add_handler(self, inherit=True)
             return {**config, "callbacks": manager}
         return {**config, "callbacks": [*(callbacks or []), self]}
+
+
+def _somebody_streams() -> bool:
+    """Whether a handler asks models to stream: LangChain knows it by this method."""
+    callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
+    handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ()
+    return any(hasattr(handler, "tap_output_iter") for handler in handlers)
 
 
 def finish_of(error: BaseException | None) -> Finish | None:

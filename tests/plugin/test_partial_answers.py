@@ -94,9 +94,11 @@ def graph_of(store, **options):
     return graph.compile(checkpointer=InMemorySaver())
 
 
-async def read(app, pieces=None):
+async def read(app, pieces=None, begun=None):
     stream = app.astream(HI, config=AT, stream_mode="messages")
     async for _ in stream:
+        if begun is not None:
+            begun.set()
         if pieces is not None:
             pieces -= 1
             if not pieces:
@@ -117,8 +119,9 @@ class TestInAGraph:
         assert "w9" not in text
 
     async def test_a_run_that_is_cancelled(self, store, made):
-        task = asyncio.create_task(read(made(store)))
-        await asyncio.sleep(0.07)
+        begun = asyncio.Event()
+        task = asyncio.create_task(read(made(store), begun=begun))
+        await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
