@@ -9,9 +9,7 @@ agent.invoke(
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,9 +20,10 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain.agents.middleware.types import ExtendedModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
-from rlhi_plugin.call_context import CallContext, UserLookup, read_call_context
+from rlhi_plugin.call_context import CallContext, UserLookup, app_id, read_call_context, stored_thread_id
 from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.feedback import feedback_event
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.live import Admission, Live, LiveOptions, PersonaMode, first_request
 from rlhi_plugin.partial_answer import PartialAnswer
@@ -35,14 +34,11 @@ from rlhi_plugin.persona.render import with_persona
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
-from rlhi_plugin.recorder import Reply, Turn, clean
-from rlhi_plugin.records import FeedbackEvent, FeedbackKind
+from rlhi_plugin.recorder import Reply, Turn
+from rlhi_plugin.records import FeedbackKind
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 Response: TypeAlias = "ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]"
-
-_MAX_THREAD_ID = 200
-"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
 class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -135,7 +131,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored since this object was made."""
+        """Number of messages and feedback events that could not be stored since this object was made."""
         return self._live.recorder.dropped
 
     def status(self) -> DurabilityStatus:
@@ -175,29 +171,26 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             event_id: The app's own id of the event, so that the same click is stored once; a new one without it.
 
         Returns:
-            Whether it was stored: False where it was known, or the user allows no log.
+            Whether it was kept, in the store or, while that is down, in the journal: False where it was known, where
+            the user allows no log, and where nothing took it, which `dropped` counts.
 
         Raises:
-            ConfigError: no such kind, or the store keeps no feedback.
-            StoreError: the store cannot be written.
+            ConfigError: no such kind, an argument that cannot be what its name says, or a store that keeps no feedback.
         """
-        if kind not in list(FeedbackKind):
-            raise ConfigError(f"{kind!r} is no kind of feedback. Choose one of: {', '.join(FeedbackKind)}.")
         return self._live.record_feedback(
-            FeedbackEvent(
-                event_id=event_id or uuid.uuid4().hex,
-                conversation_id=_stored_thread_id(thread_id),
+            feedback_event(
+                kind,
+                thread_id=thread_id,
+                user_id=user_id,
                 message_id=message_id,
-                user_id=None if user_id is None else pseudonym(user_id),
-                kind=FeedbackKind(kind),
                 value=value,
-                created_at=datetime.now(UTC),
+                event_id=event_id,
             )
         )
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user (the app's own id); `rlhi forget` deletes what is stored."""
-        self._live.forget(pseudonym(user_id))
+        self._live.forget(pseudonym(app_id(user_id, "user_id") or ""))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -283,13 +276,8 @@ def _timing(started: float) -> tuple[datetime, float]:
 def _conversation_id(call: CallContext) -> str:
     """The thread's own id; without a thread, one that lasts as long as the run does."""
     if call.thread_id:
-        return _stored_thread_id(call.thread_id)
-    return f"run-{call.history[0].id}" if call.history else "run-empty"
-
-
-def _stored_thread_id(thread_id: str) -> str:
-    cleaned = clean(thread_id)
-    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
+        return stored_thread_id(call.thread_id)
+    return stored_thread_id(f"run-{call.history[0].id}") if call.history else "run-empty"
 
 
 def _join(system: SystemMessage | None, persona_text: str) -> SystemMessage:

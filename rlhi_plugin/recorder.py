@@ -22,6 +22,7 @@ from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_tex
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
 from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.records import FeedbackEvent, Finish, Message
+from rlhi_plugin.shown import shown
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 
@@ -252,12 +253,21 @@ def _message(reply: Reply, said: Said, at: datetime) -> Message:
         role=role,
         content=content,
         created_at=at,
-        model=reply.model if is_answer else None,
-        adapter=reply.adapter if is_answer else None,
+        model=_name(reply.model) if is_answer else None,
+        adapter=_name(reply.adapter) if is_answer else None,
         persona_digest=reply.persona_digest if is_answer else None,
         parent_id=said.parent_id,
         latency_s=reply.latency_s if answers else None,
-        input_tokens=usage["input_tokens"] if usage else None,
-        output_tokens=usage["output_tokens"] if usage else None,
+        input_tokens=_count(usage["input_tokens"]) if usage else None,
+        output_tokens=_count(usage["output_tokens"]) if usage else None,
         finish=reply.finish if said.is_reply else None,
     )
+
+
+def _name(given: object) -> str | None:
+    return None if given is None else clean(shown(given))
+
+
+def _count(given: object) -> int | None:
+    """A number of tokens; None for what a provider said that cannot be one, which must not cost the turn."""
+    return given if isinstance(given, int) and 0 <= given < 2**63 else None
