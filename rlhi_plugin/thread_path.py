@@ -112,7 +112,8 @@ def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | No
     tail, sure = thread.tail, True
     if tail is not None and not thread.prints:
         # Another process wrote this thread. What stands before its end is stored; else any of it may be.
-        ends = next((index for index, said in enumerate(path) if said.id == tail), None)
+        # An answer of this moment may say what the stored one said, and is not it.
+        ends = next((index for index, said in enumerate(path) if said.id == tail and not said.is_reply), None)
         sure = ends is not None or first_parent == tail
         stored = path[: 0 if ends is None else ends + 1]
         for said in stored:
