@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Required, TypedDict, Unpack, cast
 
 from langchain_core.messages import AnyMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.call_context import stored_thread_id
 from rlhi_plugin.durability import Durability
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
@@ -26,14 +26,11 @@ from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
-from rlhi_plugin.recorder import Reply, Turn, clean
+from rlhi_plugin.recorder import Reply, Turn
 from rlhi_plugin.records import Finish
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
-
-_MAX_THREAD_ID = 200
-"""Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
 class ObserverOptions(TypedDict, total=False):
@@ -210,7 +207,4 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
 
 
 def _conversation_id(thread_id: str | None) -> str:
-    if not thread_id:
-        return f"run-{uuid.uuid4()}"
-    cleaned = clean(thread_id)
-    return cleaned if len(cleaned) <= _MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
+    return stored_thread_id(thread_id) if thread_id else f"run-{uuid.uuid4()}"
