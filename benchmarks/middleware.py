@@ -7,11 +7,13 @@ an SQLite file of its own on the same disk. Added times are differences of perce
 they are installed (dependency group `bench`).
 
     python benchmarks/middleware.py --quick --json middleware.json
+    python benchmarks/middleware.py --memory-turns 1000000
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -80,6 +82,7 @@ _PAUSE_PER_THREAD_S = 0.004
 _THREADS = (1, 16, 64)
 _MEMORY_WARM_UP = 4_200
 """Threads of conversation after which every cache is full."""
+_LONG_RUN_THREADS = 16
 
 
 _pauses = random.Random(0)
@@ -286,6 +289,43 @@ def memory(size: Size) -> dict[str, float]:
     return {"memory_bytes_per_turn": slope, "memory_turns": float(size.memory_turns)}
 
 
+def long_run(turns: int) -> dict[str, float]:
+    """Resident memory in MB over many turns through one recorder, by 16 threads, each turn a conversation of its own.
+
+    The slope is that of the second half, in bytes per turn: what a process that runs on and on would grow by.
+    """
+    done = itertools.count(1)
+    points: list[tuple[int, int]] = []
+    figures = {"memory_start_mb": _resident() / 1e6}
+    with tempfile.TemporaryDirectory() as name, open_store(f"sqlite:///{name}/m.db") as store:
+        recorder = Recorder(store, WriterOptions(journal=Path(name, "journal"), store_timeout_s=60))
+
+        def user(numbers: range) -> None:
+            for number in numbers:
+                recorder.record(lambda number=number: _turn(number, f"t{number}"))
+                count = next(done)
+                if count % 1_000 == 0:
+                    points.append((count, _resident()))
+                if count % (max(turns // 10, 1)) == 0:
+                    terminal.stdout.print(f"{count} turns: {_resident() / 1e6:.1f} MB resident")
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(_LONG_RUN_THREADS) as pool:
+            warm = min(2 * _MEMORY_WARM_UP, turns // 2)
+            list(pool.map(user, (range(n, warm, _LONG_RUN_THREADS) for n in range(_LONG_RUN_THREADS))))
+            figures["memory_warm_mb"] = _resident() / 1e6
+            list(pool.map(user, (range(warm + n, turns, _LONG_RUN_THREADS) for n in range(_LONG_RUN_THREADS))))
+        figures["memory_end_mb"] = _resident() / 1e6
+        figures["long_run_s"] = time.perf_counter() - started
+        figures["long_run_dropped"] = float(recorder.dropped)
+        recorder.close()
+        # Twice: what a user says and what is answered.
+        figures["long_run_missing"] = float(2 * turns - store.counts().messages)
+    late = sorted(points)[len(points) // 2 :]
+    figures["memory_bytes_per_turn"] = statistics.linear_regression([x for x, _ in late], [y for _, y in late]).slope
+    return figures | {"memory_turns": float(turns)}
+
+
 def _resident() -> int:
     pages = Path("/proc/self/statm").read_text("ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -327,12 +367,18 @@ def _lines(figures: dict[str, float], tables: dict[str, dict[str, list[float]]])
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, at most 45 s on two cores.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    memory_turns: Annotated[
+        int | None, typer.Option(help="Only this: really run so many turns, and print the memory.", min=10_000)
+    ] = None,
 ) -> None:
     """Measure what the middleware adds to a turn.
 
     Example: python benchmarks/middleware.py --quick
     """
     os.environ.setdefault("RLHI_KEY", "benchmark-key-0123456789")
+    if memory_turns is not None:
+        _long_run(memory_turns, json_file)
+        return
     size = QUICK if quick else FULL
     figures, tables = added_times(size)
     figures |= write_times(size) | persona_read() | memory(size)
@@ -346,9 +392,24 @@ def main(
     absent = [name for name, found in about.items() if found == "not installed"]
     if absent:
         terminal.stdout.print(f"peers not installed: {', '.join(absent)} (pip install --group bench)")
-    if json_file is not None:
-        body = {"figures": figures, "targets": TARGETS, "met": met, "machine": about}
-        json_file.write_text(json.dumps(body, indent=2) + "\n", "utf-8")
+    _write_json(json_file, figures, TARGETS, met)
+
+
+def _long_run(turns: int, json_file: Path | None) -> None:
+    figures = long_run(turns)
+    rows = [(name, f"{value:.1f}") for name, value in figures.items()]
+    terminal.stdout.print(terminal.table(f"{turns} turns through one recorder", ("", "value"), rows))
+    targets = {"memory_bytes_per_turn": TARGETS["memory_bytes_per_turn"], "long_run_dropped": 0, "long_run_missing": 0}
+    met = {name: figures[name] <= bound for name, bound in targets.items()}
+    for name, reached in met.items():
+        terminal.stdout.print(f"{name}: {figures[name]:.3f}, target {targets[name]}: {'met' if reached else 'missed'}")
+    _write_json(json_file, figures, targets, met)
+
+
+def _write_json(file: Path | None, figures: dict[str, float], targets: dict[str, float], met: dict[str, bool]) -> None:
+    if file is not None:
+        body = {"figures": figures, "targets": targets, "met": met, "machine": machine()}
+        file.write_text(json.dumps(body, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

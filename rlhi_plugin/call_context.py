@@ -14,8 +14,10 @@ from langchain_core.messages import AnyMessage
 from langgraph.config import get_config
 from langgraph.runtime import Runtime
 
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.message_text import clean
+from rlhi_plugin.shown import shown
 
 UserLookup = Callable[[Runtime[Any], Mapping[str, Any]], str | int | UUID | None]
 """From the run's `Runtime` and its ``config["configurable"]`` to the app's own user id; None is anonymous."""
@@ -50,6 +52,19 @@ class CallContext:
     stable_ids: bool
 
 
+def app_id(value: object, name: str) -> str | None:
+    """The text of an id that an app passes as an argument; None where it passes none.
+
+    Raises:
+        ConfigError: it is no str, int or UUID. True is an int, and as an id always a mistake.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        raise ConfigError(f"{name} is of type {type(value).__name__}. Pass a str, an int or a UUID.")
+    return str(value)
+
+
 def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> CallContext:
     """Read the context of a model call that is in progress.
 
@@ -60,7 +75,7 @@ def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> 
     info = getattr(request.runtime, "execution_info", None)
     thread_id = getattr(info, "thread_id", None) or configurable.get("thread_id")
     return CallContext(
-        thread_id=None if thread_id is None else str(thread_id),
+        thread_id=None if thread_id is None else shown(thread_id),
         user_id=_user(request.runtime, configurable, lookup),
         history=tuple(request.state.get("messages") or request.messages),
         stable_ids=bool(configurable.get(_CHECKPOINTER)),
@@ -71,7 +86,7 @@ def conversation_id(call: CallContext) -> str:
     """The thread's own id; without a thread, one that lasts as long as the run does."""
     if call.thread_id:
         return stored_thread_id(call.thread_id)
-    return f"run-{call.history[0].id}" if call.history else "run-empty"
+    return stored_thread_id(f"run-{call.history[0].id}") if call.history else "run-empty"
 
 
 def stored_thread_id(thread_id: str) -> str:

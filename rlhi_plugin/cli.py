@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rlhi_plugin.durability.commands import journal_app
+from rlhi_plugin.durability.commands import journal_app, withheld_line
 from rlhi_plugin.durability.folders import read_folder
-from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.location import journal_folders
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.export_job import export_store
 from rlhi_plugin.identity import pseudonym
@@ -21,6 +22,7 @@ from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
 from rlhi_plugin.privacy.commands import add_to as add_privacy_commands
 from rlhi_plugin.privacy.consent import ConsentCache
+from rlhi_plugin.privacy.messages import open_redactor
 from rlhi_plugin.records import Persona, Purpose
 from rlhi_plugin.stores import display_url, open_store
 from rlhi_plugin.stores.db_cli import db_app
@@ -82,6 +84,7 @@ def export(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A log: .jsonl, .json, .csv (also .gz), .parquet, .zip, or a folder.")],
+    *,
     store: Store,
     log_format: Annotated[
         str | None, typer.Option("--format", help="Name of the log's format, where its fields do not tell it.")
@@ -89,15 +92,26 @@ def import_(
     refused: Annotated[
         Path | None, typer.Option(help="File for the rows that cannot be used, with reasons.", show_default=False)
     ] = None,
+    redact: Annotated[
+        str, typer.Option(help="What is taken out before storing: default, off, or kinds such as email,phone.")
+    ] = "default",
     verbose: Verbose = False,
 ) -> None:
     """Add the conversations of a log to the store. What it already holds is not added twice.
 
-    A line that cannot be used is named and passed over. Example: `rlhi import logs.jsonl --store sqlite:///rlhi.db`
+    Secrets and personal data are taken out first. Users who allow no log, or were forgotten, are left out. A line that
+    cannot be used is named and passed over.
+
+    Example: `rlhi import logs.jsonl --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
+    kinds: Iterable[str] = [kind.strip() for kind in redact.split(",")]
+    # First of all: a wrong name must not leave an empty store behind.
+    redactor = open_redactor(redact if redact == "default" else kinds) if redact != "off" else None
     with open_store(store) as opened:
-        options = ImportOptions(log_format=log_format, refused=refused, keep_feedback=opened.record_feedback)
+        options = ImportOptions(
+            log_format=log_format, refused=refused, keep_feedback=opened.record_feedback, redact=redactor or "off"
+        )
         counts = import_log(file, opened, options)
     for line in counts.named:
         stderr.print(f"passed over: {line}", style="yellow", markup=False, highlight=False)
@@ -174,10 +188,12 @@ def status(store: Store, verbose: Verbose = False) -> None:
         ("feedback events", counts.feedback),
     )
     stdout.print(table(display_url(store), ("", "count"), rows))
-    journal = read_folder(journal_folder(store))
-    if journal.waiting or journal.set_aside:
-        _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
-        _say("See: rlhi journal status")
+    for journal in map(read_folder, journal_folders(store)):
+        if journal.waiting or journal.set_aside:
+            _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
+            _say("See: rlhi journal status")
+        if journal.withheld:
+            _say(withheld_line(journal))
 
 
 @app.command("doctor")

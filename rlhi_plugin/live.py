@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 
@@ -15,7 +16,9 @@ from rlhi_plugin.durability import (
     TimedPersonas,
     WriterOptions,
     journal_folder,
+    journal_folders,
 )
+from rlhi_plugin.durability.start_up import start_store
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.live_options import LiveOptions
 from rlhi_plugin.persona.building import checked_building, open_worker
@@ -25,12 +28,11 @@ from rlhi_plugin.persona.chat_commands import ChatCommands, Speaking, without_co
 from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
 from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.persona.worker import PersonaWorker
-from rlhi_plugin.privacy.consent import ConsentCache, since_last_request
+from rlhi_plugin.privacy.consent import ConsentCache, last_request
 from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
-from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.recorder import Recorder, Turn
 from rlhi_plugin.records import FeedbackEvent, FeedbackKind, Persona, Purpose
-from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore, open_store
+from rlhi_plugin.stores import ConsentStore, ConversationStore, FeedbackStore, PersonaStore
 
 COMMAND_PATIENCE = 5
 """How many times longer than a turn a command waits for the store: its user asked for just that (ours)."""
@@ -43,16 +45,21 @@ class Admission:
     Attributes:
         logged: Whether its turn is stored.
         persona: The user's persona; None where there is none, or they do not allow it.
-        whole: Whether the whole history may be stored; else only what came with this turn.
+        whole: Whether the whole history may be stored; else only what came with this turn (see `first`).
     """
 
     logged: bool
     persona: RenderedPersona | None
     whole: bool
 
-    def history(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
-        """The part of a thread that may be stored."""
-        return messages if self.whole else since_last_request(messages, _is_user)
+    def first(self, messages: Sequence[BaseMessage]) -> int:
+        """Index of the first message of a thread that may be stored.
+
+        A history does not say when its messages were said. So where some of it may have been said before the user was
+        forgotten, or without their consent, all of it stays out but the last request and what follows it: that one is
+        being made now, also when it repeats an old one.
+        """
+        return 0 if self.whole else _last_request(messages)
 
 
 class Live:
@@ -64,21 +71,18 @@ class Live:
 
     Raises:
         ConfigError: an option cannot work, or not with this store.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good. One that is only down is opened when it is back (`start_store`).
     """
 
     def __init__(self, store: str | ConversationStore, options: LiveOptions) -> None:
         redactor = open_redactor(options.redact, vault=options.vault)
         self.store: ConversationStore = _checked_store(store)
         self.injects = options.persona == "inject"
-        self._redaction = None if redactor is None else MessageRedactor(redactor)
-        folder = journal_folder(store) if options.journal == "auto" else options.journal
         writer = WriterOptions(
-            durability=options.durability,
-            journal=Path(folder) if folder else None,
-            store_timeout_s=options.store_timeout_s,
+            durability=options.durability, store_timeout_s=options.store_timeout_s, **_journal(store, options.journal)
         )
-        self.recorder = Recorder(self.store, writer, redaction=self._redaction)
+        redaction = None if redactor is None else MessageRedactor(redactor)
+        self.recorder = Recorder(self.store, writer, redaction=redaction)
         decisions = self.store if isinstance(self.store, ConsentStore) else None
         self.consent = ConsentCache(
             None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s), options.consent
@@ -137,7 +141,7 @@ class Live:
             user_id: Pseudonym or None.
             history: It, up to what the model is asked.
         """
-        self.recorder.prepare(conversation_id, user_id, since_last_request(history, _is_user))
+        self.recorder.prepare(conversation_id, user_id, history[_last_request(history) :])
 
     @property
     def takes_commands(self) -> bool:
@@ -173,8 +177,11 @@ class Live:
         return messages if self._commands is None else without_command_traffic(messages)
 
     def record(self, describe: Callable[[], Turn], conversation_id: str, user_id: str | None) -> None:
-        """See `Recorder.record`; then the persona builder, if there is one, is told. Never raises."""
-        self.recorder.record(describe)
+        """See `Recorder.record`; then the persona builder, if there is one, is told. Never raises.
+
+        The past of a thread that is new to this process is stored only after asking the user's consent again.
+        """
+        self.recorder.record(lambda: self._asked_again(describe()))
         if self._worker is not None and user_id is not None and self._may_personalise(user_id):
             self._worker.notice(user_id, conversation_id)
 
@@ -199,11 +206,14 @@ class Live:
         return after
 
     def record_feedback(self, event: FeedbackEvent) -> bool:
-        """Store what a user did with an answer, redacted; False where it was known, or the user allows no log.
+        """Keep what a user did with an answer, redacted: in the store, else in the journal, as a turn is kept.
+
+        Returns:
+            Whether it was kept: False where it was known, where the user allows no log, and where neither store nor
+            journal took it, which `Recorder.dropped` counts.
 
         Raises:
             ConfigError: the store keeps no feedback.
-            StoreError: the store cannot be written.
         """
         if not isinstance(self.store, FeedbackStore):
             raise ConfigError(
@@ -212,10 +222,21 @@ class Live:
         # A refusal is kept of those too who allow nothing else to be kept.
         if event.kind is not FeedbackKind.DO_NOT_LEARN and not self.consent.allows(event.user_id, Purpose.LOG):
             return False
-        if event.value is not None and self._redaction is not None:
-            value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
-            event = event.model_copy(update={"value": value})
-        return self.store.record_feedback(event)
+        return self.recorder.record_feedback(event)
+
+    def _asked_again(self, turn: Turn) -> Turn:
+        """The turn, without its past where the user was forgotten or withdrew since that was last asked.
+
+        What is remembered of a user is up to half a minute old. That is soon enough for what is said now, which another
+        half minute would not bring back; a past that comes with an app's own history would come back for good.
+        """
+        if turn.user_id is None or turn.first or self.recorder.knows(turn.conversation_id, turn.user_id):
+            return turn
+        first = _last_request(turn.history)
+        if not first:
+            return turn
+        self.consent.forget(turn.user_id)
+        return replace(turn, first=first) if self.consent.may_hold_refused(turn.user_id) else turn
 
     def forget(self, user_id: str) -> None:
         """Drop what is in memory of a user; see `rlhi_plugin.privacy.forget_user` for all the rest."""
@@ -245,18 +266,30 @@ class Live:
         return self.recorder.status()
 
 
-def _is_user(message: BaseMessage) -> bool:
-    return isinstance(message, HumanMessage)
-
-
 def first_request(messages: Sequence[BaseMessage]) -> str | None:
     """What a thread began with: the text of its first user message."""
     return next((message.text for message in messages if isinstance(message, HumanMessage)), None)
 
 
+class _Journal(TypedDict):
+    journal: Path | None
+    inherits: tuple[Path, ...]
+
+
+def _last_request(messages: Sequence[BaseMessage]) -> int:
+    return last_request(messages, lambda one: isinstance(one, HumanMessage))
+
+
+def _journal(store: str | ConversationStore, given: str | Path | None) -> _Journal:
+    if given != "auto":
+        return {"journal": Path(given) if given else None, "inherits": ()}
+    folder = journal_folder(store)
+    return {"journal": folder, "inherits": tuple(one for one in journal_folders(store) if one != folder)}
+
+
 def _checked_store(store: str | ConversationStore) -> ConversationStore:
     if isinstance(store, str):
-        return open_store(store)
+        return start_store(store)
     if not isinstance(store, ConversationStore):
         raise ConfigError(
             f"store={store!r} is neither a URL nor a ConversationStore. Pass a URL such as sqlite:///rlhi.db, or an "

@@ -11,6 +11,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from rlhi_plugin.records import Role
+from rlhi_plugin.shown import shown
 
 MAX_ID = 256
 """Characters of `Message.id`."""
@@ -106,7 +107,7 @@ def _text(content: str | Iterable[str | dict[str, Any]]) -> str:
         elif not isinstance(block, Mapping):
             parts.append(f"[{type(block).__name__}]")
         elif block.get("type") == "text":
-            parts.append(str(block.get("text", "")))
+            parts.append(shown(block.get("text", "")))
         elif block.get("type") not in _NOT_SAID:
             parts.append(_name(block))
     return clean("\n".join(part for part in parts if part))
@@ -114,9 +115,9 @@ def _text(content: str | Iterable[str | dict[str, Any]]) -> str:
 
 def _name(block: Mapping[str, Any]) -> str:
     """Type and MIME type of a block, never its bytes: they would fill the log, and may show more than a text does."""
-    kind, value = str(block.get("type", "block")), block.get("value")
+    kind, value = shown(block.get("type", "block")), block.get("value")
     if kind == "non_standard" and isinstance(value, Mapping) and value.get("type"):
-        kind = f"non_standard {value['type']}"
+        kind = f"non_standard {shown(value['type'])}"
     mime = block.get("mime_type")
     source: Any = block.get(kind, block.get("source"))
     if mime is None and isinstance(source, Mapping):

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 
-from rlhi_plugin.call_context import CallContext, UserLookup, conversation_id, read_call_context, stored_thread_id
+from rlhi_plugin.call_context import CallContext, UserLookup, app_id, conversation_id, read_call_context
 from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.feedback import feedback_event
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.live import Admission, Live, first_request
 from rlhi_plugin.live_options import LiveOptions, PersonaMode
 from rlhi_plugin.model_call import Response, join_persona, model_name, reply_messages
+from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
@@ -37,7 +38,7 @@ from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn
-from rlhi_plugin.records import FeedbackEvent, FeedbackKind, Persona
+from rlhi_plugin.records import FeedbackKind, Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 
@@ -80,7 +81,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
     Raises:
         ConfigError: an argument cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored since this object was made."""
+        """Number of messages and feedback events that could not be stored since this object was made."""
         return self._live.recorder.dropped
 
     def status(self) -> DurabilityStatus:
@@ -181,23 +182,20 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             event_id: The app's own id of the event, so that the same click is stored once; a new one without it.
 
         Returns:
-            Whether it was stored: False where it was known, or the user allows no log.
+            Whether it was kept, in the store or, while that is down, in the journal: False where it was known, where
+            the user allows no log, and where nothing took it, which `dropped` counts.
 
         Raises:
-            ConfigError: no such kind, or the store keeps no feedback.
-            StoreError: the store cannot be written.
+            ConfigError: no such kind, an argument that cannot be what its name says, or a store that keeps no feedback.
         """
-        if kind not in list(FeedbackKind):
-            raise ConfigError(f"{kind!r} is no kind of feedback. Choose one of: {', '.join(FeedbackKind)}.")
         return self._live.record_feedback(
-            FeedbackEvent(
-                event_id=event_id or uuid.uuid4().hex,
-                conversation_id=stored_thread_id(thread_id),
+            feedback_event(
+                kind,
+                thread_id=thread_id,
+                user_id=user_id,
                 message_id=message_id,
-                user_id=None if user_id is None else pseudonym(user_id),
-                kind=FeedbackKind(kind),
                 value=value,
-                created_at=datetime.now(UTC),
+                event_id=event_id,
             )
         )
 
@@ -208,7 +206,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             ConfigError: ``persona="off"``.
             StoreError: the store cannot be read.
         """
-        return self._live.get_persona(pseudonym(user_id))
+        return self._live.get_persona(_stored_user(user_id))
 
     def edit_persona(self, user_id: str, action: EditAction, number: int, text: str | None = None) -> Persona:
         """Let a user (the app's own id) change what is known of them; their running threads see it at the next turn.
@@ -226,11 +224,11 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             ConfigError: no such statement, the wording cannot be kept, or ``persona="off"``.
             StoreError: the store cannot be written.
         """
-        return self._live.edit_persona(pseudonym(user_id), PersonaEdit(action=action, number=number, text=text))
+        return self._live.edit_persona(_stored_user(user_id), PersonaEdit(action=action, number=number, text=text))
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user (the app's own id); `rlhi forget` deletes what is stored."""
-        self._live.forget(pseudonym(user_id))
+        self._live.forget(_stored_user(user_id))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -243,13 +241,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             return self._answer(command, call, admission)
         if admission.logged:
             self._live.prepare(conversation, call.user_id, call.history)
-        response: Response | None = None
+        response, answer = None, PartialAnswer()
         try:
-            response = handler(self._prompt(request, admission.persona))
+            with answer.listening(request.model):
+                response = handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
-                describe = partial(self._turn, request, call, admission, response, _timing(started))
+                said = answer if response is None else response
+                describe = partial(self._turn, request, call, admission, said, _timing(started))
                 self._live.record(describe, conversation, call.user_id)
 
     async def awrap_model_call(
@@ -263,13 +263,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             return await asyncio.to_thread(self._answer, command, call, admission)
         if admission.logged:
             self._live.prepare(conversation, call.user_id, call.history)
-        response: Response | None = None
+        response, answer = None, PartialAnswer()
         try:
-            response = await handler(self._prompt(request, admission.persona))
+            with answer.listening(request.model):
+                response = await handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
-                describe = partial(self._turn, request, call, admission, response, _timing(started))
+                said = answer if response is None else response
+                describe = partial(self._turn, request, call, admission, said, _timing(started))
                 # A cancelled run must not cancel the writing of what was said before.
                 record = partial(self._live.record, describe, conversation, call.user_id)
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, record))
@@ -302,7 +304,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         request: ModelRequest[Any],
         call: CallContext,
         admission: Admission,
-        response: Response | None,
+        response: Response | PartialAnswer,
         timing: tuple[datetime, float],
     ) -> Turn:
         messages, (started_at, latency_s) = reply_messages(response), timing
@@ -311,7 +313,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             conversation_id=conversation_id(call),
             user_id=call.user_id,
             system=request.system_message.text if request.system_message else None,
-            history=cast("Sequence[AnyMessage]", admission.history(call.history)),
+            history=call.history,
             reply=Reply(
                 messages=messages,
                 model=model_name(request, messages),
@@ -319,10 +321,16 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 persona_digest=injected.digest if injected else None,
                 latency_s=latency_s,
                 structured=isinstance(response, ModelResponse) and response.structured_response is not None,
+                finish=response.finish if isinstance(response, PartialAnswer) else None,
             ),
             stable_ids=call.stable_ids,
             started_at=started_at,
+            first=admission.first(call.history),
         )
+
+
+def _stored_user(user_id: str) -> str:
+    return pseudonym(app_id(user_id, "user_id") or "")
 
 
 def _timing(started: float) -> tuple[datetime, float]:

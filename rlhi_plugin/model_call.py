@@ -9,6 +9,7 @@ from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
 Response: TypeAlias = "ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]"
@@ -22,10 +23,10 @@ def join_persona(system: SystemMessage | None, persona_text: str) -> SystemMessa
     return system.model_copy(update={"content": [*system.content, {"type": "text", "text": f"\n\n{persona_text}"}]})
 
 
-def reply_messages(response: Response | None) -> Sequence[BaseMessage]:
-    """What came back; empty where the call failed."""
-    if response is None:
-        return ()
+def reply_messages(response: Response | PartialAnswer) -> Sequence[BaseMessage]:
+    """What came back; of a call that failed, what had come until then."""
+    if isinstance(response, PartialAnswer):
+        return response.messages()
     if isinstance(response, AIMessage):
         return (response,)
     return (response.model_response if isinstance(response, ExtendedModelResponse) else response).result

@@ -23,7 +23,8 @@ from rlhi_plugin.errors import StoreTimeoutError
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.records import Message
+from rlhi_plugin.records import FeedbackEvent, Finish, Message
+from rlhi_plugin.shown import shown
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
@@ -50,6 +51,7 @@ class Reply:
         persona_digest: Digest of the persona that was in the prompt.
         latency_s: Seconds from the call to its whole answer.
         structured: Whether the answer is the call of a tool that stands for a schema.
+        finish: Why the answer is only a part of one; None where it is whole.
     """
 
     messages: Sequence[BaseMessage] = ()
@@ -58,6 +60,7 @@ class Reply:
     persona_digest: str | None = None
     latency_s: float | None = None
     structured: bool = False
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Turn:
         reply: What it answered.
         stable_ids: Whether the ids of LangChain's messages may be used; else ids are digests.
         started_at: When the model was called.
+        first: Index in `history` of the first message that may be stored; what stands before it only tells the ids of
+            those apart that say the same.
     """
 
     conversation_id: str
@@ -81,6 +86,7 @@ class Turn:
     reply: Reply
     stable_ids: bool
     started_at: datetime
+    first: int = 0
 
 
 @dataclass(slots=True)
@@ -132,7 +138,7 @@ class Recorder:
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored, nor journalled."""
+        """Number of messages and feedback events that could not be stored, nor journalled."""
         return self._failed + self._writer.status().dropped
 
     def status(self) -> DurabilityStatus:
@@ -158,6 +164,13 @@ class Recorder:
         with suppress(StoreTimeoutError):  # too much waits already; `record` does it all itself
             self._preparations.submit(_Preparation(conversation_id, user_id, asked))
 
+    def knows(self, conversation_id: str, user_id: str | None) -> bool:
+        """Whether turns of this conversation were recorded here, and are remembered."""
+        with self._lock:
+            place = self._places.get((conversation_id, user_id))
+        # A place may be there already because its turn was prepared.
+        return place is not None and bool(place.thread.prints)
+
     def record(self, describe: Callable[[], Turn]) -> None:
         """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
 
@@ -176,6 +189,19 @@ class Recorder:
                 self._failed += 1
             _log.exception("a turn could not be described, so that it is not logged")
 
+    def record_feedback(self, event: FeedbackEvent) -> bool:
+        """Write what a user did, without what is private; see `DurableWriter.write_feedback`. Never raises."""
+        try:
+            if event.value is not None and self._redaction is not None:
+                value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
+                event = event.model_copy(update={"value": value})
+            return self._writer.write_feedback(event)
+        except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
+            with self._lock:
+                self._failed += 1
+            _log.exception("feedback could not be redacted, so that it is not stored")
+            return False
+
     def _record(self, turn: Turn, place: _Place) -> None:
         self._look_up(place, turn.conversation_id, turn.user_id)
         if turn.stable_ids:
@@ -183,7 +209,14 @@ class Recorder:
         turn = self._redacted(turn)
         system = _system(turn)
         root = FOLLOWS_NOTHING if system is None else system.id
-        said = new_in_thread(place.thread, turn.history, turn.reply.messages, stable_ids=turn.stable_ids, root=root)
+        said = new_in_thread(
+            place.thread,
+            turn.history,
+            turn.reply.messages,
+            stable_ids=turn.stable_ids,
+            root=root,
+            first=turn.first,
+        )
         if system is not None and system.id not in place.thread.prints:
             said.insert(0, system)
         # A clock that was set back must not turn the order of a conversation around.
@@ -262,11 +295,21 @@ def _message(reply: Reply, said: Said, at: datetime) -> Message:
         role=role,
         content=content,
         created_at=at,
-        model=reply.model if is_answer else None,
-        adapter=reply.adapter if is_answer else None,
+        model=_name(reply.model) if is_answer else None,
+        adapter=_name(reply.adapter) if is_answer else None,
         persona_digest=reply.persona_digest if is_answer else None,
         parent_id=said.parent_id,
         latency_s=reply.latency_s if answers else None,
-        input_tokens=usage["input_tokens"] if usage else None,
-        output_tokens=usage["output_tokens"] if usage else None,
+        input_tokens=_count(usage["input_tokens"]) if usage else None,
+        output_tokens=_count(usage["output_tokens"]) if usage else None,
+        finish=reply.finish if said.is_reply else None,
     )
+
+
+def _name(given: object) -> str | None:
+    return None if given is None else clean(shown(given))
+
+
+def _count(given: object) -> int | None:
+    """A number of tokens; None for what a provider said that cannot be one, which must not cost the turn."""
+    return given if isinstance(given, int) and 0 <= given < 2**63 else None

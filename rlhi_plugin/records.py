@@ -20,6 +20,9 @@ UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")]
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+Finish = Literal["incomplete", "failed"]
+"""Why an answer is only a part of one: its stream was closed or its run cancelled, or the model failed midway."""
+
 
 class Record(BaseModel):
     """Base of every record: frozen, closed, documented under each field."""
@@ -62,6 +65,9 @@ class Message(Record):
     """Prompt tokens as the provider counted them (assistant messages)."""
     output_tokens: int | None = Field(default=None, ge=0)
     """Tokens of the answer as the provider counted them (assistant messages)."""
+    finish: Finish | None = None
+    """Why it is only a part of an answer (what a model says); None is a whole one, as far as is known. An answer that
+    a limit of tokens cut short is whole in this sense: it came as the model gave it."""
 
     def as_chat(self) -> ChatMessage:
         """Role and text alone, as a prompt holds them."""

@@ -74,7 +74,13 @@ class Said:
 
 
 def new_in_thread(
-    thread: Thread, history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool, root: str
+    thread: Thread,
+    history: Sequence[BaseMessage],
+    reply: Sequence[BaseMessage],
+    *,
+    stable_ids: bool,
+    root: str,
+    first: int = 0,
 ) -> list[Said]:
     """The messages that are not stored yet, in order, each with its parent where it begins a branch.
 
@@ -84,10 +90,11 @@ def new_in_thread(
         reply: What it answered.
         stable_ids: Whether LangChain's ids stay the same from run to run.
         root: Parent of an edited first message: the id of the system prompt, or `FOLLOWS_NOTHING`.
+        first: Index in the history before which nothing may be stored, nor be named as a parent.
     """
     path: list[Said] = []
     settled = 0
-    for said in _backwards(history, reply, stable_ids=stable_ids):
+    for said in _backwards(history, reply, stable_ids=stable_ids, first=first):
         _recognise(thread, said)
         path.append(said)
         settled = settled + 1 if said.known else 0
@@ -95,7 +102,7 @@ def new_in_thread(
             break
     path.reverse()
     # A summary stands for what was said before, and a history without ids may be only the end of a longer one.
-    whole = stable_ids and settled < SETTLED and not any(is_injected(message) for message in history[:1])
+    whole = stable_ids and not first and settled < SETTLED and not any(is_injected(message) for message in history[:1])
     _set_parents(thread, path, first_parent=root if whole else thread.tail)
     return [said for said in path if not said.known]
 
@@ -105,7 +112,8 @@ def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | No
     tail, sure = thread.tail, True
     if tail is not None and not thread.prints:
         # Another process wrote this thread. What stands before its end is stored; else any of it may be.
-        ends = next((index for index, said in enumerate(path) if said.id == tail), None)
+        # An answer of this moment may say what the stored one said, and is not it.
+        ends = next((index for index, said in enumerate(path) if said.id == tail and not said.is_reply), None)
         sure = ends is not None or first_parent == tail
         stored = path[: 0 if ends is None else ends + 1]
         for said in stored:
@@ -131,25 +139,28 @@ def _recognise(thread: Thread, said: Said) -> None:
     said.known = known is not None
 
 
-def _backwards(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool) -> Iterator[Said]:
+def _backwards(
+    history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool, first: int
+) -> Iterator[Said]:
     total = len(history) + len(reply)
     counted = 0 if stable_ids else min(total, COUNTED)
-    for position in range(total - 1, counted - 1, -1):
+    for position in range(total - 1, max(counted, first) - 1, -1):
         message, is_reply = _at(history, reply, position)
         if not is_injected(message):
             role, text = role_and_text(message)
             identity = (own_id(message) if stable_ids else None) or digest_id(role, text, _place(position, stable_ids))
             yield Said(identity, role, text, message, is_reply)
-    yield from reversed(list(_counted(history, reply, counted)))
+    yield from reversed(list(_counted(history, reply, counted, first)))
 
 
-def _counted(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], counted: int) -> Iterator[Said]:
+def _counted(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], counted: int, first: int) -> Iterator[Said]:
     seen: Counter[tuple[Role, str]] = Counter()
     for position in range(counted):
         message, is_reply = _at(history, reply, position)
         if not is_injected(message):
             role, text = role_and_text(message)
-            yield Said(digest_id(role, text, seen[role, text]), role, text, message, is_reply)
+            if position >= first:
+                yield Said(digest_id(role, text, seen[role, text]), role, text, message, is_reply)
             seen[role, text] += 1
 
 

@@ -5,7 +5,7 @@ writer.write("t1", user_id=None, messages=[...])   # True: on disk, in the store
 writer.status()
 """
 
-from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.location import journal_folder, journal_folders
 from rlhi_plugin.durability.status import Durability, DurabilityStatus
 from rlhi_plugin.durability.timed import TimedConsents, TimedPersonas
 from rlhi_plugin.durability.writer import DurableWriter, WriterOptions
@@ -18,4 +18,5 @@ __all__ = [
     "TimedPersonas",
     "WriterOptions",
     "journal_folder",
+    "journal_folders",
 ]

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rlhi_plugin.durability.folders import read_folder, replay_folder
-from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.folders import JournalReport, read_folder, replay_folder
+from rlhi_plugin.durability.location import journal_folders
 from rlhi_plugin.errors import StoreError
-from rlhi_plugin.stores import open_store
+from rlhi_plugin.stores import SQLStore, open_store
 from rlhi_plugin.terminal import stdout, table
 
 journal_app = typer.Typer(
@@ -31,20 +31,40 @@ def journal_status(store: _Store, journal: _Journal = None, verbose: _Verbose = 
     Example: `rlhi journal status --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
-    report = read_folder(journal or journal_folder(store))
+    first, *others = _folders(store, journal)
+    _show(read_folder(first))
+    for folder in others:
+        report = read_folder(folder)
+        if report.files or report.refused or report.withheld:
+            _show(report)
+
+
+def _show(report: JournalReport) -> None:
     rows: list[tuple[object, ...]] = [
         (file.path.name, file.turns, file.messages, file.damaged, "running" if file.owned else "ended")
         for file in report.files
     ]
     rows += [(path.name, lines, "", "", "set aside") for path, lines in report.refused]
-    if not rows:
+    if rows:
+        stdout.print(table(str(report.folder), ("file", "turns", "messages", "damaged", "process"), rows))
+    else:
         stdout.print(f"nothing waits in {report.folder}", markup=False, highlight=False)
-        return
-    stdout.print(table(str(report.folder), ("file", "turns", "messages", "damaged", "process"), rows))
+    if report.withheld:
+        stdout.print(withheld_line(report), markup=False, highlight=False)
     if report.waiting:
         stdout.print("Running processes replay their own. The others': rlhi journal replay", highlight=False)
     if report.set_aside:
         stdout.print("What was set aside, once its reason is mended: rlhi journal replay --refused", highlight=False)
+
+
+def withheld_line(report: JournalReport) -> str:
+    """What became of turns whose users changed their mind before the store took them, for people."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(report.withheld.items()))
+    return f"{sum(report.withheld.values())} turn(s) were erased from the journal and not stored: {counts}"
+
+
+def _folders(store: str, journal: Path | None) -> list[Path]:
+    return journal_folders(store) if journal is None else [journal]
 
 
 @journal_app.command("replay")
@@ -59,10 +79,18 @@ def journal_replay(
     Example: `rlhi journal replay --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
-    folder = journal or journal_folder(store)
     with open_store(store) as opened:
-        done = replay_folder(folder, opened, refused=refused)
+        for number, folder in enumerate(_folders(store, journal)):
+            # An unusual folder is worth a word only where there is one.
+            if number == 0 or folder.is_dir():
+                _replay(folder, opened, refused=refused)
+
+
+def _replay(folder: Path, opened: SQLStore, *, refused: bool) -> None:
+    done = replay_folder(folder, opened, refused=refused)
     line = f"{done.replayed} turn(s) replayed, {done.refused} refused, {done.left} left in {folder}"
     stdout.print(line, markup=False, highlight=False)
+    if done.withheld:
+        stdout.print(f"{done.withheld} erased: their users were forgotten, or withdrew their consent", highlight=False)
     if done.left:
         raise StoreError(f"{done.left} turn(s) could not be stored: {done.error}. Mend the store and replay again.")

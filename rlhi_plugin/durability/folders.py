@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.owned import OwnedAppends
+from rlhi_plugin.durability.readmission import Readmission
 from rlhi_plugin.durability.replay import Round, replay
 from rlhi_plugin.durability.turn_file import (
     PROGRESS,
@@ -26,6 +28,7 @@ from rlhi_plugin.durability.turn_file import (
     refused_in,
     sync_folder,
 )
+from rlhi_plugin.durability.withheld import note_withheld, read_withheld
 from rlhi_plugin.stores import ConversationStore
 
 
@@ -58,11 +61,13 @@ class JournalReport:
         folder: The folder.
         files: Its journal files, oldest first.
         refused: Lines that were set aside, by file.
+        withheld: Turns that were erased because their user no longer allows them, by reason, since ever.
     """
 
     folder: Path
     files: tuple[JournalFileReport, ...]
     refused: tuple[tuple[Path, int], ...]
+    withheld: Mapping[str, int]
 
     @property
     def waiting(self) -> int:
@@ -83,11 +88,13 @@ def read_folder(folder: Path) -> JournalReport:
     """
     reports = [_report(file) for file in files_in(folder)]
     refused = [(file, len(file.read_bytes().splitlines())) for file in refused_in(folder)]
-    return JournalReport(folder, tuple(report for report in reports if report), tuple(refused))
+    return JournalReport(folder, tuple(report for report in reports if report), tuple(refused), read_withheld(folder))
 
 
 def replay_folder(folder: Path, store: ConversationStore, *, refused: bool = False) -> Round:
     """Put what dead processes left in a folder into a store. Living ones replay their own files.
+
+    What was said by users who were forgotten since, or who no longer allow a log, is erased instead.
 
     Args:
         folder: The journal of this store.
@@ -97,17 +104,20 @@ def replay_folder(folder: Path, store: ConversationStore, *, refused: bool = Fal
     Raises:
         OSError: a file cannot be read or written.
     """
-    journal, appends = Journal(folder), OwnedAppends(store)
+    journal, readmission = Journal(folder), Readmission(store, OwnedAppends(store).put)
     try:
         journal.take_over()
-        done = replay(journal, appends.put)
+        done = replay(journal, readmission.put)
     finally:
         journal.close()
     if not refused:
         return done
-    taken = sum(_offer_again(file, appends) for file in refused_in(folder) if not is_owned(file.with_suffix(SUFFIX)))
+    outcomes: Counter[str] = Counter()
+    for file in refused_in(folder):
+        if not is_owned(file.with_suffix(SUFFIX)):
+            outcomes += _offer_again(file, readmission)
     left = sum(len(file.read_bytes().splitlines()) for file in refused_in(folder))
-    return Round(done.replayed + taken, left, done.left, done.error)
+    return Round(done.replayed + outcomes["taken"], left, done.left, done.error, done.withheld + outcomes["withheld"])
 
 
 def erase_user(folder: Path, user_id: str) -> tuple[int, list[Path]]:
@@ -150,18 +160,24 @@ def _report(file: Path) -> JournalFileReport | None:
     return JournalFileReport(file, owner_pid(file), is_owned(file), turns, messages, damaged)
 
 
-def _offer_again(file: Path, appends: OwnedAppends) -> int:
+def _offer_again(file: Path, readmission: Readmission) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+
     def still_refused(raw: bytes) -> bool:
         line = _set_aside_line(raw)
         if line.turn is None:
             return True
         try:
-            appends.put(line.turn)
+            withheld = readmission.put(line.turn)
         except Exception:  # noqa: BLE001 - a store may raise anything; the line stays with its first reason
             return True
+        if withheld is not None:
+            note_withheld(file.parent, withheld, line.turn.size)
+        outcomes["taken" if withheld is None else "withheld"] += 1
         return False
 
-    return _keep(file, still_refused)
+    _keep(file, still_refused)
+    return outcomes
 
 
 def _set_aside_line(raw: bytes) -> Line:

@@ -12,9 +12,11 @@ import json
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlhi_plugin.durability.readmission import Withheld
 from rlhi_plugin.durability.turn_file import (
     PROGRESS,
     REFUSED,
@@ -29,6 +31,7 @@ from rlhi_plugin.durability.turn_file import (
     read_lines,
     sync_folder,
 )
+from rlhi_plugin.durability.withheld import blank_line, note_withheld
 
 _NOTED_EVERY = 50
 
@@ -96,10 +99,12 @@ class Journal:
 
     Args:
         folder: Where the files are; made at the first append.
+        inherits: Other folders, whose files are only taken over from processes that ended.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inherits: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self._inherits = inherits
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._active: _File | None = None
@@ -181,6 +186,21 @@ class Journal:
         self._set_aside(entry.file, self._raw(entry), reason)
         self.done(entry)
 
+    def erase(self, entry: Entry, reason: Withheld, size: int) -> None:
+        """Overwrite the words of a line that must not be stored any more, count it, and go on without it.
+
+        Args:
+            entry: The line.
+            reason: Why.
+            size: How many messages and events it holds.
+
+        Raises:
+            OSError: it cannot be written; then the line stays where it is, and is offered again.
+        """
+        note_withheld(entry.file.path.parent, reason, size)
+        blank_line(entry.file.path, entry.offset, entry.length)
+        self.done(entry)
+
     def _raw(self, entry: Entry) -> bytes:
         with self._lock:
             # A replay may go on while the journal is closed; the descriptor's number may be another file's by then.
@@ -195,7 +215,7 @@ class Journal:
             OSError: a file cannot be read.
         """
         turns = torn = refused = 0
-        for path in files_in(self.folder):
+        for path in [path for folder in (self.folder, *self._inherits) for path in files_in(folder)]:
             if any(file.path == path for file in self._files) or (descriptor := adopt_file(path)) is None:
                 continue
             file = _File(path, descriptor, size=os.fstat(descriptor).st_size)
@@ -283,7 +303,7 @@ class Journal:
         finally:
             os.close(descriptor)
         if is_new:
-            sync_folder(self.folder)
+            sync_folder(path.parent)
         file.refused.add(line)
 
 

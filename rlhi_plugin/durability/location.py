@@ -19,21 +19,40 @@ def journal_folder(store: object) -> Path:
         store: URL of a store, or a store object.
 
     Returns:
-        ``rlhi.db.journal`` beside an SQLite file ``rlhi.db``. Else ``journal/NAME`` in the user's data folder, where
+        ``rlhi.db.journal`` beside an SQLite file ``rlhi.db``, unless the folder of that is missing: to make it would
+        hide that a disk is not mounted. Else ``journal/NAME`` in the user's data folder, where
         the name comes from the URL without its password. A store object is asked for its attribute `url`; one without
         gets a folder of this process alone: give it a fixed one, or nothing finds the journal after a crash.
     """
+    beside, *elsewhere = journal_folders(store)
+    return beside if beside.parent.is_dir() or not elsewhere else elsewhere[0]
+
+
+def journal_folders(store: object) -> list[Path]:
+    """Every folder in which turns for a store may wait, the usual one first. They need not exist.
+
+    Args:
+        store: See `journal_folder`.
+    """
     url = store if isinstance(store, str) else getattr(store, "url", None)
     if not isinstance(url, str):
-        return _user_folder(f"{type(store).__name__}-{os.getpid()}-{secrets.token_hex(4)}")
+        return [_user_folder(f"{type(store).__name__}-{os.getpid()}-{secrets.token_hex(4)}")]
     scheme, _, rest = url.partition(":///")
     if scheme.startswith("sqlite") and rest:
         file = Path(rest.partition("?")[0]).absolute()
-        return file.with_name(f"{file.name}.journal")
+        return [file.with_name(f"{file.name}.journal"), _named(file.name, str(file))]
+    return [_folder_of_server(url)]
+
+
+def _folder_of_server(url: str) -> Path:
     parts = urlsplit(url)
     where = f"{parts.scheme.partition('+')[0]}://{parts.username or ''}@{parts.hostname or ''}:{parts.port or ''}"
-    digest = hashlib.sha256(f"{where}{parts.path}".encode()).hexdigest()[:12]
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", f"{parts.hostname or 'local'}{parts.path}")[:80]
+    return _named(f"{parts.hostname or 'local'}{parts.path}", f"{where}{parts.path}")
+
+
+def _named(shown: str, unique: str) -> Path:
+    digest = hashlib.sha256(unique.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", shown)[:80]
     return _user_folder(f"{readable}-{digest}")
 
 

@@ -8,8 +8,9 @@ from collections import OrderedDict
 from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.journal import Key
 from rlhi_plugin.durability.turn_file import JournalledTurn
-from rlhi_plugin.errors import OwnerMismatchError
-from rlhi_plugin.stores import ConversationStore
+from rlhi_plugin.errors import OwnerMismatchError, StoreError
+from rlhi_plugin.records import FeedbackEvent
+from rlhi_plugin.stores import ConversationStore, FeedbackStore
 
 _REMEMBERED = 10_000
 
@@ -25,7 +26,7 @@ class OwnedAppends:
         self._names: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, turn: JournalledTurn, appends: TimedAppends | None = None, timeout_s: float = 0.0) -> None:
+    def put(self, turn: JournalledTurn, appends: TimedAppends | None = None, timeout_s: float = 0.0) -> bool:
         """Append the turn to its conversation, or to the user's own one where that name is taken.
 
         Args:
@@ -33,11 +34,20 @@ class OwnedAppends:
             appends: Appends to the same store within a time limit; without it this takes as long as the store does.
             timeout_s: That limit.
 
+        Returns:
+            Whether it was taken: False only for feedback that the store knows already.
+
         Raises:
             OwnerMismatchError: both names belong to somebody else.
             StoreTimeoutError: the store took longer; the turn may still be appended.
+            StoreError: it is feedback, and the store keeps none.
             Exception: whatever else the store raises.
         """
+        if turn.feedback is not None:
+            event = turn.feedback
+            if appends is None:
+                return self._put_feedback(event)
+            return appends.call(lambda: self._put_feedback(event), timeout_s)
         name = self._names.get((turn.conversation_id, turn.user_id))
         if name is None:
             try:
@@ -45,12 +55,18 @@ class OwnedAppends:
             except OwnerMismatchError:
                 name = f"{turn.conversation_id}@{turn.user_id or 'anonymous'}"
             else:
-                return
+                return True
         self._append(name, turn, appends, timeout_s)
         with self._lock:
             self._names[turn.conversation_id, turn.user_id] = name
             if len(self._names) > _REMEMBERED:
                 self._names.popitem(last=False)
+        return True
+
+    def _put_feedback(self, event: FeedbackEvent) -> bool:
+        if not isinstance(self._store, FeedbackStore):
+            raise StoreError(f"{type(self._store).__name__} keeps no feedback. Give it the method record_feedback.")
+        return self._store.record_feedback(event)
 
     def _append(self, name: str, turn: JournalledTurn, appends: TimedAppends | None, timeout_s: float) -> None:
         if appends is None:

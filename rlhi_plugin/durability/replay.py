@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from rlhi_plugin.durability.journal import Entry, Journal, Key
+from rlhi_plugin.durability.readmission import Withheld
 from rlhi_plugin.durability.turn_file import JournalledTurn
 from rlhi_plugin.errors import OwnerMismatchError
 
-Put = Callable[[JournalledTurn], None]
-"""Stores one turn, or raises."""
+Put = Callable[[JournalledTurn], Withheld | None]
+"""Stores one turn, or says why that must not be, or raises."""
+
+_Outcome = Literal["replayed", "refused", "withheld"]
 
 STRIKES = 20
 STRIKES_S = 60.0
@@ -30,12 +35,14 @@ class Round:
         refused: Turns that were set aside.
         left: Turns that still wait.
         error: The failure that was met last, or None.
+        withheld: Turns that must not be stored any more (see `Withheld`), and were erased.
     """
 
     replayed: int = 0
     refused: int = 0
     left: int = 0
     error: Exception | None = None
+    withheld: int = 0
 
 
 def replay(
@@ -54,7 +61,8 @@ def replay(
         strikes: See `STRIKES`.
         strikes_s: See `STRIKES_S`.
     """
-    replayed, refused, taking = 0, 0, alive
+    outcomes: Counter[_Outcome] = Counter()
+    taking = alive
     failed: set[Key] = set()
     in_a_row: list[Entry] = []
     at_fault: list[Entry] = []
@@ -63,7 +71,7 @@ def replay(
         if entry.key in failed:
             continue
         try:
-            reason = _offer(journal, entry, put)
+            outcome = _offer(journal, entry, put)
         except Exception as problem:  # noqa: BLE001 - a store may raise anything; the turn stays where it is
             failed.add(entry.key)
             in_a_row.append(entry)
@@ -74,14 +82,13 @@ def replay(
             if len(in_a_row) == FAILURES_IN_A_ROW or isinstance(problem, OSError):
                 break
             continue
-        replayed += reason is None
-        refused += reason is not None
-        if reason is None:
+        outcomes[outcome] += 1
+        if outcome == "replayed":
             # What failed between two lines that were taken did not fail because the store was down.
             at_fault += [entry for entry in in_a_row if entry not in at_fault]
             in_a_row, taking = [], True
-    refused += sum(_struck_out(journal, entry, error, strikes, strikes_s) for entry in at_fault)
-    return Round(replayed, refused, len(journal), error)
+    refused = outcomes["refused"] + sum(_struck_out(journal, entry, error, strikes, strikes_s) for entry in at_fault)
+    return Round(outcomes["replayed"], refused, len(journal), error, outcomes["withheld"])
 
 
 def _suspects_last(entries: list[Entry]) -> list[Entry]:
@@ -89,20 +96,21 @@ def _suspects_last(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.key in suspects)  # stable: order within a conversation stays
 
 
-def _offer(journal: Journal, entry: Entry, put: Put) -> str | None:
-    """None when the store took it, else why it was set aside."""
+def _offer(journal: Journal, entry: Entry, put: Put) -> _Outcome:
     line = journal.read(entry)
-    reason = line.problem
-    if line.turn is not None:
-        try:
-            put(line.turn)
-        except OwnerMismatchError as mismatch:
-            reason = str(mismatch)
-    if reason is None:
-        journal.done(entry)
-    else:
-        journal.refuse(entry, reason)
-    return reason
+    if line.turn is None:
+        journal.refuse(entry, line.problem or "damaged")
+        return "refused"
+    try:
+        withheld = put(line.turn)
+    except OwnerMismatchError as mismatch:
+        journal.refuse(entry, str(mismatch))
+        return "refused"
+    if withheld is not None:
+        journal.erase(entry, withheld, line.turn.size)
+        return "withheld"
+    journal.done(entry)
+    return "replayed"
 
 
 def _struck_out(journal: Journal, entry: Entry, error: Exception | None, strikes: int, strikes_s: float) -> bool:

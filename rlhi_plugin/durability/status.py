@@ -16,12 +16,14 @@ class DurabilityStatus:
     Attributes:
         mode: ``sync`` or ``async``.
         queued: Turns in memory, not on disk yet; 0 with ``sync``.
-        dropped: Messages that neither store nor journal took. Where a later turn still carries them in its history,
-            they are offered again.
+        dropped: Messages and feedback events that neither store nor journal took. Messages that a later turn still
+            carries in its history are offered again.
         journalled: Turns that went to the journal, or were found in it, since the start.
         waiting: Turns that are in the journal now.
         replayed: Turns that went from the journal to the store.
         refused: Turns that the store refused for good, kept in files that end in ``.refused``.
+        withheld: Turns that waited in the journal until their user was forgotten or withdrew their consent: they were
+            not stored, and erased.
         torn: Last lines of dead processes' files that a crash had cut short; none was ever acknowledged.
         store_ok: Whether the store took what it was offered last.
         last_error: What went wrong last, or None.
@@ -35,6 +37,7 @@ class DurabilityStatus:
     waiting: int
     replayed: int
     refused: int
+    withheld: int
     torn: int
     store_ok: bool
     last_error: str | None

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rlhi_plugin.records import Message, Record, UserId
+from rlhi_plugin.records import FeedbackEvent, Message, Record, UserId
 
 PREFIX, SUFFIX, REFUSED, PROGRESS = "turns-", ".jsonl", ".refused", ".done"
 _HEAD = b'{"crc32":"%08x","turn":'
@@ -30,11 +30,17 @@ _HEAD_LENGTH = len(_HEAD % 0)
 
 
 class JournalledTurn(Record):
-    """One append that is to be made good."""
+    """One write that is to be made good: messages of a conversation, or what a user did about one."""
 
     conversation_id: str = Field(min_length=1, max_length=256)
     user_id: UserId | None = None
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    feedback: FeedbackEvent | None = None
+
+    @property
+    def size(self) -> int:
+        """How many messages and events it holds."""
+        return len(self.messages) + (self.feedback is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,17 @@ class Line:
 def encode(turn: JournalledTurn) -> bytes:
     """The turn as one line."""
     body = turn.to_json().encode()
+    return b"".join((_HEAD % zlib.crc32(body), body, b"}\n"))
+
+
+def blank(length: int) -> bytes:
+    """A line of so many bytes that holds no words: a turn of no messages.
+
+    Args:
+        length: Bytes of a line that held something, the newline included.
+    """
+    body = JournalledTurn(conversation_id="-").to_json().encode()
+    body += b" " * (length - _HEAD_LENGTH - len(body) - len(b"}\n"))
     return b"".join((_HEAD % zlib.crc32(body), body, b"}\n"))
 
 

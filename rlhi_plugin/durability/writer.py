@@ -24,14 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhi_plugin.durability.appends import TimedAppends
+from rlhi_plugin.durability.deadline import DeadlineThreads
 from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.owned import OwnedAppends
+from rlhi_plugin.durability.readmission import Readmission, Withheld
 from rlhi_plugin.durability.replay import replay
 from rlhi_plugin.durability.seldom import SeldomLog
 from rlhi_plugin.durability.status import Durability, DurabilityStatus
 from rlhi_plugin.durability.turn_file import JournalledTurn
 from rlhi_plugin.errors import ConfigError, OwnerMismatchError
-from rlhi_plugin.records import Message
+from rlhi_plugin.records import FeedbackEvent, Message
 from rlhi_plugin.stores import ConversationStore
 
 _log = logging.getLogger("rlhi.middleware")
@@ -53,6 +55,7 @@ class WriterOptions:
     Attributes:
         durability: See `Durability`.
         journal: Folder of the journal, or None for none: then what the store does not take is dropped.
+        inherits: Other folders in which earlier processes may have left turns for the same store.
         store_timeout_s: Seconds for which a turn waits for the store before it goes to the journal.
         queue_size: With ``async``, turns in memory at most; a further one is dropped and counted.
 
@@ -62,6 +65,7 @@ class WriterOptions:
 
     durability: Durability = "sync"
     journal: Path | None = None
+    inherits: tuple[Path, ...] = ()
     store_timeout_s: float = 2.0
     queue_size: int = 10_000
 
@@ -85,10 +89,11 @@ class DurableWriter:
     def __init__(self, store: ConversationStore, options: WriterOptions) -> None:
         self._store = store
         self._owned = OwnedAppends(store)
+        self._readmission = Readmission(store, self._owned.put)
         self._options = options
         self._seldom = SeldomLog(_log)
-        self._journal = Journal(options.journal) if options.journal else None
-        self._dropped = self._journalled = self._replayed = self._refused = self._torn = 0
+        self._journal = Journal(options.journal, options.inherits) if options.journal else None
+        self._dropped = self._journalled = self._replayed = self._refused = self._withheld = self._torn = 0
         self._last_error: str | None = None
         self._start()
         self._take_over()
@@ -98,7 +103,7 @@ class DurableWriter:
         """Everything that a forked child needs anew."""
         self._lock = threading.Lock()
         self._appends = TimedAppends(self._store, "rlhi-store")
-        self._probes = TimedAppends(self._store, "rlhi-probe")
+        self._probes = DeadlineThreads("rlhi-probe")
         self._queue: queue.Queue[JournalledTurn] = queue.Queue(self._options.queue_size)
         self._queue_thread: threading.Thread | None = None
         self._replay_thread: threading.Thread | None = None
@@ -114,9 +119,23 @@ class DurableWriter:
         Returns:
             Whether it was taken: on disk (``sync``) or in the queue (``async``). Else it is counted as dropped.
         """
-        turn = JournalledTurn.model_construct(
-            conversation_id=conversation_id, user_id=user_id, messages=tuple(messages)
+        return self._take(
+            JournalledTurn.model_construct(conversation_id=conversation_id, user_id=user_id, messages=tuple(messages))
         )
+
+    def write_feedback(self, event: FeedbackEvent) -> bool:
+        """Take one event, on the same way as a turn, and after the turns of its conversation that wait.
+
+        Returns:
+            Whether it was taken; False where the store has it already, and for one that is counted as dropped.
+        """
+        return self._take(
+            JournalledTurn.model_construct(
+                conversation_id=event.conversation_id, user_id=event.user_id, messages=(), feedback=event
+            )
+        )
+
+    def _take(self, turn: JournalledTurn) -> bool:
         if self._options.durability == "sync":
             return self._write(turn)
         try:
@@ -150,6 +169,7 @@ class DurableWriter:
             waiting=0 if self._journal is None else len(self._journal),
             replayed=self._replayed,
             refused=self._refused,
+            withheld=self._withheld,
             torn=self._torn,
             store_ok=not self._open,
             last_error=self._last_error,
@@ -197,14 +217,14 @@ class DurableWriter:
     def _write(self, turn: JournalledTurn) -> bool:
         if self._may_try(turn):
             try:
-                self._owned.put(turn, self._appends, self._options.store_timeout_s)
+                taken = self._owned.put(turn, self._appends, self._options.store_timeout_s)
             except OwnerMismatchError as error:
                 return self._refuse(turn, error)
             except Exception as error:  # noqa: BLE001 - a store may raise anything, and must not end the turn
                 self._failed(error)
             else:
                 self._succeeded()
-                return True
+                return taken
         return self._to_journal(turn)
 
     def _may_try(self, turn: JournalledTurn) -> bool:
@@ -263,9 +283,9 @@ class DurableWriter:
 
     def _drop(self, turn: JournalledTurn, error: Exception) -> bool:
         with self._lock:
-            self._dropped += len(turn.messages)
+            self._dropped += turn.size
             self._last_error = f"{type(error).__name__}: {error}"
-        self._seldom.log(logging.ERROR, "%d message(s) of a turn could not be stored", len(turn.messages), error=error)
+        self._seldom.log(logging.ERROR, "%d message(s) or event(s) could not be stored", turn.size, error=error)
         return False
 
     def _take_over(self) -> None:
@@ -319,11 +339,13 @@ class DurableWriter:
         if self._open:
             limit = self._options.store_timeout_s * 5
 
-        def put(turn: JournalledTurn) -> None:
-            self._owned.put(turn, self._probes, limit)
+        def put(turn: JournalledTurn) -> Withheld | None:
+            withheld = self._probes.call(lambda: self._readmission.put(turn), limit)
             self._succeeded()
             with self._lock:
-                self._replayed += 1
+                self._replayed += withheld is None
+                self._withheld += withheld is not None
+            return withheld
 
         alive, self._alive = self._alive, False
         done = replay(self._journal, put, alive=alive)
@@ -331,7 +353,7 @@ class DurableWriter:
             self._refused += done.refused
             if done.error is not None:
                 self._last_error = f"{type(done.error).__name__}: {done.error}"
-        return bool(done.replayed)
+        return bool(done.replayed or done.withheld)
 
     def _work_off(self) -> None:
         while True:

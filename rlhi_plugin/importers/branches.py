@@ -104,6 +104,7 @@ def record(said: Said, name: str, *, parent: str | None = None) -> Message:
         latency_s=said.latency_s if answer else None,
         input_tokens=said.input_tokens if answer else None,
         output_tokens=said.output_tokens if answer else None,
+        finish=said.finish if answer else None,
     )
 
 

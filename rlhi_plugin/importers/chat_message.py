@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from rlhi_plugin.importers.fields import count_in, name_in, unpacked
 from rlhi_plugin.importers.row import Value
-from rlhi_plugin.records import Role
+from rlhi_plugin.records import Finish, Role
 
 _ROLES: dict[str, Role] = {
     "user": "user", "human": "user", "prompter": "user", "humanmessage": "user", "humanmessagechunk": "user",
@@ -44,6 +44,7 @@ class Said:
         latency_s: Seconds that it took.
         input_tokens: Tokens of the prompt.
         output_tokens: Tokens of the answer.
+        finish: Why it is only a part of an answer.
     """
 
     role: Role
@@ -54,6 +55,7 @@ class Said:
     latency_s: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    finish: Finish | None = None
 
     def __post_init__(self) -> None:
         # Half a character (a lone surrogate) spoils its own row, not all the rows that it belongs with.

@@ -24,7 +24,7 @@ from rlhi_plugin.importers.fields import (
 )
 from rlhi_plugin.importers.row import Format, Imported, Row, Value
 from rlhi_plugin.importers.signals import thumb
-from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, Message
+from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, Finish, Message
 
 ACCOUNT_FILE = "user.json"
 """The file of an export that says whose it is."""
@@ -128,7 +128,17 @@ def _said(message: Value, model: str | None) -> Said | None:
         return None
     if role == "assistant" and name_in(message, "recipient") not in {None, "all"}:
         role = "tool"
-    return Said(role, text, created_at=time, model=name_in(metadata, "model_slug") or model)
+    model = name_in(metadata, "model_slug") or model
+    return Said(role, text, created_at=time, model=model, finish=_finish(message, metadata))
+
+
+def _finish(message: Value, metadata: Value) -> Finish | None:
+    """Whether the user stopped the answer, or it broke off."""
+    if name_in(mapping_in(metadata, "finish_details"), "type") == "interrupted":
+        return "incomplete"
+    return {"in_progress": "incomplete", "finished_partial_completion": "incomplete", "error": "failed"}.get(
+        name_in(message, "status") or ""
+    )  # type: ignore[return-value] # the values are `Finish`
 
 
 def _text(content: Value) -> str:

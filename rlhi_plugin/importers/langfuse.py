@@ -141,6 +141,7 @@ def _call(value: Value, answer: Value) -> Call | None:
         latency_s=seconds if seconds is not None and seconds >= 0 else None,
         input_tokens=count_in(usage, "input", "promptTokens", "prompt_tokens"),
         output_tokens=count_in(usage, "output", "completionTokens", "completion_tokens"),
+        finish="failed" if str(answer.get("level")).upper() == "ERROR" else None,
     )
     began = time_of(value.get("timestamp") or value.get("startTime") or value.get("createdAt"))
     return timed(Call(required(value, "id"), asked, answered, began, is_text(value.get("input"))), measures)

@@ -7,6 +7,7 @@ other. Thumbs come from ``feedback_stats``, where the name of a score says that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rlhi_plugin.importers.fields import check_asked, count_in, mapping_in, name_in, thread_id, time_of, user_in
 from rlhi_plugin.importers.row import Format, Imported, Place, Row, Value
@@ -98,7 +99,9 @@ def _call(run: Value, answer: Measures | None) -> Call | None:
         return None
     own = _measures(run)
     measures = own if answer is None or own.model is not None else answer
-    measures = Measures(own.ended_at, measures.model, own.latency_s, measures.input_tokens, measures.output_tokens)
+    measures = replace(
+        own, model=measures.model, input_tokens=measures.input_tokens, output_tokens=measures.output_tokens
+    )
     name = name_in(run, "id") or ""
     return timed(Call(name, asked, answered, time_of(run.get("start_time")), is_text(run.get("inputs"))), measures)
 
@@ -112,6 +115,8 @@ def _measures(run: Value) -> Measures:
         latency_s=seconds if seconds is not None and seconds >= 0 else None,
         input_tokens=count_in(run, "prompt_tokens"),
         output_tokens=count_in(run, "completion_tokens"),
+        # What an errored run holds is what had been streamed.
+        finish="failed" if run.get("error") else None,
     )
 
 

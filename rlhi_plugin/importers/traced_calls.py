@@ -10,7 +10,7 @@ from typing import Any
 from rlhi_plugin.importers.calls import Thread
 from rlhi_plugin.importers.chat_message import Said, is_pair, message_of, messages_of
 from rlhi_plugin.importers.fields import unpacked
-from rlhi_plugin.records import Message
+from rlhi_plugin.records import Finish, Message
 
 _LISTS = ("messages", "chat_history", "history")
 _ASKED = ("input", "question", "query", "prompt", "human_input", "user_input", "text", "content", "prompts")
@@ -46,6 +46,7 @@ class Measures:
         latency_s: Seconds that it took.
         input_tokens: Tokens of the prompt.
         output_tokens: Tokens of the answer.
+        finish: Why the answer is only a part of one.
     """
 
     ended_at: datetime | None = None
@@ -53,6 +54,7 @@ class Measures:
     latency_s: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    finish: Finish | None = None
 
 
 def asked_in(value: Any) -> list[Said]:
@@ -150,6 +152,7 @@ def timed(call: Call, measures: Measures) -> Call:
             latency_s=measures.latency_s,
             input_tokens=measures.input_tokens if last.input_tokens is None else last.input_tokens,
             output_tokens=measures.output_tokens if last.output_tokens is None else last.output_tokens,
+            finish=last.finish or measures.finish,
         )
     return replace(call, asked=asked, answered=answered)
 

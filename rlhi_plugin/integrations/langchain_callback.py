@@ -14,7 +14,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from langchain_core.runnables.config import ensure_config
 
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.partial_answer import PartialAnswer, finish_of
 
 _RUNS_REMEMBERED = 10_000
 """Runs in progress; one that never ends, as when a process is killed, must not stay in memory for ever."""
@@ -40,6 +41,7 @@ class _Started:
     messages: Sequence[BaseMessage] = ()
     model: str | None = None
     streams: bool = False
+    partial: PartialAnswer = field(default_factory=PartialAnswer)
 
 
 class RLHICallbackHandler(BaseCallbackHandler):
@@ -60,7 +62,7 @@ class RLHICallbackHandler(BaseCallbackHandler):
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(
@@ -120,8 +122,7 @@ class RLHICallbackHandler(BaseCallbackHandler):
 
     def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A stream has begun, and may be left without a further event: what the user said is logged now."""
-        del token, kwargs
-        started = self.opened(run_id)
+        started = self.opened(run_id, token, kwargs.get("chunk"))
         if started is not None:
             self.record(started, None)
 
@@ -131,22 +132,28 @@ class RLHICallbackHandler(BaseCallbackHandler):
         self.record(self.finished(run_id), response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """The model has failed, or its stream was closed; what had come of the answer is in `kwargs`."""
-        del error
-        self.record(self.finished(run_id), kwargs.get("response"))
+        """The model has failed, or its stream was closed; what had come of the answer is logged as a part of one."""
+        del kwargs
+        self.record(self.finished(run_id, error), None)
 
-    def opened(self, run_id: UUID) -> _Started | None:
-        """The call of this run, at the first token of its stream only."""
+    def opened(self, run_id: UUID, token: Any, chunk: Any) -> _Started | None:
+        """The call of this run, at the first token of its stream only; every token is kept."""
         started = self._started.get(run_id)
-        if started is None or started.streams:
+        if started is None:
+            return None
+        started.partial.on_llm_new_token(token, chunk=chunk)
+        if started.streams:
             return None
         started.streams = True
         return started
 
-    def finished(self, run_id: UUID) -> _Started | None:
+    def finished(self, run_id: UUID, error: BaseException | None = None) -> _Started | None:
         """The call of this run, which is forgotten here."""
         self._roots.pop(run_id)
-        return self._started.pop(run_id)
+        started = self._started.pop(run_id)
+        if started is not None:
+            started.partial.finish = finish_of(error)
+        return started
 
     def record(self, started: _Started | None, response: LLMResult | None) -> None:
         """Log what is known of a call. Never raises."""
@@ -167,7 +174,7 @@ class AsyncRLHICallbackHandler(AsyncCallbackHandler):
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(
@@ -200,8 +207,7 @@ class AsyncRLHICallbackHandler(AsyncCallbackHandler):
 
     async def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A stream has begun."""
-        del token, kwargs
-        started = self._handler.opened(run_id)
+        started = self._handler.opened(run_id, token, kwargs.get("chunk"))
         if started is not None:
             await self._record(started, None)
 
@@ -212,8 +218,8 @@ class AsyncRLHICallbackHandler(AsyncCallbackHandler):
 
     async def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """The model has failed, or its stream was closed."""
-        del error
-        await self._record(self._handler.finished(run_id), kwargs.get("response"))
+        del kwargs
+        await self._record(self._handler.finished(run_id, error), None)
 
     async def _record(self, started: _Started | None, response: LLMResult | None) -> None:
         loop = asyncio.get_running_loop()
@@ -227,6 +233,13 @@ def _speaker(metadata: Mapping[str, Any] | None) -> Speaker:
 
 
 def _exchange(started: _Started, response: LLMResult | None) -> Exchange:
+    if started.partial.finish is not None:
+        return Exchange(
+            history=started.messages,
+            reply=started.partial.messages(),
+            model=started.model,
+            finish=started.partial.finish,
+        )
     generations = [generation for several in (response.generations if response else []) for generation in several]
     reply = [g.message for g in generations if isinstance(g, ChatGeneration) and _says_something(g.message)]
     names = [message.response_metadata.get("model_name") or message.response_metadata.get("model") for message in reply]

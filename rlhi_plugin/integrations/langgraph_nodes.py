@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
 # LangGraph puts a run's checkpointer here; without one, message ids change from run to run.
@@ -61,7 +62,7 @@ def with_rlhi(
 
     Raises:
         ConfigError: `node` cannot be called, or an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     observed = _Node(observer_from(observer, options, answers=True), system, messages_key)
     if isinstance(node, Runnable):
@@ -94,7 +95,9 @@ class _Node:
             if self.observer.takes_commands and (answer := self.observer.answer(call, visit.history)):
                 return {self.key: [answer]}
             try:
-                return visit.answered(node(self.prompted(state, call), *arguments, **injected))
+                with visit.partial.listening():
+                    output = node(self.prompted(state, call), *arguments, **injected)
+                return visit.answered(output)
             finally:
                 self.observer.record(call, functools.partial(visit.exchange, self.system))
 
@@ -109,7 +112,9 @@ class _Node:
             if self.observer.takes_commands and (answer := await self.observer.aanswer(call, visit.history)):
                 return {self.key: [answer]}
             try:
-                return visit.answered(await node(self.prompted(state, call), *arguments, **injected))
+                with visit.partial.listening():
+                    output = await node(self.prompted(state, call), *arguments, **injected)
+                return visit.answered(output)
             finally:
                 await self.observer.arecord(call, functools.partial(visit.exchange, self.system))
 
@@ -146,6 +151,7 @@ class _Visit:
     def __init__(self, key: str, state: Any) -> None:
         self._key = key
         self._state = state
+        self.partial = PartialAnswer()
         self._reply: list[BaseMessage] = []
         # Asked for now: the writing happens in a thread that knows nothing of the run.
         self._stable_ids = bool(_configurable().get(_CHECKPOINTER))
@@ -170,13 +176,16 @@ class _Visit:
             return output
 
     def exchange(self, system: str | None) -> Exchange:
-        """What was said and answered."""
+        """What was said and answered; of a node that failed, what the model it called last had said until then."""
+        finish = self.partial.finish
+        reply = self.partial.messages() if finish else self._reply
         return Exchange(
             history=_messages(self._state, self._key),
-            reply=self._reply,
-            model=next((name for message in self._reply if (name := _model_name(message))), None),
+            reply=reply,
+            model=next((name for message in reply if (name := _model_name(message))), None),
             system=system,
             stable_ids=self._stable_ids,
+            finish=finish,
         )
 
     def _update(self, update: Any) -> Any:

@@ -73,7 +73,7 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(

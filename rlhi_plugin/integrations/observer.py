@@ -30,6 +30,7 @@ from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn
+from rlhi_plugin.records import Finish
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
@@ -66,6 +67,7 @@ class Exchange:
         adapter: Id of the adapter that was active.
         system: The system prompt where it is not part of `history`; a persona of ours in it is left out.
         stable_ids: Whether the ids of the messages stay the same from call to call.
+        finish: Why the reply is only a part of one; None where it is whole.
     """
 
     history: Sequence[BaseMessage]
@@ -74,6 +76,7 @@ class Exchange:
     adapter: str | None = None
     system: str | None = None
     stable_ids: bool = False
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Observer:
 
     Raises:
         ConfigError: an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
     def __init__(self, **options: Unpack[ObserverOptions]) -> None:
@@ -226,7 +229,7 @@ def observer_from(observer: Observer | None, options: ObserverOptions, *, answer
 
     Raises:
         ConfigError: both or neither were given, or an option cannot work.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     if observer is None:
         if "store" not in options:
@@ -249,15 +252,17 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
         conversation_id=call.conversation_id,
         user_id=call.user_id,
         system=system.text if system else None,
-        history=cast("Sequence[AnyMessage]", call.admission.history(history)),
+        history=cast("Sequence[AnyMessage]", history),
         reply=Reply(
             messages=exchange.reply,
             model=exchange.model,
             adapter=exchange.adapter,
             persona_digest=call.persona.digest if call.persona else None,
+            finish=exchange.finish,
         ),
         stable_ids=exchange.stable_ids,
         started_at=call.started_at,
+        first=call.admission.first(history),
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from rlhi_plugin.errors import ConfigError, MissingExtraError
@@ -26,6 +26,7 @@ from rlhi_plugin.integrations.provider_messages import (
 )
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
 from rlhi_plugin.persona.render import with_persona
+from rlhi_plugin.records import Finish
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -67,7 +68,7 @@ def wrap_openai(client: _C, *, observer: Observer | None = None, **options: Unpa
     Raises:
         ConfigError: `client` is no such client, or an option cannot work.
         MissingExtraError: `openai` is not installed.
-        StoreError: the store cannot be opened.
+        StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
     try:
         from openai import AsyncOpenAI, OpenAI
@@ -220,15 +221,18 @@ class Observed:
         observer = self.endpoint.observer
         self._prepare(await observer.abegin(self._speaker))
 
-    def record(self, response: Any) -> None:
+    def record(self, response: Any, finish: Finish | None = None) -> None:
         """Log what is known: what was said and, unless `response` is None, what was answered."""
         if self.call is not None:
-            self.endpoint.observer.record(self.call, lambda: self.endpoint.exchange(self, response))
+            self.endpoint.observer.record(self.call, lambda: self._exchange(response, finish))
 
-    async def arecord(self, response: Any) -> None:
+    async def arecord(self, response: Any, finish: Finish | None = None) -> None:
         """The same in an event loop."""
         if self.call is not None:
-            await self.endpoint.observer.arecord(self.call, lambda: self.endpoint.exchange(self, response))
+            await self.endpoint.observer.arecord(self.call, lambda: self._exchange(response, finish))
+
+    def _exchange(self, response: Any, finish: Finish | None) -> Exchange:
+        return replace(self.endpoint.exchange(self, response), finish=finish)
 
     def _speaker(self) -> Speaker:
         return _speaker(self.arguments).otherwise(Speaker(thread_id=self.endpoint.thread(self.arguments)))

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from rlhi_plugin.partial_answer import finish_of
+from rlhi_plugin.records import Finish
+
 if TYPE_CHECKING:
     from rlhi_plugin.integrations.openai_client import Observed
 
@@ -25,6 +28,8 @@ class _Passed:
     def __init__(self, call: Observed, collect: Collect) -> None:
         self.events: list[Any] = []
         self.reading = False
+        self.error: BaseException | None = None
+        """What ended the reading; None where nobody read to an end."""
         self._call = call
         self._collect = collect
         self._lock = threading.Lock()
@@ -33,12 +38,12 @@ class _Passed:
     def over(self) -> None:
         """Log the answer as far as it came."""
         if self._first_time():
-            self._call.record(self._collected())
+            self._call.record(self._collected(), self._finish())
 
     async def aover(self) -> None:
         """The same in an event loop."""
         if self._first_time():
-            await self._call.arecord(self._collected())
+            await self._call.arecord(self._collected(), self._finish())
 
     def thrown_away(self) -> None:
         """The stream was garbage collected, which may happen while locks are held: log in a thread of its own."""
@@ -51,6 +56,14 @@ class _Passed:
         with self._lock:
             first, self._over = not self._over, True
             return first
+
+    def _finish(self) -> Finish | None:
+        if any(getattr(event, "type", "") in ("response.failed", "error") for event in self.events):
+            return "failed"
+        # What closes a stream after its last piece has cut nothing short.
+        if isinstance(self.error, StopIteration | StopAsyncIteration) or any(map(_is_last, self.events[-3:])):
+            return None
+        return "incomplete" if self.error is None else finish_of(self.error)
 
     def _collected(self) -> Any:
         try:
@@ -87,7 +100,8 @@ def _sync_class(kind: type) -> type:
             passed.reading = True
             try:
                 event = super().__next__()
-            except BaseException:
+            except BaseException as error:
+                passed.error = error
                 passed.over()
                 raise
             finally:
@@ -115,7 +129,8 @@ def _async_class(kind: type) -> type:
             passed.reading = True
             try:
                 event = await super().__anext__()
-            except BaseException:
+            except BaseException as error:
+                passed.error = error
                 await passed.aover()
                 raise
             finally:
@@ -156,6 +171,13 @@ def _aclosing(aclose: Callable[[], Any], passed: _Passed) -> Callable[[], Any]:
                 await passed.aover()
 
     return closing
+
+
+def _is_last(event: Any) -> bool:
+    """Whether an event says that the answer is whole; a chunk with the usage, or none of its choices, may follow."""
+    if getattr(event, "type", "") in ("response.completed", "response.incomplete"):
+        return True
+    return any(getattr(choice, "finish_reason", None) for choice in getattr(event, "choices", None) or ())
 
 
 def chat_from_chunks(chunks: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rlhi_plugin.durability.location import journal_folder
+from rlhi_plugin.durability.location import journal_folders
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
@@ -144,9 +144,8 @@ def forget(
 
 
 def _own_journal(store: str) -> list[Path]:
-    """The folder in which an app with this store keeps turns that the store did not take, where there is one."""
-    folder = journal_folder(store)
-    return [folder] if folder.is_dir() else []
+    """The folders in which an app with this store keeps turns that the store did not take, where there are any."""
+    return [folder for folder in journal_folders(store) if folder.is_dir()]
 
 
 def user_id_of(user: str) -> str:

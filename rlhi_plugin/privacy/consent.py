@@ -244,10 +244,12 @@ def since_last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) ->
         messages: A thread, in order.
         is_user: Whether the user said a message.
     """
-    for index in range(len(messages) - 1, -1, -1):
-        if is_user(messages[index]):
-            return messages[index:]
-    return messages
+    return messages[last_request(messages, is_user) :]
+
+
+def last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) -> int:
+    """Index of the last thing that the user said; 0 where they said nothing. Arguments as for `since_last_request`."""
+    return next((index for index in range(len(messages) - 1, -1, -1) if is_user(messages[index])), 0)
 
 
 def for_purpose(

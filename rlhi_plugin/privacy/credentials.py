@@ -61,7 +61,9 @@ _SAMPLE = re.compile(
 """What stands where a secret would: names, blanks, calls, types."""
 
 _SYMBOL = re.compile(r"[!@#^&*~]")
-_CODE = re.compile(r"(?:^|\w)[(\[{]|\w\.\w*[a-z]\w*$")
+# A name, and then a bracket or an attribute. What stands between a name and a later bracket, such as a closing quote,
+# makes it something else.
+_CODE = re.compile(r"[\w.:>$\-]*(?:[(\[{]|\w\.\w*[a-z]\w*$)")
 
 
 def _is_no_sample(match: re.Match[str]) -> bool:
@@ -76,7 +78,7 @@ def _is_quoted_password(match: re.Match[str]) -> bool:
 def _is_bare_password(match: re.Match[str]) -> bool:
     """Whether an unquoted word after ``password`` is one, and not code or prose."""
     value = match["value"].rstrip(".,;:)")
-    if _SAMPLE.fullmatch(value) or _CODE.search(value):
+    if _SAMPLE.fullmatch(value) or _CODE.match(value):
         return False
     if (any(map(str.isdigit, value)) and any(map(str.isalpha, value))) or _SYMBOL.search(value):
         return True

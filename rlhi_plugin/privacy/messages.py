@@ -22,6 +22,7 @@ from rlhi_plugin.privacy.patterns import PatternFinder
 from rlhi_plugin.privacy.placeholders import NO_SCOPE, Scope
 from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, KINDS, NOT_STORED, Redacted, Redactor, SpanRedactor
 from rlhi_plugin.privacy.vault import Vault
+from rlhi_plugin.shown import shown
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -141,10 +142,10 @@ class MessageRedactor:
                 clean = self.text(text, scope)
                 return value if clean == text else clean
             case Mapping():
-                return {self.text(str(k), scope): self._field(str(k), v, scope) for k, v in value.items()}
+                return {self.text(shown(k), scope): self._field(shown(k), v, scope) for k, v in value.items()}
             case list() | tuple():
                 return [self.json(item, scope) for item in value]
-        return self.text(str(value), scope)
+        return self.text(shown(value), scope)
 
     def message(self, message: M, scope: Scope = NO_SCOPE) -> M:
         """A LangChain message, its content and the arguments of its tool calls redacted; its id stays.

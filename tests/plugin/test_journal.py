@@ -40,7 +40,10 @@ def journal(tmp_path):
 
 
 def put_into(store):
-    return lambda one: store.append(one.conversation_id, user_id=one.user_id, messages=one.messages)
+    def put(one):
+        store.append(one.conversation_id, user_id=one.user_id, messages=one.messages)
+
+    return put
 
 
 def stored(store):

@@ -117,6 +117,20 @@ async def test_tool_calls_and_unanswered_messages_leave_a_renderable_context(cue
     assert [m.role for m in second.context] == ["system", "user", "assistant", "user"]
 
 
+async def test_a_part_of_an_answer_is_no_answer_to_learn_from(cue_labeller):
+    said = [
+        Message(id="u1", role="user", content="Q one"),
+        Message(id="a1", role="assistant", content="A o", finish="incomplete"),
+        Message(id="u2", role="user", content="shorter please"),
+        Message(id="a2", role="assistant", content="A two"),
+    ]
+    result = await label([Conversation(conversation_id="c", messages=tuple(said))], cue_labeller, IngestSection())
+    check_conservation("label", result)
+    (turn,) = result.files[TURNS]
+    assert (turn.response, [m.content for m in turn.context]) == ("A two", ["Q one", "A o", "shorter please"])
+    assert [(d.key, d.reason, d.detail) for d in result.dropped] == [("c#0", "incomplete_answer", "incomplete")]
+
+
 async def test_long_histories_are_trimmed_by_whole_turns_and_long_requests_dropped(conversation, cue_labeller):
     talk = conversation("c", ["a" * 60, "b" * 60, "c" * 60, "d", "e" * 150, "f"])
     result = await label([talk], cue_labeller, IngestSection(max_context_chars=100))

@@ -135,6 +135,21 @@ def test_chatgpt_branches_keep_their_parents(read):
     assert event.created_at == found.one.messages[2].created_at
 
 
+@pytest.mark.parametrize(
+    ("more", "finish"),
+    [
+        ({"status": "finished_successfully"}, None),
+        ({"status": "finished_partial_completion"}, "incomplete"),
+        ({"metadata": {"finish_details": {"type": "interrupted"}}}, "incomplete"),
+        ({"metadata": {"finish_details": {"type": "stop"}}}, None),
+    ],
+)
+def test_a_chatgpt_answer_that_was_stopped_is_a_part_of_one(read, more, finish):
+    row = chatgpt_tree(("u1", "r", "user", "cats?"), ("a1", "u1", "assistant", "They"))
+    row["mapping"]["a1"]["message"] |= more
+    assert [message.finish for message in read(row).one.messages] == [None, finish]
+
+
 def test_an_edited_first_prompt_has_a_common_root(read):
     found = read(chatgpt_tree(("u1", "r", "user", "a"), ("a1", "u1", "assistant", "b"), ("u1b", "r", "user", "A"))).one
     assert [(m.id, m.role, m.parent_id) for m in found.messages] == [

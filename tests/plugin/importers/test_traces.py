@@ -75,6 +75,16 @@ def test_langsmith_records_what_the_run_measured(read):
     ]
 
 
+def test_what_a_failed_call_had_streamed_is_a_part_of_an_answer(read):
+    run = writers.langsmith(HELLO[:2])[0] | {"error": "ConnectionError"}
+    assert read(run).one.messages[1].finish == "failed"
+    assert read(*writers.langsmith(HELLO[:2])).one.messages[1].finish is None
+    trace, _ = writers.langfuse(HELLO[:2])
+    for level, finish in (("ERROR", "failed"), ("DEFAULT", None)):
+        generation = {"id": "g", "type": "GENERATION", "startTime": "2024-05-01T10:00:00Z", "level": level}
+        assert read(trace | {"observations": [generation]}).one.messages[1].finish == finish
+
+
 def test_langsmith_tools_in_a_state(read):
     calls = {"calls": [{"args": {"a": 1}, "name": "add"}], "text": ""}
     expected = [("user", "hi"), ("tool", json.dumps(calls)), ("assistant", "hello")]

@@ -186,6 +186,12 @@ def test_no_secret_survives_in_any_text(name):
     check()
 
 
+@pytest.mark.parametrize("lead", ["password=", "passwd: ", "my password is "])
+@pytest.mark.parametrize("behind", ["\u201c0{", "\uff0c7(", "\u3002x[1]", "\u2026a.b", "\u300d0.x"])
+def test_a_password_before_wide_punctuation_and_what_looks_like_code(lead, behind):
+    assert_gone("Zq70000", f"{lead}Zq70000{behind}")
+
+
 @pytest.mark.parametrize("name", sorted(EVERY))
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_no_secret_survives_in_json(name, ascii_only):

@@ -20,7 +20,9 @@ async def label(conversations: Sequence[Conversation], labeller: Labeller, recip
     """Label every follow-up, and cut conversations into turns: request, logged answer, follow-up.
 
     An item is a user message that was answered. Drops: ``too_long`` (the request alone exceeds
-    `IngestSection.max_context_chars`; longer histories are trimmed by whole turns from the front).
+    `IngestSection.max_context_chars`; longer histories are trimmed by whole turns from the front),
+    ``incomplete_answer`` (the answer broke off, `Message.finish`: nobody has said what is wrong with a whole one; it
+    stays in the context of later turns, for the user had read it).
     """
     found = [exchange for conversation in conversations for exchange in exchanges(conversation)]
     follow_ups: list[FollowUp] = []
@@ -33,7 +35,12 @@ async def label(conversations: Sequence[Conversation], labeller: Labeller, recip
     turns: list[LabelledTurn] = []
     dropped: list[Dropped] = []
     for conversation in conversations:
+        parts = {message.id: message.finish for message in conversation.messages if message.finish is not None}
         for turn in turns_of(conversation, labels):
+            if turn.response_id in parts:
+                detail = parts[turn.response_id]
+                dropped.append(Dropped(stage="label", key=turn.key, reason="incomplete_answer", detail=detail))
+                continue
             trimmed = _trim(turn, recipe.max_context_chars)
             if trimmed is None:
                 size = len(turn.context[-1].content)
