@@ -1,7 +1,7 @@
 """A chat in the browser, with its person in control of what is learned from them.
 
     pip install --group examples
-    python examples/chat_app.py --scripted      # answers from a script: there at once
+    python examples/chat_app.py --scripted      # answers from a script: there in seconds
     python examples/chat_app.py                 # SmolLM2-135M, in this process
 
 `chat_app/assistant.py` is the assistant: all of RLHI's API that a chat needs. `chat_app/page.py` is the page.

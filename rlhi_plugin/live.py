@@ -105,9 +105,13 @@ class Live:
                 prior=options.persona_prior,
             )
         if options.commands:
-            self._commands = ChatCommands(
-                self.store, kept, changed=self._changed, timeout_s=COMMAND_PATIENCE * options.store_timeout_s
-            )
+            if not isinstance(self.store, FeedbackStore):
+                raise ConfigError(
+                    f"{type(self.store).__name__} keeps no feedback, which is where /do-not-learn is noted. Use a "
+                    "store with the methods record_feedback and feedback, or leave commands off."
+                )
+            timeout_s = COMMAND_PATIENCE * options.store_timeout_s
+            self._commands = ChatCommands(kept, keep=self.record_feedback, changed=self._changed, timeout_s=timeout_s)
         building = checked_building(options.persona_builder)
         if building is not None and self._personas is not None:
             self._worker = open_worker(

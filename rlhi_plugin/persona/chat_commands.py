@@ -15,8 +15,8 @@ from rlhi_plugin.persona.command_messages import last_user_text, reply_message, 
 from rlhi_plugin.persona.commands import CommandHandler, CommandResult, ConversationExcluded, PersonaChanged
 from rlhi_plugin.persona.phrases import is_command, read_command
 from rlhi_plugin.privacy.exclusions import exclusion
-from rlhi_plugin.records import PersonaStatement
-from rlhi_plugin.stores import ConversationStore, FeedbackStore, PersonaStore
+from rlhi_plugin.records import FeedbackEvent, PersonaStatement
+from rlhi_plugin.stores import PersonaStore
 
 _log = logging.getLogger("rlhi.persona")
 
@@ -42,24 +42,21 @@ class ChatCommands:
     """Answers commands in the model's place. Thread-safe; never raises.
 
     Args:
-        store: Where conversations are; it has to keep feedback, which is where exclusions go.
         personas: Where personas are.
+        keep: Keeps an exclusion (`rlhi_plugin.privacy.exclusions`) with other feedback; raises where it cannot.
         changed: Told the pseudonym of each user whose persona is now another one.
         timeout_s: Seconds for which a user waits for the stores.
-
-    Raises:
-        ConfigError: `store` keeps no feedback.
     """
 
     def __init__(
-        self, store: ConversationStore, personas: PersonaStore, *, changed: Callable[[str], object], timeout_s: float
+        self,
+        personas: PersonaStore,
+        *,
+        keep: Callable[[FeedbackEvent], object],
+        changed: Callable[[str], object],
+        timeout_s: float,
     ) -> None:
-        if not isinstance(store, FeedbackStore):
-            raise ConfigError(
-                f"{type(store).__name__} keeps no feedback, which is where /do-not-learn is noted. Use a store with "
-                "the methods record_feedback and feedback, or leave commands off."
-            )
-        self._store = store
+        self._keep = keep
         self._handler = CommandHandler(personas)
         self._changed = changed
         self._threads = DeadlineThreads("rlhi-commands")
@@ -97,7 +94,7 @@ class ChatCommands:
                 case PersonaChanged(user_id):
                     self._changed(user_id)
                 case ConversationExcluded(conversation_id, user_id, decided_at):
-                    self._store.record_feedback(exclusion(conversation_id, user_id, decided_at))
+                    self._keep(exclusion(conversation_id, user_id, decided_at))
         return result
 
 

@@ -150,10 +150,24 @@ def purges_what_is_old(open_store: OpenWhole) -> None:
     expect(_threads(store)["mixed"] == ["m2", "m4"], "the order is lost over purging")
 
 
+def purging_leaves_refusals(open_store: OpenWhole) -> None:
+    """That nothing may be learned from a thread does not end with age, and goes when its user is forgotten."""
+    store, limit = open_store(), datetime(2026, 3, 1, tzinfo=UTC)
+    old = _event("mine", "u_1", limit - _DAY).model_copy(update={"kind": FeedbackKind.DO_NOT_LEARN})
+    anonymous = old.model_copy(update={"conversation_id": "nobody's", "user_id": None})
+    for event in (old, anonymous):
+        store.record_feedback(event)
+    store.purge(before=limit)
+    expect(list(open_store().feedback()) == [old, anonymous], "a refusal to be learned from went with age")
+    store.forget("u_1")
+    expect(list(store.feedback()) == [anonymous], "a forgotten user's refusal is left, or somebody else's gone")
+
+
 FORGETTING_CHECKS: tuple[Callable[[OpenWhole], None], ...] = (
     forgets_all_of_one_user,
     leaves_a_tombstone,
     what_is_forgotten_never_comes_back,
     purges_what_is_old,
+    purging_leaves_refusals,
 )
 """Run each of them on a storage of its own."""
