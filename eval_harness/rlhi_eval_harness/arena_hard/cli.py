@@ -161,3 +161,5 @@ def _show_controlled(
     terminal.stdout.print(terminal.table(f"Style controlled, intervals of {equal.level:.0%}", columns, rows))
     worth = ", ".join(f"{name} {value:+.2f}" for name, value in equal.coefficients.items())
     terminal.stdout.print(f"- log-odds of one standard deviation more: {worth}", markup=False, highlight=False)
+    if equal.left_out:
+        terminal.stdout.print(f"- not controlled for, as it never differs: {', '.join(equal.left_out)}", markup=False)
