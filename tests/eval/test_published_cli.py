@@ -185,3 +185,24 @@ def test_prove_prints_every_claim(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "NO" not in done.stdout.split("Claims")[1]
     assert "text_davinci_003 is annotated, but not on the leaderboard." in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("alpaca-eval", "score"),
+        ("alpaca-eval", "annotate"),
+        ("arena-hard", "score"),
+        ("arena-hard", "judge"),
+        ("prove",),
+    ],
+)
+def test_help_holds_an_example_of_its_own_command(run, words):
+    assert f"rlhi-eval {' '.join(words)}" in run(*words, "--help")
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = "import sys, rlhi_eval_harness.published_cli; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"alpaca_eval", "pandas", "scipy", "sklearn", "statsmodels", "krippendorff", "torch", "litellm"}
+    assert not heavy & set(done.stdout.split())
