@@ -132,6 +132,7 @@ def test_judge_over_http_then_score_with_style_control(run, arena_files, tmp_pat
         run(*words)
         assert len(provider.requests) == 12, "what is judged is not asked again"
     assert "Another prompt than the published one" in shown
+    assert "hard_prompt is compared with theirs, the leaderboard compares with o3-mini-2025-01-31" in shown
     assert "100.00" in shown
     again = run("arena-hard", "score", out, "--questions", arena_files["questions"], "--json", tmp_path / "s.json")
     assert "100.00" in again
@@ -176,7 +177,8 @@ def test_prove_without_data_says_how_to_get_it(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_prove_prints_every_claim(tmp_path):
+@pytest.mark.slow
+def test_prove_prints_every_claim():
     root = Path(os.environ.get("RLHI_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not (root / "alpaca-eval-2").is_dir():
         pytest.skip(f"{root} is absent: set RLHI_TEST_DATA to the folder of real data")

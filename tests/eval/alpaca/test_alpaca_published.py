@@ -8,6 +8,9 @@ from rlhi_eval_harness.alpaca.win_rates import win_rate
 from rlhi_eval_harness.published_cli import alpaca_claims, published_coefficients
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def proofs(alpaca_data):
     return prove_alpaca_eval(alpaca_data, coefficients=published_coefficients())
