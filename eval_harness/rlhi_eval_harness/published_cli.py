@@ -79,7 +79,7 @@ def prove(
 
 
 def published_coefficients() -> Path:
-    """The GLM coefficients that ship: 16 models' and the baseline's, as published by tatsu-lab/alpaca_eval."""
+    """The GLM coefficients that ship: of 15 models and the baseline, by tatsu-lab/alpaca_eval (Apache-2.0)."""
     return Path(str(files("rlhi_eval_harness.alpaca") / "published_coefficients.csv"))
 
 

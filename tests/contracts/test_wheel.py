@@ -38,7 +38,8 @@ def test_every_data_file_of_a_package_is_in_the_wheel(wheel_names: list[str]) ->
         data |= {
             f"{package.name}/{path.relative_to(package).as_posix()}"
             for path in package.rglob("*")
-            if path.suffix in {".toml", ".md", ".jsonl", ".typed", ".j2", ".css", ".js"} and path.name != "README.md"
+            if path.suffix in {".toml", ".md", ".jsonl", ".csv", ".typed", ".j2", ".css", ".js"}
+            and path.name != "README.md"
         }
     assert data
     assert data <= set(wheel_names)

@@ -204,3 +204,16 @@ def test_mistakes_are_named():
         RateLimit(requests=0, per_s=1)
     with pytest.raises(ConfigError, match="not listening"):
         _ = FakeProvider().base_url
+
+
+def test_first_token_log_probabilities_for_who_asks():
+    answer = Answer("m", top_logprobs=(("m", -0.1), ("M", -2.5), ("The", -9.0)))
+    with FakeProvider([answer, answer, "plain"]) as provider:
+        asked = ask(provider, logprobs=True, top_logprobs=2)
+        not_asked = ask(provider)
+        not_scripted = ask(provider, logprobs=True)
+    (token,) = asked.choices[0].logprobs.content
+    assert (token.token, token.logprob, token.bytes) == ("m", -0.1, [109])
+    assert [(each.token, each.logprob) for each in token.top_logprobs] == [("m", -0.1), ("M", -2.5)]
+    assert not_asked.choices[0].logprobs is None
+    assert not_scripted.choices[0].logprobs is None

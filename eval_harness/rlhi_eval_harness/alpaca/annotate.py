@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhi_eval_harness.alpaca.clients import shared_client
 from rlhi_eval_harness.alpaca.files import BASELINE, Annotation, Instruction, annotation
 from rlhi_eval_harness.alpaca.package import alpaca_eval_module, as_a_guest
 from rlhi_plugin.errors import ConfigError, ModelCallError
@@ -104,10 +105,10 @@ def annotate(
         )
     folder.mkdir(parents=True, exist_ok=True)
     config, settings = _annotator(judge, folder)
-    client = _client_file(judge, folder)
+    key = os.environ.get(judge.api_key_variable) or "none"
     failures = alpaca_eval_module("decoders.openai").openai.OpenAIError
     try:
-        with as_a_guest():
+        with as_a_guest(), shared_client(folder, api_key=key, base_url=judge.base_url) as client:
             annotator = alpaca_eval_module("annotators").PairwiseAnnotator(
                 annotators_config=str(config),
                 caching_path=str(folder / "cache.json"),
@@ -123,8 +124,6 @@ def annotate(
         raise ModelCallError(
             f"{judge.base_url or 'the provider'}: {error}. Check address, key and model; run again to go on."
         ) from error
-    finally:
-        client.unlink(missing_ok=True)
     path = folder / "annotations.json"
     path.write_text(json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=1), "utf-8")
     by_text = {str(row["instruction"]): row for row in rows}
@@ -168,20 +167,6 @@ def _annotator(judge: Judge, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def _is_annotator(path: Path) -> bool:
     return (path / "configs.yaml").is_file()
-
-
-def _client_file(judge: Judge, folder: Path) -> Path:
-    """The file from which ``alpaca_eval`` makes its client; it holds the key, so it is ours alone and removed after."""
-    import yaml
-
-    client: dict[str, Any] = {"api_key": os.environ.get(judge.api_key_variable) or "none"}
-    if judge.base_url is not None:
-        client["base_url"] = judge.base_url
-    path = folder / "client.yaml"
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        yaml.safe_dump({"default": [client]}, file)
-    return path
 
 
 def _row(instruction: Instruction, output: str, generator: str) -> dict[str, str]:

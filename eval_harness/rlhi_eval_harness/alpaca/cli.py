@@ -94,9 +94,7 @@ def _show(annotations: Sequence[Annotation], difficulties: Path | None, gamed: P
     interval = "" if raw.low is None else f"{raw.low:.1f} to {raw.high:.1f}"
     rows = [("win rate", f"{raw.win_rate:.2f}", interval)]
     if controlled is not None:
-        reach = 1.96 * controlled.standard_error
-        ends = f"{controlled.win_rate - reach:.1f} to {controlled.win_rate + reach:.1f}"
-        rows.append((f"length-controlled ({controlled.method})", f"{controlled.win_rate:.2f}", ends))
+        rows.append((f"length-controlled ({controlled.method})", f"{controlled.win_rate:.2f}", "-"))
     terminal.stdout.print(terminal.table("Against the baseline", ("", "0 to 100", "95 %"), rows))
     longer = raw.length_bias
     lines = [raw.coverage.sentence()]
@@ -104,6 +102,11 @@ def _show(annotations: Sequence[Annotation], difficulties: Path | None, gamed: P
         lines.append(
             f"The longer output wins {longer.longer_wins.value:.0%}; the median output has "
             f"{longer.median_ratio:.2f} times the baseline's length."
+        )
+    if controlled is not None:
+        lines.append(
+            f"The length-controlled rate has the leaderboard's standard error, {controlled.standard_error:.2f}: the "
+            "spread of predictions over instructions, without the uncertainty of the fit, so no interval is given."
         )
     if controlled is not None and gamed is None:
         lines.append("The length-controlled rate is a refit: the leaderboard's own needs df_gamed.csv (--gamed).")

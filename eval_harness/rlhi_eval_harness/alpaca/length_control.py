@@ -60,7 +60,8 @@ class LengthControlled:
 
     Attributes:
         win_rate: 0 to 100.
-        standard_error: Of the mean prediction over instructions, as on the leaderboard.
+        standard_error: Of the mean prediction over instructions, as on the leaderboard. The fit's own uncertainty is
+            not in it.
         coefficients: What it was computed from.
         method: How they were come by; only the first two give the leaderboard's number.
     """

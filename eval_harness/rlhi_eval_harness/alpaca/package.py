@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,24 +32,12 @@ def alpaca_eval_module(name: str) -> Any:
 
 @contextmanager
 def as_a_guest() -> Iterator[None]:
-    """While ``alpaca_eval`` works: its log, raw answers included, stays out of ours, and its clients end quietly.
-
-    It logs to the root logger, and leaves connections open for the garbage collector.
-    """
+    """While ``alpaca_eval`` works, its log, raw answers included, stays out of ours: it logs to the root logger."""
     root = logging.getLogger()
     level = root.level
     root.addFilter(_not_alpaca_eval)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            try:
-                yield
-            except Exception as error:
-                # An error holds the frames that it passed through, and with them the connections.
-                traceback.clear_frames(error.__traceback__)
-                raise
-            finally:
-                gc.collect()
+        yield
     finally:
         root.removeFilter(_not_alpaca_eval)
         root.setLevel(level)

@@ -15,7 +15,7 @@ import typer
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
-    from rlhi_eval_harness.arena_hard.files import Judgment, Question
+    from rlhi_eval_harness.arena_hard.files import Judgment, ModelAnswer, Question
     from rlhi_eval_harness.arena_hard.scores import ArenaScore
     from rlhi_eval_harness.arena_hard.style import Style
 
@@ -99,6 +99,8 @@ def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     if not all(told.published(each.category) for each in asked):
         terminal.stdout.print("Another prompt than the published one: do not compare these numbers with others.")
     contest = judging.Contest(asked, read_answers(answers, asked), read_answers(baseline, asked))
+    for line in _other_baselines(contest.baseline, asked):
+        terminal.stdout.print(line, markup=False, highlight=False)
     options = judging.JudgeOptions(version=version.value, temperature=temperature, max_tokens=max_tokens)
     client = LiteLLMClient(judge_, api_base=api_base)
     with terminal.progress("judging", total=len(asked)) as advance:
@@ -106,6 +108,19 @@ def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     rows = read_judgments(out, asked)
     for each in sorted({question.category for question in asked}):
         _show(each, {answers.stem: arena_score([row for row in rows if row.category == each], version.value)})
+
+
+def _other_baselines(baseline: Mapping[str, ModelAnswer], questions: Sequence[Question]) -> list[str]:
+    """What to say where a category is not compared with the baseline of the leaderboard."""
+    from rlhi_eval_harness.arena_hard.files import BASELINES
+
+    used = sorted({(question.category, baseline[question.uid].model) for question in questions})
+    return [
+        f"{category} is compared with {model}, the leaderboard compares with {BASELINES.get(category, 'others')}: do "
+        "not compare these numbers with it. Give the right --baseline with --category."
+        for category, model in used
+        if model != BASELINES.get(category)
+    ]
 
 
 def _show(category: str, scores: Mapping[str, ArenaScore]) -> None:
@@ -161,3 +176,5 @@ def _show_controlled(
     terminal.stdout.print(terminal.table(f"Style controlled, intervals of {equal.level:.0%}", columns, rows))
     worth = ", ".join(f"{name} {value:+.2f}" for name, value in equal.coefficients.items())
     terminal.stdout.print(f"- log-odds of one standard deviation more: {worth}", markup=False, highlight=False)
+    if equal.left_out:
+        terminal.stdout.print(f"- not controlled for, as it never differs: {', '.join(equal.left_out)}", markup=False)

@@ -93,7 +93,7 @@ def arena_score(
         upstream_low=100 * float(low),
         upstream_high=100 * float(high),
         upstream_level=level,
-        verdicts=Counter(_verdict(game) for game in games),
+        verdicts=dict(Counter(_verdict(game) for game in games)),
         coverage=coverage,
         position_bias=position_bias(_both_ways(judgment) for judgment in judgments),
     )

@@ -78,11 +78,13 @@ class StyleControlled:
     Attributes:
         scores: By model.
         coefficients: Log-odds of one standard deviation more of each element of style.
+        left_out: Elements whose difference is the same everywhere, so that nothing can be said of them.
         level: Confidence level of the intervals.
     """
 
     scores: Mapping[str, StyleScore]
     coefficients: Mapping[str, float]
+    left_out: tuple[str, ...]
     level: float
 
 
@@ -101,7 +103,7 @@ def style_controlled(
         options: How.
 
     Raises:
-        ConfigError: an answer's style is missing, nothing is scored, or style does not vary.
+        ConfigError: an answer's style is missing, nothing is scored, or style does not vary at all.
     """
     options = options or StyleOptions()
     table = _table(judgments, styles, baseline, options)
@@ -121,10 +123,10 @@ def style_controlled(
     samples = np.stack([fit(_resample(table, rng, options.over)) for _ in range(options.resamples)])
     level = UPSTREAM_LEVEL[options.version]
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    names = [NAMES[column] for control in options.controls for column in COLUMNS[control]]
     return StyleControlled(
         scores={model: StyleScore(float(point[i]), float(low[i]), float(high[i])) for i, model in enumerate(models)},
-        coefficients=dict(zip(names, point[len(models) :].tolist(), strict=True)),
+        coefficients=dict(zip(table.elements, point[len(models) :].tolist(), strict=True)),
+        left_out=table.left_out,
         level=level,
     )
 
@@ -136,6 +138,8 @@ class _Table:
     wins: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     questions: npt.NDArray[np.int64]
+    elements: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def _table(
@@ -156,14 +160,18 @@ def _table(
             raise ConfigError(f"the style of {whose}'s answer to {game.uid} is unknown. Give the answers as well.")
         differences.append(_difference(ours, theirs, options.version))
     weights = np.array([game.weight for _, game in games], dtype=np.float64)
-    columns = [column for control in options.controls for column in COLUMNS[control]]
+    asked = sorted({column for control in options.controls for column in COLUMNS[control]})
+    style = np.array(differences)
+    columns = [column for column in asked if np.ptp(style[:, column]) > 0]
+    if not columns:
+        raise ConfigError("style does not vary. There is nothing to control for: use the score as it is.")
     strengths = np.zeros((len(games), len(models) + 1))
     strengths[np.arange(len(games)), [i for i, _ in games]] = 1.0
     strengths[:, -1] = -1.0
     if options.version == "v0.1":
         # In units of a factor of ten, which is what its penalty is on.
         strengths *= math.log(10)
-    style = _standardise(np.array(differences)[:, columns], weights, options)
+    style = _standardise(style[:, columns], weights, options)
     uids = sorted({game.uid for _, game in games})
     place = {uid: i for i, uid in enumerate(uids)}
     return _Table(
@@ -171,6 +179,8 @@ def _table(
         wins=np.array([game.win for _, game in games], dtype=np.float64),
         weights=weights,
         questions=np.array([place[game.uid] for _, game in games], dtype=np.int64),
+        elements=tuple(NAMES[column] for column in columns),
+        left_out=tuple(NAMES[column] for column in asked if column not in columns),
     )
 
 
@@ -196,8 +206,6 @@ def _standardise(
     variance = np.average((differences - centre) ** 2, axis=0, weights=weights)
     if options.version == "v2.0":
         variance *= weights.sum() / (weights.sum() - 1)
-    if (variance == 0).any():
-        raise ConfigError("an element of style is the same in all answers. Control for another: length or markdown.")
     return np.asarray((differences - (centre if options.reference == "pool" else 0)) / np.sqrt(variance))
 
 

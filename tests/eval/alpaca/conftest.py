@@ -37,7 +37,7 @@ def annotated():
         chance = 1 / (1 + np.exp(-(-0.8 + 1.0 * difficulty + 1.7 * relative + rng.normal(0, 1.5, n))))
         rows = [
             Annotation(i, float(1 + p), int(base), int(ours))
-            for i, (p, (base, ours)) in enumerate(zip(chance, lengths))
+            for i, (p, (base, ours)) in enumerate(zip(chance, lengths, strict=True))
         ]
         return rows, dict(enumerate(difficulty.tolist()))
 

@@ -7,6 +7,8 @@ from rlhi_eval_harness.alpaca.proof import prove_alpaca_eval
 from rlhi_eval_harness.alpaca.win_rates import win_rate
 from rlhi_eval_harness.published_cli import alpaca_claims, published_coefficients
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def proofs(alpaca_data):

@@ -48,7 +48,7 @@ def test_what_is_annotated_is_not_asked_again(small_set, tmp_path):
         second = annotate(small_set, OURS, judge, tmp_path)
         assert len(provider.requests) == 8
     assert second.annotations[:5] == first.annotations
-    assert not list(tmp_path.glob("client*")), "the file with the key is gone"
+    assert not list(tmp_path.glob("client*")), "no trace of the client is left"
 
 
 def test_equal_outputs_are_a_draw_without_asking(small_set, tmp_path):
@@ -121,9 +121,12 @@ def test_a_rate_limit_is_waited_for(small_set, tmp_path):
 
 
 def test_a_wrong_key_is_a_failed_call_with_a_remedy(small_set, tmp_path):
-    with FakeProvider([], then=lambda _: HTTPFault(401, "incorrect API key provided")) as provider:
-        with pytest.raises(ModelCallError, match="Check address, key and model"):
-            annotate(small_set, OURS, Judge(base_url=provider.base_url), tmp_path)
+    wrong_key = HTTPFault(401, "incorrect API key provided")
+    with (
+        FakeProvider([], then=lambda _: wrong_key) as provider,
+        pytest.raises(ModelCallError, match="Check address, key and model"),
+    ):
+        annotate(small_set, OURS, Judge(base_url=provider.base_url), tmp_path)
     assert not list(tmp_path.glob("client*"))
 
 

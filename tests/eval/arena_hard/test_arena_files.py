@@ -47,7 +47,7 @@ def test_bad_answers_are_named(tmp_path):
         return {"uid": uid, "model": "m", "messages": [{"content": text}]}
 
     path = tmp_path / "m.jsonl"
-    with pytest.raises(ConfigError, match="1 of 3 questions have no answer .such as q2"):
+    with pytest.raises(ConfigError, match=r"1 of 3 questions have no answer .such as q2"):
         read_answers(_lines(path, [answer("q0"), answer("q1")]), QUESTIONS)
     with pytest.raises(RecordError, match=r"m\.jsonl:2: q0 is answered twice"):
         read_answers(_lines(path, [answer("q0"), answer("q0")]), QUESTIONS)

@@ -98,8 +98,8 @@ async def test_a_file_of_another_judge_or_prompt_is_not_mixed_in(tmp_path, promp
 
 async def test_missing_answers_stop_it_before_the_first_call(tmp_path, prompt_folder):
     client = ScriptedClient(fair)
+    contest = Contest(QUESTIONS, {k: v for k, v in CONTEST.answers.items() if k != "q1"}, CONTEST.baseline)
     with pytest.raises(ConfigError, match="1 questions lack an answer"):
-        contest = Contest(QUESTIONS, {k: v for k, v in CONTEST.answers.items() if k != "q1"}, CONTEST.baseline)
         await judge(contest, client, load_prompts(prompt_folder, "v2.0"), tmp_path / "j.jsonl")
     assert client.requests == []
     with pytest.raises(ConfigError, match="concurrency=0"):

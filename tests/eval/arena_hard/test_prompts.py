@@ -45,7 +45,7 @@ def test_prompts_of_ones_own_are_not_the_published_ones(prompt_folder):
     with pytest.raises(ConfigError, match="no system prompt for 'math'"):
         found.system_for("math")
     (prompt_folder / "user.md").write_text("{QUESTION} {ANSWER_A}")
-    with pytest.raises(ConfigError, match="lacks {ANSWER_B}"):
+    with pytest.raises(ConfigError, match=r"lacks \{ANSWER_B\}"):
         load_prompts(prompt_folder, "v2.0")
 
 

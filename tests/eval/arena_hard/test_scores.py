@@ -84,7 +84,7 @@ def test_position_bias_is_measured(judgment):
 
 
 def test_nothing_scored_is_no_score(judgment):
-    with pytest.raises(ConfigError, match="2 x no verdict.*not to be used"):
+    with pytest.raises(ConfigError, match=r"2 x no verdict.*not to be used"):
         arena_score([judgment("a", None, None)], "v2.0")
 
 

@@ -37,7 +37,7 @@ def pool(judgment):
 
 
 def test_a_judge_that_likes_words_is_seen_through(pool):
-    rows, styles, baseline = pool
+    rows, _, _ = pool
     raw = {model: arena_score(each, "v2.0").score for model, each in rows.items()}
     found = style_controlled(*pool, StyleOptions(resamples=60))
     assert raw["wordy"] > 75
@@ -62,7 +62,7 @@ def test_upstreams_reference_is_the_pool(pool):
 def test_the_fit_is_the_minimum_of_upstreams_loss(pool, version):
     rows, styles, baseline = pool
     models = sorted(rows)
-    design, wins, weights = [], [], []
+    design, wins = [], []
     for i, model in enumerate(models):
         for each in rows[model]:
             a, b = styles[model][each.uid], baseline[each.uid]
@@ -102,12 +102,24 @@ def test_controls_can_be_chosen_and_both_ways_of_resampling_give_intervals(pool)
     assert found.level == 0.9
 
 
+def test_an_element_that_never_differs_is_left_out_and_named(pool):
+    rows, styles, baseline = pool
+
+    def without_headers(each):
+        return {uid: Style(s.tokens, 0, s.list_items, s.bold) for uid, s in each.items()}
+
+    plain = {model: without_headers(each) for model, each in styles.items()}
+    found = style_controlled(rows, plain, without_headers(baseline), StyleOptions(resamples=2))
+    assert found.left_out == ("headers",)
+    assert list(found.coefficients) == ["tokens", "list items", "bold"]
+
+
 def test_what_cannot_be_controlled_is_named(pool, judgment):
     rows, styles, baseline = pool
     with pytest.raises(ConfigError, match="style of wordy's answer to q0 is unknown"):
         style_controlled(rows, {**styles, "wordy": {}}, baseline)
     same = {u: Style(10, 0, 0, 0) for u in baseline}
-    with pytest.raises(ConfigError, match="same in all answers"):
+    with pytest.raises(ConfigError, match="style does not vary"):
         style_controlled({"m": rows["brief"]}, {"m": same}, same)
     with pytest.raises(ConfigError, match="length, markdown"):
         StyleOptions(controls=())
