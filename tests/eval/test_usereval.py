@@ -151,7 +151,7 @@ def test_mistakes_are_named(log, tmp_path, suite):
         build(BuildRequest(log=log, out=tmp_path / "a", settings=("wit=3",)))
     with pytest.raises(ConfigError, match="is not empty"):
         build(BuildRequest(log=log, out=suite[0]))
-    with pytest.raises(ConfigError, match="Lower min_history"):
+    with pytest.raises(ConfigError, match="or lower min_history"):
         build(BuildRequest(log=log, out=tmp_path / "a", settings=("min_history=30",)))
     unbuilt = RUN.invoke(
         cli.app, ["answer", "--suite", "usereval", "--subject", "logged", "--out", str(tmp_path / "o")]

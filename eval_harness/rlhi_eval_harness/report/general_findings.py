@@ -1,7 +1,7 @@
 """What the numbers of any suite say, in sentences computed from them.
 
 A difference is claimed only where its 95 % interval leaves out what it would be without an effect; gain and harm are
-told together; what is not to be used is said first.
+told together; what is not to be used is said before what it would have said.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ FEW_USERS = 10
 def general_findings(numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
     """All sentences, the most important first; never empty."""
     found = (
-        *_not_to_be_used(numbers, metrics),
+        *_not_to_be_used(numbers, metrics[:1]),
         *_headline(numbers, metrics[0]),
+        *_not_to_be_used(numbers, metrics[1:]),
         *_neutral(numbers, metrics),
         *_differences(numbers, metrics),
         *_nothing_to_tell(numbers, metrics),

@@ -57,11 +57,15 @@ def render_page(report: EvalReport) -> str:
     )
 
 
-def _dimension_plots(report: EvalReport) -> list[tuple[str, str]]:
-    """Label and plot of every further side of the gain, and of every harm."""
+def _dimension_plots(report: EvalReport) -> list[tuple[str, str, str]]:
+    """Label, meaning and plot of every further side of the gain, and of every harm."""
     wanted = [metric for metric in report.metrics[1:] if metric.role in {"dimension", "harm"}]
     measured = {each.metric for each in report.estimates}
-    return [(metric.label, plots.metric_plot(report, metric)) for metric in wanted if metric.name in measured]
+    return [
+        (metric.label, metric.meaning, plots.metric_plot(report, metric))
+        for metric in wanted
+        if metric.name in measured
+    ]
 
 
 def _cards(numbers: Numbers, metric: Metric) -> list[tuple[str, str, str]]:

@@ -105,7 +105,7 @@ def gain_and_harm_plot(report: EvalReport) -> str:
     columns = min(len(harms), 3)
     rows = -(-len(harms) // columns)
     with _figure(7.6, 0.7 + 2.4 * rows) as (figure, out):
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+        panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for axes, harm in zip(panels, harms, strict=False):
             for subject in subjects:
                 across, up = (found.get((metric.name, subject, ALL, None)) for metric in (harm, gain))
@@ -115,7 +115,7 @@ def gain_and_harm_plot(report: EvalReport) -> str:
             axes.set_ylim(-3, 103)
             axes.set_title(harm.label, fontsize=9.5, loc="left")
             axes.set_xlabel("harm, per cent")
-        for axes in list(panels):
+        for axes in panels[len(harms) :]:
             axes.set_visible(False)
         figure.axes[0].set_ylabel(f"{gain.label[:1].lower()}{gain.label[1:]}, per cent")
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -101,7 +101,10 @@ def build(request: BuildRequest) -> Built:
         _compare(frozen, manifest, request.log)
     if not items:
         reasons = ", ".join(f"{reason} {count}" for reason, count in choice.dropped.items()) or "the log is empty"
-        raise ConfigError(f"nobody in {request.log} can be evaluated ({reasons}). Lower min_history or conversations.")
+        raise ConfigError(
+            f"nobody in {request.log} can be evaluated ({reasons}). "
+            "It takes users with several conversations, each with its time: give such a log, or lower min_history."
+        )
     _write(request.out, manifest, items, personas)
     return Built(_counts(manifest, items))
 
