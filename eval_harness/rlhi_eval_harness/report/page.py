@@ -32,6 +32,7 @@ def render_page(report: EvalReport) -> str:
     versus = PERSONA_ONLY if numbers.difference(first.name, ADAPTED, PERSONA_ONLY) else BASELINE
     gain = numbers.difference(first.name, ADAPTED, versus)
     curve = report.config.get("training_curve") or []
+    samples = _samples(report)
     details = any(metric.role == "detail" for metric in report.metrics)
     return template.render(
         report=report,
@@ -51,7 +52,8 @@ def render_page(report: EvalReport) -> str:
         health_plot=plots.health_plot(report),
         training_plot=plots.training_plot(curve) if len(curve) > 1 else "",
         settings=json.dumps(_settings(report), indent=2, ensure_ascii=False),
-        samples=_script_json(_samples(report)),
+        samples=_script_json(samples),
+        compared=samples["compare"],
         css=(folder / "page.css").read_text("utf-8"),
         script=(folder / "page.js").read_text("utf-8"),
     )
@@ -118,13 +120,14 @@ def _samples(report: EvalReport) -> dict[str, Any]:
         )
         item["answers"][sample.subject] = _answer(report, sample, scores.get(sample.sample_id, {}))
     names = {name for item in items.values() for name in item["wants"]}
-    compared = next(((each.versus, each.subject) for each in report.differences), None)
+    compared = next(([each.versus, each.subject] for each in report.differences if each.versus), ["", ""])
     subjects = subjects_of(report)
     usual = {PERSONA_ONLY, ADAPTED} <= set(subjects)
     return {
         "labels": {name: CHECKS[name].description if name in CHECKS else name for name in sorted(names)},
         "colours": {name: colour for name, (colour, _) in plots.style_of(subjects).items()},
-        "compare": [PERSONA_ONLY, ADAPTED] if usual or compared is None else list(compared),
+        "compare": [PERSONA_ONLY, ADAPTED] if usual else compared,
+        "neutral": report.metrics[0].neutral,
         "lower_is_better": report.metrics[0].better == "lower",
         "items": list(items.values()),
     }
