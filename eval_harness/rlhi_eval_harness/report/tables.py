@@ -142,7 +142,7 @@ def summary(report: EvalReport) -> Grid:
     health = any(metric.role == "detail" for metric in report.metrics)
     wanted = [i for i, metric in enumerate(metrics) if i and (metric.role == "health") is health]
     # What it costs goes before further sides of the gain.
-    others = sorted(sorted(wanted, key=lambda i: metrics[i].better != "lower")[:4])
+    others = sorted(sorted(wanted, key=lambda i: metrics[i].better != "lower")[:3])
     rows = tuple(
         (name, (cells[0], *(Cell(cells[place].value, usable=cells[place].usable) for place in others)))
         for name, cells in whole.rows
