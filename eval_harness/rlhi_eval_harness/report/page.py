@@ -10,6 +10,7 @@ from typing import Any
 from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
 from rlhi_eval_harness.report import plots
+from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
@@ -47,7 +48,7 @@ def render_page(report: EvalReport) -> str:
         styles=plots.style_of(subjects_of(report)),
         headline_plot=plots.headline_plot(report),
         dimension_plots=[] if details else _dimension_plots(report),
-        harm_plot=plots.gain_and_harm_plot(report),
+        harm_plot=gain_and_harm_plot(report),
         preference_plot=plots.preference_plot(report),
         health_plot=plots.health_plot(report),
         training_plot=plots.training_plot(curve) if len(curve) > 1 else "",
