@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
-    from rlhi_eval_harness.models import OpenModels
+    from rlhi_eval_harness.models import OpenModels, WrapClient
     from rlhi_eval_harness.suites.kind import SuiteKind
+    from rlhi_plugin.chat import ChatClient
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,10 +65,9 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
 ) -> None:
     """Answer, judge, score, and write report.html, report.md and report.json."""
     from rlhi_eval_harness.evaluate import evaluate
-    from rlhi_eval_harness.models import open_served
 
-    judges = [open_served(name) for name in judge or ()]
-    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    judges = _judges(judge, out)
+    kind, models = _open(suite, subject, adapter, base, registry, set_, out)
     try:
         evaluate(kind, models, out, judges=judges)
     finally:
@@ -89,7 +90,7 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     """Only answer: the part that needs the models. Go on with rlhi-eval score."""
     from rlhi_eval_harness.evaluate import answer_suite
 
-    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    kind, models = _open(suite, subject, adapter, base, registry, set_, out)
     try:
         answer_suite(kind, models, out, plan_only=plan_only)
     finally:
@@ -106,9 +107,8 @@ def score(
 ) -> None:
     """Score the stored answers again and rewrite the report; needs no GPU, and a model only where a judge is named."""
     from rlhi_eval_harness.evaluate import score_again
-    from rlhi_eval_harness.models import open_served
 
-    score_again(folder, judges=[open_served(name) for name in judge or ()])
+    score_again(folder, judges=_judges(judge, folder))
     _show(folder)
 
 
@@ -172,6 +172,20 @@ def suites(
     terminal.stdout.print(terminal.table("Suites", ("suite", "what it does"), rows))
 
 
+def _around(folder: Path) -> WrapClient:
+    """What goes around every served model's client, judges and subjects alike: the one seam for journal and budget."""
+    from rlhi_eval_harness.models import bare
+
+    del folder  # the folder of the evaluation is where a journal would lie
+    return bare
+
+
+def _judges(names: list[str] | None, folder: Path) -> list[ChatClient]:
+    from rlhi_eval_harness.models import open_served
+
+    return [_around(folder)(open_served(name)) for name in names or ()]
+
+
 def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     suite: str,
     subject: list[str] | None,
@@ -179,6 +193,7 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     base: str | None,
     registry: Path | None,
     set_: list[str] | None,
+    out: Path,
 ) -> tuple[SuiteKind, OpenModels]:
     """The suite and the models behind its subjects."""
     from rlhi_eval_harness.adapter_folders import read_adapter_folder, read_registered_adapter
@@ -194,7 +209,8 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
         folder = read_registered_adapter(registry, adapter, base=base)
     elif adapter is not None:
         folder = read_adapter_folder(Path(adapter), base=base)
-    return open_kind(chosen), open_assistants(parse_subjects(chosen.subjects), base=base, adapter=folder)
+    subjects = parse_subjects(chosen.subjects)
+    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=_around(out))
 
 
 def _show(folder: Path) -> None:
@@ -212,6 +228,9 @@ def _show(folder: Path) -> None:
 
 def _plain(value: object) -> object:
     return value.model_dump() if hasattr(value, "model_dump") else str(value)
+
+
+add_published(app)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ WrapClient = Callable[[ChatClient], ChatClient]
 
 
 def bare(client: ChatClient) -> ChatClient:
-    """The client as it is. The one seam where a wrapper goes: pass another `WrapClient` to `open_assistants`."""
+    """The client as it is."""
     return client
 
 

@@ -102,6 +102,8 @@ class Metric(Record):
     better: Literal["higher", "lower", "neither"] = "higher"
     role: Literal["headline", "dimension", "harm", "health", "detail"] = "dimension"
     """What subjects are ranked by; further sides of the same gain; what it costs; length and the like; single parts."""
+    throughout: bool = True
+    """Whether a share can be 0 or 1 for every answer; its interval is then the exact binomial one."""
     neutral: float = 0.0
     """What the value would be without any effect: 0.5 for a win rate."""
 

@@ -34,6 +34,7 @@ HEALTH_TABLE = (
         meaning="Share of four-word runs that have occurred before in the answer.",
         better="lower",
         role="health",
+        throughout=False,
     ),
     Metric(name=FINISHED, label="Not cut", meaning="Answers that end before the token cap.", role="health"),
 )

@@ -104,6 +104,50 @@ def test_an_adapter_of_another_base_is_refused(adapter):
         read_adapter_folder(adapter, base="smollm2-135m-instruct")
 
 
+def test_adapters_and_controls_are_subjects_of_one_run(adapter, tmp_path):
+    out, second = tmp_path / "out", shutil.copytree(adapter, tmp_path / "second")
+    words = [
+        "run",
+        "--suite",
+        "harm",
+        "--out",
+        str(out),
+        "--subject",
+        "base",
+        "--subject",
+        f"adapter={adapter}+persona",
+    ]
+    words += ["--subject", f"sft:adapter={second}", "--subject", "base+shuffled-persona"]
+    done = RUN.invoke(cli.app, [*words, "--set", "max_new_tokens=3", "--set", "resamples=100"], catch_exceptions=False)
+    assert done.exit_code == 0
+    report = EvalReport.model_validate_json((out / "report.json").read_text())
+    answers = {sample.sample_id: sample.output for sample in report.samples}
+    assert len(answers) == 12 * 7 * 4
+    plain = [name for name in answers if name.endswith("/base")]
+    # The same weights answer alike under two names, and unlike the base.
+    twins = [(answers[name.replace("/base", "/sft")], answers[name]) for name in plain]
+    assert sum(adapted != base for adapted, base in twins) > len(plain) / 2
+    assert {name for name in report.config["models"] if name.endswith(":weights_digest")}
+    assert {(each.subject, each.versus) for each in report.differences} == {
+        ("adapter+persona", "base"), ("sft", "base"), ("base+shuffled-persona", "base"),
+    }  # fmt: skip
+    assert report.config["judging"] == []
+    assert "not_judged" in {score.unscored for score in report.scores if score.metric == "quality_without_history"}
+
+
+def test_adapters_of_two_bases_are_refused(adapter, tmp_path):
+    other = shutil.copytree(adapter, tmp_path / "other")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "smollm2-135m-instruct"})
+    )
+    subjects = parse_subjects([f"adapter={adapter}", f"sft:adapter={other}"])
+    with pytest.raises(ArtefactError, match="belong to different bases"):
+        open_assistants(subjects)
+    with pytest.raises(ArtefactError, match="belongs to smollm2-135m-instruct, not to"):
+        open_assistants(subjects, base=config["base_model_name_or_path"])
+
+
 def test_an_adapter_that_names_no_base_needs_the_option(adapter, tmp_path):
     shutil.copytree(adapter, tmp_path / "a")
     config = json.loads((adapter / "adapter_config.json").read_text())

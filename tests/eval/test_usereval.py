@@ -151,7 +151,7 @@ def test_mistakes_are_named(log, tmp_path, suite):
         build(BuildRequest(log=log, out=tmp_path / "a", settings=("wit=3",)))
     with pytest.raises(ConfigError, match="is not empty"):
         build(BuildRequest(log=log, out=suite[0]))
-    with pytest.raises(ConfigError, match="Lower min_history"):
+    with pytest.raises(ConfigError, match="or lower min_history"):
         build(BuildRequest(log=log, out=tmp_path / "a", settings=("min_history=30",)))
     unbuilt = RUN.invoke(
         cli.app, ["answer", "--suite", "usereval", "--subject", "logged", "--out", str(tmp_path / "o")]
@@ -217,7 +217,7 @@ def test_a_served_model_beats_the_log_in_the_eyes_of_the_judge(suite, tmp_path):
     assert report.config["turns"] == {"all": 18, "with_real_follow_up": 12, "log_asked_again_with_feedback": 1.0}
     assert report.config["judging"][0]["order_consistency"] == 1.0
     # Three users prove nothing, whatever the judge says.
-    assert "Overall preference: new+persona is not shown to win or lose against the baseline, 100 %" in " ".join(
+    assert "Overall preference: not shown to win or lose against the baseline: new+persona 100 %" in " ".join(
         report.findings
     )
     hidden = [json.loads(r.last_user_text) for r in judging.requests]

@@ -39,7 +39,7 @@ def estimates(table: Table, *, seed: int = 0, resamples: int = RESAMPLES) -> tup
     """Every metric of every subject that it applies to, overall and in each group."""
     result = []
     for metric, subject in product(table.metrics, table.subjects):
-        share = metric.unit == "share"
+        share = metric.unit == "share" and metric.throughout
         for group, pick in table.groups(metric.name).items():
             if values := table.values(metric.name, subject, pick):
                 interval = mean(values, share=share, seed=seed, resamples=resamples)

@@ -1,7 +1,7 @@
 """What the numbers of any suite say, in sentences computed from them.
 
 A difference is claimed only where its 95 % interval leaves out what it would be without an effect; gain and harm are
-told together; what is not to be used is said first.
+told together; what is not to be used is said before what it would have said.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ FEW_USERS = 10
 def general_findings(numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
     """All sentences, the most important first; never empty."""
     found = (
-        *_not_to_be_used(numbers, metrics),
+        *_not_to_be_used(numbers, metrics[:1]),
         *_headline(numbers, metrics[0]),
+        *_not_to_be_used(numbers, metrics[1:]),
         *_neutral(numbers, metrics),
         *_differences(numbers, metrics),
         *_nothing_to_tell(numbers, metrics),
@@ -67,18 +68,22 @@ def _headline(numbers: Numbers, metric: Metric) -> Iterator[str]:
 
 
 def _neutral(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
-    """Win rates against what they would be by chance."""
-    for metric in metrics:
-        if not metric.neutral:
-            continue
-        for each in numbers.estimates:
-            if each.metric != metric.name or each.group != ALL or each.value is None or each.low is None:
+    """Win rates against what they would be by chance; those that cannot be told apart from it share a sentence."""
+    for metric in (metric for metric in metrics if metric.neutral):
+        of_all = [each for each in numbers.estimates if each.metric == metric.name and each.group == ALL]
+        open_ones = []
+        for each in of_all:
+            if each.value is None or each.low is None:
                 continue
-            says = {1: "wins", 0: "is not shown to win or lose", -1: "loses"}[verdict(each, neutral=metric.neutral)]
-            yield (
-                f"{metric.label}: {each.subject} {says} against the baseline, {printed(metric, each.value)} "
-                f"({_interval(metric, each)})."
-            )
+            value = f"{printed(metric, each.value)} ({_interval(metric, each)})"
+            direction = verdict(each, neutral=metric.neutral)
+            if direction:
+                does = "wins" if direction > 0 else "loses"
+                yield f"{metric.label}: {each.subject} {does} against the baseline, {value}."
+            else:
+                open_ones.append(f"{each.subject} {value}")
+        if open_ones:
+            yield f"{metric.label}: not shown to win or lose against the baseline: {', '.join(open_ones)}."
 
 
 def _differences(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:

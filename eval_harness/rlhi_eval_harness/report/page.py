@@ -10,6 +10,7 @@ from typing import Any
 from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
 from rlhi_eval_harness.report import plots
+from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
@@ -32,6 +33,7 @@ def render_page(report: EvalReport) -> str:
     versus = PERSONA_ONLY if numbers.difference(first.name, ADAPTED, PERSONA_ONLY) else BASELINE
     gain = numbers.difference(first.name, ADAPTED, versus)
     curve = report.config.get("training_curve") or []
+    samples = _samples(report)
     details = any(metric.role == "detail" for metric in report.metrics)
     return template.render(
         report=report,
@@ -46,22 +48,27 @@ def render_page(report: EvalReport) -> str:
         styles=plots.style_of(subjects_of(report)),
         headline_plot=plots.headline_plot(report),
         dimension_plots=[] if details else _dimension_plots(report),
-        harm_plot=plots.gain_and_harm_plot(report),
+        harm_plot=gain_and_harm_plot(report),
         preference_plot=plots.preference_plot(report),
         health_plot=plots.health_plot(report),
         training_plot=plots.training_plot(curve) if len(curve) > 1 else "",
         settings=json.dumps(_settings(report), indent=2, ensure_ascii=False),
-        samples=_script_json(_samples(report)),
+        samples=_script_json(samples),
+        compared=samples["compare"],
         css=(folder / "page.css").read_text("utf-8"),
         script=(folder / "page.js").read_text("utf-8"),
     )
 
 
-def _dimension_plots(report: EvalReport) -> list[tuple[str, str]]:
-    """Label and plot of every further side of the gain, and of every harm."""
+def _dimension_plots(report: EvalReport) -> list[tuple[str, str, str]]:
+    """Label, meaning and plot of every further side of the gain, and of every harm."""
     wanted = [metric for metric in report.metrics[1:] if metric.role in {"dimension", "harm"}]
     measured = {each.metric for each in report.estimates}
-    return [(metric.label, plots.metric_plot(report, metric)) for metric in wanted if metric.name in measured]
+    return [
+        (metric.label, metric.meaning, plots.metric_plot(report, metric))
+        for metric in wanted
+        if metric.name in measured
+    ]
 
 
 def _cards(numbers: Numbers, metric: Metric) -> list[tuple[str, str, str]]:
@@ -114,13 +121,14 @@ def _samples(report: EvalReport) -> dict[str, Any]:
         )
         item["answers"][sample.subject] = _answer(report, sample, scores.get(sample.sample_id, {}))
     names = {name for item in items.values() for name in item["wants"]}
-    compared = next(((each.versus, each.subject) for each in report.differences), None)
+    compared = next(([each.versus, each.subject] for each in report.differences if each.versus), ["", ""])
     subjects = subjects_of(report)
     usual = {PERSONA_ONLY, ADAPTED} <= set(subjects)
     return {
         "labels": {name: CHECKS[name].description if name in CHECKS else name for name in sorted(names)},
         "colours": {name: colour for name, (colour, _) in plots.style_of(subjects).items()},
-        "compare": [PERSONA_ONLY, ADAPTED] if usual or compared is None else list(compared),
+        "compare": [PERSONA_ONLY, ADAPTED] if usual else compared,
+        "neutral": report.metrics[0].neutral,
         "lower_is_better": report.metrics[0].better == "lower",
         "items": list(items.values()),
     }

@@ -58,7 +58,7 @@ def metric_plot(report: EvalReport, metric: Metric) -> str:
     named = dict.fromkeys(each.group for each in mine)
     groups = [*(group for group in GROUP_LABELS if group in named), *(g for g in named if g not in GROUP_LABELS)]
     style, scale = style_of(subjects_of(report)), 1 if metric.unit == "count" else 100
-    with _figure(7.6, 0.9 + (0.16 + 0.155 * max(len(groups), 3)) * len(subjects)) as (figure, out):
+    with figure_in_style(7.6, 0.9 + (0.16 + 0.155 * max(len(groups), 3)) * len(subjects)) as (figure, out):
         axes = figure.subplots()
         for row, subject in enumerate(subjects):
             for place, group in enumerate(groups):
@@ -94,47 +94,6 @@ def _labelled(axes: Axes, each: Estimate, y: float, metric: Metric, *, style: tu
     )
 
 
-def gain_and_harm_plot(report: EvalReport) -> str:
-    """Gain upwards against each kind of harm to the right, both with intervals; nothing where no harm is measured."""
-    found = by_key(report.estimates)
-    gain, harms = report.metrics[0], [metric for metric in report.metrics if metric.role == "harm"]
-    subjects = subjects_of(report)
-    style = style_of(subjects)
-    if not harms:
-        return ""
-    columns = min(len(harms), 3)
-    rows = -(-len(harms) // columns)
-    with _figure(7.6, 0.7 + 2.4 * rows) as (figure, out):
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-        for axes, harm in zip(panels, harms, strict=False):
-            for subject in subjects:
-                across, up = (found.get((metric.name, subject, ALL, None)) for metric in (harm, gain))
-                if across and up and across.value is not None and up.value is not None:
-                    _cross(axes, across, up, style[subject], subject)
-            axes.set_xlim(-3, 103)
-            axes.set_ylim(-3, 103)
-            axes.set_title(harm.label, fontsize=9.5, loc="left")
-            axes.set_xlabel("harm, per cent")
-        for axes in list(panels):
-            axes.set_visible(False)
-        figure.axes[0].set_ylabel(f"{gain.label[:1].lower()}{gain.label[1:]}, per cent")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, fontsize=8.5)
-    return out[0]
-
-
-def _cross(axes: Axes, across: Estimate, up: Estimate, style: tuple[str, str], label: str) -> None:
-    """A point with both intervals."""
-    colour, marker = style
-    x, y = 100 * (across.value or 0.0), 100 * (up.value or 0.0)
-    for each, line in ((across, "x"), (up, "y")):
-        if each.low is not None and each.high is not None:
-            ends = [100 * each.low, 100 * each.high]
-            xs, ys = (ends, [y, y]) if line == "x" else ([x, x], ends)
-            axes.plot(xs, ys, color=colour, linewidth=1.3, alpha=0.7, solid_capstyle="round")
-    axes.plot([x], [y], marker=marker, color=colour, markersize=7, linestyle="none", label=label, zorder=3)
-
-
 def preference_plot(report: EvalReport) -> str:
     """Each single preference: how often each subject keeps it for the users who have it; empty where there is none."""
     found = by_key(report.estimates)
@@ -143,7 +102,7 @@ def preference_plot(report: EvalReport) -> str:
     metrics = [metric for metric in report.metrics if metric.role == "detail"]
     if not metrics:
         return ""
-    with _figure(7.6, 1.2 + 0.72 * len(metrics)) as (figure, out):
+    with figure_in_style(7.6, 1.2 + 0.72 * len(metrics)) as (figure, out):
         axes = figure.subplots()
         step = 0.72 / max(len(subjects), 1)
         for row, metric in enumerate(metrics):
@@ -170,7 +129,7 @@ def health_plot(report: EvalReport) -> str:
     titles = {WORDS: "Words per answer", REPETITION: "Repeated runs, %", FINISHED: "Ended before the cap, %"}
     if not {metric.name for metric in shown_metrics(report)} >= titles.keys():
         return ""
-    with _figure(7.6, 0.9 + 0.36 * len(subjects)) as (figure, out):
+    with figure_in_style(7.6, 0.9 + 0.36 * len(subjects)) as (figure, out):
         for axes, metric in zip(figure.subplots(1, len(titles), sharey=True), titles, strict=True):
             scale = 1 if metric == WORDS else 100
             drawn = [found.get((metric, subject, ALL, None)) for subject in subjects]
@@ -188,7 +147,7 @@ def training_plot(curve: Sequence[Mapping[str, float]]) -> str:
     """Loss, reward accuracy and margin over the optimiser steps, as far as they were logged."""
     names = {"loss": "Loss", "rewards/accuracies": "Reward accuracy", "rewards/margins": "Reward margin"}
     shown = [name for name in names if any(name in row for row in curve)]
-    with _figure(7.6, 2.3) as (figure, out):
+    with figure_in_style(7.6, 2.3) as (figure, out):
         for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             rows = [row for row in curve if name in row]
             axes.plot([row["step"] for row in rows], [row[name] for row in rows], color="#c2410c", linewidth=1.6)
@@ -236,7 +195,7 @@ def _subject_axis(axes: Axes, subjects: Sequence[str]) -> None:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
+def figure_in_style(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
     """A figure in the report's style; its SVG text is in the list once the block ends."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -138,10 +138,11 @@ def summary(report: EvalReport) -> Grid:
     """The ranking as a narrow terminal shows it: an interval for what is ranked by, values for the rest."""
     whole = ranking(report)
     metrics = shown_metrics(report)
-    # A second form of the first metric, such as "if decided", has no room here where there are health metrics.
-    roles = {metric.role for metric in metrics}
-    narrow = "health" in roles and not roles & {"harm"}
-    others = [i for i, metric in enumerate(metrics) if i and (metric.role == "health" or not narrow)][:4]
+    # Where single parts have a table of their own, health says more than a second form of the first metric.
+    health = any(metric.role == "detail" for metric in report.metrics)
+    wanted = [i for i, metric in enumerate(metrics) if i and (metric.role == "health") is health]
+    # What it costs goes before further sides of the gain.
+    others = sorted(sorted(wanted, key=lambda i: metrics[i].better != "lower")[:3])
     rows = tuple(
         (name, (cells[0], *(Cell(cells[place].value, usable=cells[place].usable) for place in others)))
         for name, cells in whole.rows

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from rlhi_eval_harness.models import open_served
 from rlhi_eval_harness.run_folder import write_records, write_text
+from rlhi_eval_harness.usereval.rebuild import as_in, compare
 from rlhi_eval_harness.usereval.records import (
     ITEMS,
     MANIFEST,
@@ -26,7 +27,7 @@ from rlhi_eval_harness.usereval.records import (
     key_of,
     read_manifest,
 )
-from rlhi_eval_harness.usereval.select import Choice, Chosen, choose, items_of
+from rlhi_eval_harness.usereval.select import Choice, choose, items_of
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, RecordError
 from rlhi_plugin.labelling import Labeller, exchanges, load_labeller
@@ -88,7 +89,7 @@ def build(request: BuildRequest) -> Built:
     options = frozen.options if frozen else read_options(request.settings)
     conversations, broken = _read(request.log)
     excluded = {user for path in request.exclude for user in _users_of(path)}
-    choice = _as_in(frozen, conversations, excluded) if frozen else choose(conversations, options, excluded)
+    choice = as_in(frozen, conversations, excluded) if frozen else choose(conversations, options, excluded)
     choice.dropped.update({"rows_that_cannot_be_read": broken} if broken else {})
     labeller = load_labeller(request.labeller, llm=request.llm if request.labeller == "llm" else None)
     builder: PersonaBuilder = ExtractivePersonaBuilder()
@@ -98,10 +99,13 @@ def build(request: BuildRequest) -> Built:
     items, personas = draft.make()
     manifest = _manifest(request.log, draft, items, personas)
     if frozen:
-        _compare(frozen, manifest, request.log)
+        compare(frozen, manifest, request.log)
     if not items:
         reasons = ", ".join(f"{reason} {count}" for reason, count in choice.dropped.items()) or "the log is empty"
-        raise ConfigError(f"nobody in {request.log} can be evaluated ({reasons}). Lower min_history or conversations.")
+        raise ConfigError(
+            f"nobody in {request.log} can be evaluated ({reasons}). "
+            "It takes users with several conversations, each with its time: give such a log, or lower min_history."
+        )
     _write(request.out, manifest, items, personas)
     return Built(_counts(manifest, items))
 
@@ -200,46 +204,6 @@ def _users_of(path: Path) -> Iterable[str]:
         except ArtefactError:
             pass  # a log may be a .json file, too
     return {conversation.user_id for conversation in _read(path)[0] if conversation.user_id is not None}
-
-
-def _as_in(frozen: Manifest, conversations: Sequence[Conversation], excluded: set[str]) -> Choice:
-    """The manifest's choice, out of this log."""
-    by_id = {(c.user_id, c.conversation_id): c for c in conversations}
-    wanted: dict[str, list[str]] = {}
-    for item in frozen.items:
-        mine = wanted.setdefault(item.user, [])
-        if item.conversation_id not in mine:
-            mine.append(item.conversation_id)
-    names = [(user, name) for user, key in frozen.users.items() for name in (*key.history, *wanted[user])]
-    if missing := [name for user, name in names if (user, name) not in by_id]:
-        raise ConfigError(
-            f"the log lacks {len(missing)} of {len(names)} conversations of the manifest, such as {missing[0]}. "
-            "Give the log that the suite was built from."
-        )
-    if overlap := sorted(excluded & frozen.users.keys()):
-        raise ConfigError(
-            f"{len(overlap)} users of the manifest are excluded, such as {overlap[0]}. Build a new suite."
-        )
-    return Choice(
-        [
-            Chosen(user, [by_id[user, name] for name in key.history], [by_id[user, name] for name in wanted[user]])
-            for user, key in frozen.users.items()
-        ],
-        Counter(frozen.dropped_users),
-    )
-
-
-def _compare(frozen: Manifest, manifest: Manifest, log: Path) -> None:
-    """A rebuilt suite is the same one, or none."""
-    if frozen.digest == manifest.digest:
-        return
-    differ = [user for user, key in frozen.users.items() if manifest.users.get(user) != key]
-    raise ArtefactError(
-        f"{log} does not give the suite of the manifest: {len(differ)} of {len(frozen.users)} users and "
-        f"{len(set(frozen.items) ^ set(manifest.items))} items differ (labeller {frozen.labeller}, now "
-        f"{manifest.labeller}; personas by {frozen.persona_builder}, now {manifest.persona_builder}). "
-        "Use the same log, labeller and version, or build a new suite."
-    )
 
 
 def _manifest(log: Path, draft: _Draft, items: Sequence[UserEvalItem], personas: Sequence[Persona]) -> Manifest:

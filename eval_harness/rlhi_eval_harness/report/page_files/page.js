@@ -26,6 +26,8 @@
 
   const change = (item) => {
     const [before, after] = data.compare.map((name) => item.answers[name]?.kept);
+    if (before == null && after != null && data.neutral)
+      return after > data.neutral ? "gained" : after < data.neutral ? "lost" : "same";
     if (before == null || after == null) return "";
     if (after === before) return "same";
     return (after > before) === data.lower_is_better ? "lost" : "gained";
