@@ -19,7 +19,7 @@ from rlhi_plugin.durability import (
     journal_folders,
 )
 from rlhi_plugin.durability.start_up import start_store
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.live_options import LiveOptions
 from rlhi_plugin.persona.building import checked_building, open_worker
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
@@ -111,7 +111,7 @@ class Live:
                     "store with the methods record_feedback and feedback, or leave commands off."
                 )
             timeout_s = COMMAND_PATIENCE * options.store_timeout_s
-            self._commands = ChatCommands(kept, keep=self.record_feedback, changed=self._changed, timeout_s=timeout_s)
+            self._commands = ChatCommands(kept, keep=self._keep, changed=self._changed, timeout_s=timeout_s)
         building = checked_building(options.persona_builder)
         if building is not None and self._personas is not None:
             self._worker = open_worker(
@@ -252,6 +252,12 @@ class Live:
         if self._worker is not None:
             self._worker.close()
         self.recorder.close()
+
+    def _keep(self, event: FeedbackEvent) -> None:
+        """Keep a refusal, whose user must not be told that it is kept when it is not."""
+        lost = self.recorder.dropped
+        if not self.record_feedback(event) and self.recorder.dropped > lost:
+            raise StoreError("neither the store nor the journal took it. See rlhi status, and say it again later.")
 
     def _changed(self, user_id: str) -> None:
         if self._personas is not None:

@@ -9,8 +9,6 @@ from rlhi_eval_harness.records import Estimate, PlannedSample
 from rlhi_eval_harness.statistics import by_key
 
 ALL = "all"
-UNSCORED_LIMIT = 0.05
-"""Above this share of unscored answers a number is not to be used."""
 
 Pick = Callable[[PlannedSample], bool]
 """Whether a sample belongs to a group."""

@@ -207,7 +207,7 @@ def test_a_store_that_is_down_at_the_start_of_the_next_process(tmp_path):
     saver = InMemorySaver()
     with assistant(tmp_path, saver) as (talk, middleware):
         talk("first")
-        middleware.store.append = lambda *_, **__: 1 / 0
+        middleware.store.submit = lambda *_, **__: 1 / 0
         talk("second")
     assert read_folder(tmp_path / "rlhi.db.journal").waiting == 1
     with assistant(tmp_path, saver) as (talk, middleware):

@@ -28,10 +28,10 @@ class Switched(SQLStore):
 
     down = False
 
-    def append(self, conversation_id, *, user_id, messages):
+    def submit(self, conversation_id, *, user_id, messages):
         if self.down:
             raise StoreError("switched off")
-        return super().append(conversation_id, user_id=user_id, messages=messages)
+        return super().submit(conversation_id, user_id=user_id, messages=messages)
 
     def record_feedback(self, event):
         if self.down:

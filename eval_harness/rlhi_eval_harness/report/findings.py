@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, Numbers, unscored_share, verdict
+from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
+from rlhi_eval_harness.numbers import ALL, Numbers, unscored_share, verdict
 from rlhi_eval_harness.records import Estimate
 from rlhi_eval_harness.scoring import FINISHED, KEPT, KEPT_IF_DECIDED, KEPT_PREFIX, REPETITION, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, NO_LENGTH_WISH, NO_PERSONA, PERSONA_ONLY, SHUFFLED

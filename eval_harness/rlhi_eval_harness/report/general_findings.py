@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, Numbers, unscored_share, verdict
+from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
+from rlhi_eval_harness.numbers import ALL, Numbers, unscored_share, verdict
 from rlhi_eval_harness.records import Estimate, Metric
 
 FEW_USERS = 10

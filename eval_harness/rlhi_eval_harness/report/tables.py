@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
+from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
+from rlhi_eval_harness.numbers import ALL, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport, Metric
 from rlhi_eval_harness.statistics import by_key
 
