@@ -158,7 +158,9 @@ def test_scoring_again_needs_no_model_and_sees_what_is_missing(helped, tmp_path)
     finished, _, report = helped
     out = tmp_path / "out"
     shutil.copytree(finished, out)
+    before = {name: (out / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
     assert score_again(out).estimates == report.estimates
+    assert {name: (out / name).read_bytes() for name in before} == before
     lines = (out / "outputs.jsonl").read_text().splitlines(keepends=True)
     (out / "outputs.jsonl").write_text("".join(line for line in lines if "/adapter+persona" not in line))
     poorer = score_again(out)

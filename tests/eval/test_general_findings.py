@@ -33,9 +33,11 @@ def test_gain_and_harm_are_both_told():
 
 def test_intervals_that_include_zero_claim_nothing():
     found = _found(
-        _estimate("gain", "a", 0.5, 0.4, 0.6), differences=[_estimate("gain", "b", 0.2, -0.1, 0.3, versus="a")]
+        _estimate("gain", "a", 0.5, 0.4, 0.6),
+        differences=[_estimate(metric, "b", 0.2, -0.1, 0.3, versus="a") for metric in ("gain", "harm")],
     )
-    assert "Gain: all pairwise intervals include zero, so no difference can be claimed." in found
+    assert found[0].endswith("but all pairwise intervals include zero, so no difference can be claimed.")
+    assert "Harm: all pairwise intervals include zero, so no difference can be claimed." in found
     assert not any("does better" in sentence for sentence in found)
 
 

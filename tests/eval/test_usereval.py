@@ -146,6 +146,27 @@ def test_users_that_training_saw_are_not_held_out(suite, log, tmp_path):
         build(BuildRequest(log=log, out=tmp_path / "none", exclude=(suite[0] / "manifest.json",)))
 
 
+def test_wildchat_rows_are_a_log(tmp_path):
+    def row(address, day, *texts):
+        turns = [
+            {"role": "user" if i % 2 == 0 else "assistant", "content": text, "hashed_ip": address, "toxic": day == 9}
+            for i, text in enumerate(texts)
+        ]
+        at = (START + timedelta(days=day)).isoformat()
+        return {"conversation_hash": f"{address}{day}", "model": "gpt", "timestamp": at, "conversation": turns}
+
+    wish = ("How do plants grow?", "They do.", "Please keep it shorter.", "Grow.")
+    rows = [row("a", day, *wish) for day in (1, 2, 3)] + [row("a", 9, "Something vile", "No.")]
+    (tmp_path / "wildchat.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    build(BuildRequest(log=tmp_path / "wildchat.jsonl", out=tmp_path / "suite"))
+    manifest = read_manifest(tmp_path / "suite/manifest.json")
+    assert [(item.conversation_id, item.message_id, item.turn) for item in manifest.items] == [
+        ("a3", "a3:0", 0), ("a3", "a3:2", 1),
+    ]  # fmt: skip
+    assert manifest.dropped_items == {"toxic_conversation": 1}
+    assert next(iter(manifest.users)).startswith("w_")
+
+
 def test_mistakes_are_named(log, tmp_path, suite):
     with pytest.raises(ConfigError, match=r"Options: min_history"):
         build(BuildRequest(log=log, out=tmp_path / "a", settings=("wit=3",)))

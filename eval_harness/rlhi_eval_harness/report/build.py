@@ -93,15 +93,27 @@ def _by_question(folder: RunFolder, name: str, questions: Sequence[Question]) ->
 def write_report(report: EvalReport, folder: RunFolder) -> Path:
     """Write all three forms; the JSON is complete, the others are made from it alone.
 
+    A report that says what the one before it said keeps its time, and so its bytes.
+
     Returns:
         The HTML file.
     """
     from rlhi_eval_harness.report.page import render_page
 
+    report = _with_time_of_the_same(report, folder)
     write_text(folder.report_json, report.model_dump_json(indent=1) + "\n")
     write_text(folder.report_markdown, render_markdown(report))
     write_text(folder.report_html, render_page(report))
     return folder.report_html
+
+
+def _with_time_of_the_same(report: EvalReport, folder: RunFolder) -> EvalReport:
+    try:
+        earlier = EvalReport.model_validate_json(folder.report_json.read_text("utf-8"))
+    except (OSError, ValueError):
+        return report
+    same = earlier.model_dump_json(exclude={"created_at"}) == report.model_dump_json(exclude={"created_at"})
+    return report.model_copy(update={"created_at": earlier.created_at}) if same else report
 
 
 def _versions() -> dict[str, str]:

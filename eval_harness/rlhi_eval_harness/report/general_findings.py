@@ -65,7 +65,16 @@ def _headline(numbers: Numbers, metric: Metric) -> Iterator[str]:
     best = max(of_all, key=lambda each: sign * (each.value or 0.0))
     value = printed(metric, best.value or 0.0)
     size = f"{best.n} answers, {best.clusters} users"
-    yield f"{metric.label}: {best.subject} is first with {value} ({_interval(metric, best)}; {size})."
+    open_ = _cannot_be_told(numbers, metric)
+    but = ", but all pairwise intervals include zero, so no difference can be claimed" if open_ else ""
+    yield f"{metric.label}: {best.subject} is first with {value} ({_interval(metric, best)}; {size}){but}."
+
+
+def _cannot_be_told(numbers: Numbers, metric: Metric) -> bool:
+    """Whether subjects were compared, and no two can be told apart."""
+    compared = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
+    with_interval = [each for each in compared if each.low is not None]
+    return bool(with_interval) and not any(map(verdict, with_interval))
 
 
 def _neutral(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
@@ -107,11 +116,9 @@ def _differences(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
 
 
 def _nothing_to_tell(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
-    """The honest sentence: which metrics tell no two subjects apart."""
-    for metric in metrics:
-        compared = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
-        with_interval = [each for each in compared if each.low is not None]
-        if metric.role in {"headline", "dimension", "harm"} and with_interval and not any(map(verdict, with_interval)):
+    """The honest sentence: which further metrics tell no two subjects apart."""
+    for metric in metrics[1:]:
+        if metric.role in {"headline", "dimension", "harm"} and _cannot_be_told(numbers, metric):
             yield f"{metric.label}: all pairwise intervals include zero, so no difference can be claimed."
 
 

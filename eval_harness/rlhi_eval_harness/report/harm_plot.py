@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhi_eval_harness.numbers import ALL
+from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport
 from rlhi_eval_harness.report.plots import figure_in_style, style_of
 from rlhi_eval_harness.report.tables import subjects_of
@@ -52,4 +52,15 @@ def _cross(axes: Axes, across: Estimate, up: Estimate, style: tuple[str, str], l
             ends = [100 * each.low, 100 * each.high]
             xs, ys = (ends, [y, y]) if line == "x" else ([x, x], ends)
             axes.plot(xs, ys, color=colour, linewidth=1.3, alpha=0.7, solid_capstyle="round")
-    axes.plot([x], [y], marker=marker, color=colour, markersize=7, linestyle="none", label=label, zorder=3)
+    unusable = max(unscored_share(across), unscored_share(up)) > UNSCORED_LIMIT
+    axes.plot(
+        [x],
+        [y],
+        marker=marker,
+        color=colour,
+        markerfacecolor="white" if unusable else colour,
+        markersize=7,
+        linestyle="none",
+        label=label,
+        zorder=3,
+    )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlhi_eval_harness.numbers import ALL
+from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport, Metric
 from rlhi_eval_harness.report.tables import number, shown_metrics, subjects_of
 from rlhi_eval_harness.scoring import FINISHED, REPETITION, WORDS
@@ -179,10 +179,12 @@ def _dot(
         [y],
         marker=marker,
         color=colour,
+        # Hollow: not to be used.
+        markerfacecolor="white" if unscored_share(each) > UNSCORED_LIMIT else colour,
         markersize=6.5 if strong else 4.5,
         linestyle="none",
         label=label,
-        markeredgecolor=colour if marker == "|" else "white",
+        markeredgecolor=colour if marker == "|" or unscored_share(each) > UNSCORED_LIMIT else "white",
         markeredgewidth=1.6 if marker == "|" else 0.7,
         clip_on=False,
         zorder=3,
