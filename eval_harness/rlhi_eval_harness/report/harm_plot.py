@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
+from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
+from rlhi_eval_harness.numbers import ALL, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport
 from rlhi_eval_harness.report.plots import figure_in_style, style_of
 from rlhi_eval_harness.report.tables import subjects_of

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlhi_eval_harness.numbers import ALL, UNSCORED_LIMIT, unscored_share
+from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
+from rlhi_eval_harness.numbers import ALL, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport, Metric
 from rlhi_eval_harness.report.tables import number, shown_metrics, subjects_of
 from rlhi_eval_harness.scoring import FINISHED, REPETITION, WORDS
