@@ -1,0 +1,46 @@
+"""Lists of weighted patterns in TOML, as two of the screens read them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One pattern.
+
+    Attributes:
+        name: What it stands for.
+        needs: Texts in lower case, of which one must be there for the pattern to match; looking for them first makes
+            the screen ten times faster.
+        pattern: Compiled, without regard to case.
+        weight: What one or more matches add to the score.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    pattern: re.Pattern[str]
+    weight: float
+
+    def search(self, text: str, lowered: str) -> re.Match[str] | None:
+        """The first match in a text that is given in lower case as well."""
+        return self.pattern.search(text) if any(need in lowered for need in self.needs) else None
+
+
+@lru_cache
+def signs(file: str) -> tuple[Sign, ...]:
+    """The signs of a file beside this one: a table per sign: ``needs``, ``patterns``, ``weight`` (1 by default)."""
+    data = tomllib.loads((files("rlhi_training.screens") / file).read_text("utf-8"))
+    return tuple(
+        Sign(
+            name,
+            tuple(entry["needs"]),
+            re.compile("|".join(entry["patterns"]), re.IGNORECASE),
+            float(entry.get("weight", 1.0)),
+        )
+        for name, entry in data.items()
+    )
