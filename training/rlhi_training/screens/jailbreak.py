@@ -7,10 +7,9 @@ the kinds that people pass on to each other; a new or a subtle one is not found 
 from __future__ import annotations
 
 from rlhi_plugin.records import Conversation
-from rlhi_training.screens.patterns import signs
+from rlhi_training.screens.patterns import plain_quotes, signs
 from rlhi_training.screens.screen import Finding, quote, requests
 
-_TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"'})
 ENOUGH = 2.0
 """Score from which a message counts: one sign that says it all, or two that each could be innocent (ours)."""
 _READ = 20_000
@@ -35,7 +34,7 @@ class Jailbreak:
 
 def signs_in(text: str) -> dict[str, float]:
     """The signs that a message shows, with their weights; none where they cannot add up to `ENOUGH`."""
-    read = text[:_READ].translate(_TYPOGRAPHY)
+    read = plain_quotes(text[:_READ])
     lowered = read.lower()
     possible = [sign for sign in signs("jailbreak.toml") if any(need in lowered for need in sign.needs)]
     if sum(sign.weight for sign in possible) < ENOUGH:

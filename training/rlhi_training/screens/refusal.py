@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 
 from rlhi_plugin.records import Conversation
-from rlhi_training.screens.patterns import signs
+from rlhi_training.screens.patterns import plain_quotes, signs
 from rlhi_training.screens.screen import Finding, answers, quote
 
-_TYPOGRAPHY = str.maketrans({"’": "'", "‘": "'", "`": "'"})
 _TAGS = re.compile(r"<[^>]{1,40}>|\\(?=')")
 _OPENING = 320
 """Characters of an answer in which it declines, if it does: what comes later is a remark on an answer that was given."""
@@ -24,7 +23,7 @@ def declines(text: str) -> str | None:
 
     Only the opening is read. Not being able to browse, feel or remember is a limit, no refusal, and so is asking back.
     """
-    opening = _TAGS.sub("", text[: 2 * _OPENING].translate(_TYPOGRAPHY)).lstrip()[:_OPENING]
+    opening = _TAGS.sub("", plain_quotes(text[: 2 * _OPENING])).lstrip()[:_OPENING]
     lowered = opening.lower()
     for sign in signs("refusal.toml"):
         found = sign.search(opening, lowered)
