@@ -33,7 +33,9 @@ def rlhi_train(monkeypatch, capsys):
     ("words", "remedy"),
     [
         (["run", "nowhere.jsonl"], "Give a log file"),
-        (["run", "{folder}"], "is a directory"),
+        (["run", "{folder}"], "inside the logs"),
+        (["run", "hf://datasets/"], "hf://datasets/OWNER/NAME"),
+        (["run", "hf://datasets/allenai/WildChat-1M", "--out", "{folder}/r"], "give its folder"),
         (["run", "{empty}", "--out", "{folder}/r"], "rlhi export"),
         (["run", "{empty}", "--recipe", "smoke_gpu"], "smoke_cpu"),
         (["run", "{empty}", "--set", "train.epoch=1"], "train.epoch"),

@@ -54,7 +54,7 @@ class ScreensSection(_Section):
     strict_roles: bool = False
     """Drop conversations whose roles are out of order (the assistant first, two answers in a row). Off: apps that greet
     or regenerate log such, and turns are cut from them without harm; they are counted."""
-    min_user_chars: int = Field(default=8, ge=0)
+    min_user_chars: int = Field(default=4, ge=0)
     """What the user wrote, all messages together. Less is "hi" or a slip of the hand."""
     max_turn_chars: int = Field(default=100_000, ge=100)
     """One message. More (about 25,000 tokens) is a pasted document, fits no context, and costs every later stage."""
@@ -74,18 +74,18 @@ class ScreensSection(_Section):
     train_against_refusals: bool = False
     """False: no pair may prefer a compliant answer over a refusal, because users punish right refusals as well
     (arXiv 2507.23158, 2602.08829)."""
-    template_users: int | None = Field(default=5, ge=2)
-    """A long first message is a template once so many others sent most of it; later ones are dropped. None: off."""
+    template_users: int = Field(default=5, ge=0)
+    """A long first message is a template once so many others sent most of it; later ones are dropped. 0: off."""
     template_share: float = Field(default=0.6, gt=0.0, le=1.0)
     """How much of a first message those others must have sent: what is left is the noun that is filled in."""
-    near_duplicates: float | None = Field(default=0.8, gt=0.0, lt=1.0)
+    near_duplicates: float = Field(default=0.8, ge=0.0, lt=1.0)
     """Jaccard resemblance of the user's words to those of an earlier conversation above which it is dropped: repeated
-    questions repeat pairs. None: off."""
+    questions repeat pairs. 0: off."""
     expected_conversations: int = Field(default=1_000_000, ge=1000)
     """What the memory of near-duplicates is made for, 36 bytes each; more raise its false alarms slowly."""
-    max_conversations_per_user: int | None = Field(default=200, ge=1)
+    max_conversations_per_user: int = Field(default=200, ge=0)
     """The first so many of each user, in the order of the log. A user with thousands is a script; the largest in a
-    sample of 4,000 of WildChat has 43. None: no limit."""
+    sample of 4,000 of WildChat has 43. 0: no limit."""
 
 
 class SplitSection(_Section):

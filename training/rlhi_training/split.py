@@ -62,7 +62,7 @@ class Splitter:
             return False
         if user_id in self._users:
             return self._users[user_id]
-        digest = hashlib.sha256(f"split\0{self._recipe.seed}\0{user_id}".encode()).digest()
+        digest = hashlib.sha256(f"rlhi-held-out:{self._recipe.seed}:{user_id}".encode()).digest()
         return int.from_bytes(digest[: _BITS // 8]) < self._recipe.held_out_users * 2**_BITS
 
     def parts(self, user_id: str | None, conversations: Sequence[Conversation]) -> dict[str, SplitPart]:

@@ -36,9 +36,9 @@ def screens_of(recipe: ScreensSection, ingest: IngestSection) -> list[Screen]:
         Refusal(drops=recipe.refusals == "drop") if recipe.refusals != "off" else None,
         ClassifiedToxic(recipe.toxicity_threshold) if recipe.toxicity_threshold is not None else None,
         Language(recipe.languages) if recipe.languages else None,
-        Templates(recipe) if recipe.template_users is not None else None,
+        Templates(recipe) if recipe.template_users else None,
         NearDuplicates(recipe.near_duplicates, recipe.expected_conversations) if recipe.near_duplicates else None,
-        UserCap(recipe.max_conversations_per_user) if recipe.max_conversations_per_user is not None else None,
+        UserCap(recipe.max_conversations_per_user) if recipe.max_conversations_per_user else None,
     ]
     return [screen for screen in chosen if screen is not None]
 
