@@ -22,6 +22,7 @@ from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, UserError
 from rlhi_plugin.persona import FRAME_DIGEST
 from rlhi_plugin.records import Conversation, FollowUp, Persona
+from rlhi_training.export import export_pairs
 from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
 from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
@@ -43,7 +44,7 @@ from rlhi_training.stages.contrast import CONTRASTS, contrast
 from rlhi_training.stages.filter import KEPT, filter_pairs
 from rlhi_training.stages.ingest import CONVERSATIONS, HELD_OUT, SPLIT, ingest
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
-from rlhi_training.stages.pairs import PAIRS, render_pairs
+from rlhi_training.stages.pairs import PAIRS
 from rlhi_training.stages.personas import LATEST, PERSONAS, personas
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
 from rlhi_training.stages.rewrite import REWRITES, rewrite
@@ -167,6 +168,11 @@ class Pipeline:
         return train(self.run_dir, self.run_dir.read(PAIRS, PreferencePair), turns, self.recipe, self.registry)
 
     # What stages read.
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is done so far."""
+        return self._manifest
 
     def conversations(self) -> list[Conversation]:
         """Usable conversations, in file order."""
@@ -330,8 +336,7 @@ async def _filter(pipeline: Pipeline) -> StageResult:
 
 
 async def _pairs(pipeline: Pipeline) -> StageResult:
-    proposed = pipeline.run_dir.read(KEPT, ProposedPair)
-    return render_pairs(proposed, {turn.key: turn for turn in pipeline.turns()})
+    return export_pairs(pipeline.run_dir, pipeline.recipe, pipeline.manifest)
 
 
 async def _no_loop(_: Pipeline) -> StageResult:
@@ -356,7 +361,9 @@ STEPS: dict[Stage, Step] = {
         (*_READING, "prompts"),
     ),
     "filter": Step(_filter, (KEPT,), ("seed", "filter"), ("label", "rewrite", "reward", "contrast")),
-    "pairs": Step(_pairs, (PAIRS,), (), ("label", "filter")),
+    "pairs": Step(
+        _pairs, (PAIRS,), ("screens", "dataset"), ("ingest", "label", "filter"), ("screens/refusal.toml",)
+    ),
     "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "pairs")),
 }
 """Every stage, in order."""
