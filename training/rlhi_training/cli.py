@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_plugin import terminal
+from rlhi_training.report_command import report
 
 if TYPE_CHECKING:
     from rlhi_training.records import Stage
@@ -143,6 +144,8 @@ for _stage, _summary in (
     ("train", "Train and register the adapter."),
 ):
     _stage_command(_stage, _summary)  # type: ignore[arg-type]  # the names above are Stage's
+
+app.command("report")(report)
 
 
 def _start(
