@@ -19,12 +19,17 @@ def word_diff(first: str, second: str) -> list[Part]:
     left, left_rest = _cut(first)
     right, right_rest = _cut(second)
     parts: list[Part] = []
+    removed = added = ""
     for tag, i, j, k, m in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        if tag == "equal":
-            parts.append(("=", "".join(left[i:j])))
+        mine, theirs = "".join(left[i:j]), "".join(right[k:m])
+        if tag == "equal" and (any(map(str.isalnum, mine)) or not (removed or added)):
+            parts += [("-", removed), ("+", added), ("=", mine)]
+            removed = added = ""
         else:
-            parts += [("-", "".join(left[i:j])), ("+", "".join(right[k:m]))]
-    return [part for part in [*parts, ("-", left_rest), ("+", right_rest)] if part[1]]
+            # A space that two changes have in common would only cut them into words.
+            removed, added = removed + mine, added + theirs
+    parts += [("-", removed + left_rest), ("+", added + right_rest)]
+    return [part for part in parts if part[1]]
 
 
 def _cut(text: str) -> tuple[list[str], str]:

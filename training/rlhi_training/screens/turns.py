@@ -43,7 +43,7 @@ class RolesOutOfOrder:
         talk = [role for role in said if role != "system"]
         if talk and talk[0] == "assistant":
             return Finding("roles_out_of_order", "the assistant speaks first")
-        if "system" in said[said.index(talk[0]) if talk else 0 :]:
+        if talk and "system" in said[said.index(talk[0]) :]:
             return Finding("roles_out_of_order", "a system message after the conversation began")
         if any(first == second == "assistant" for first, second in pairwise(talk)):
             return Finding("roles_out_of_order", "two answers in a row")
