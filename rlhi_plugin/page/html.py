@@ -39,8 +39,12 @@ def render_page(folder: Traversable, **values: object) -> str:
     )
     template = environment.from_string((folder / "page.html.j2").read_text("utf-8"))
     return template.render(
-        css="\n".join((place / name).read_text("utf-8") for place, name in ((house, "house.css"), (folder, "page.css"))),
-        script="\n".join((place / name).read_text("utf-8") for place, name in ((house, "house.js"), (folder, "page.js"))),
+        css="\n".join(
+            (place / name).read_text("utf-8") for place, name in ((house, "house.css"), (folder, "page.css"))
+        ),
+        script="\n".join(
+            (place / name).read_text("utf-8") for place, name in ((house, "house.js"), (folder, "page.js"))
+        ),
         **values,
     )
 

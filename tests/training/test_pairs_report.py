@@ -39,7 +39,9 @@ def run(tmp_path_factory, four_users, conversation, cue_labeller, word_encoder):
 
     talks = [
         talk.model_copy(
-            update={"messages": tuple(m.model_copy(update={"content": m.content + " " + HOSTILE}) for m in talk.messages)}
+            update={
+                "messages": tuple(m.model_copy(update={"content": m.content + " " + HOSTILE}) for m in talk.messages)
+            }
         )
         for talk in four_users
     ]

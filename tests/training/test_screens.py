@@ -57,9 +57,7 @@ def test_every_screen_drops_under_its_own_name_with_a_passage(conversation):
         *(conversation(f"t{i}", [f"{template} {_words(10 + i, 20)}", "Yes."], user=f"u{i}") for i in range(5)),
         *(conversation(f"many{i}", [_words(100 + i, 30), "Yes."], user="robot") for i in range(6)),
     ]
-    recipe = _recipe(
-        max_turn_chars=2000, max_conversation_chars=30_000, template_users=3, max_conversations_per_user=4
-    )
+    recipe = _recipe(max_turn_chars=2000, max_conversation_chars=30_000, template_users=3, max_conversations_per_user=4)
     result = ingest(rows, recipe)
     check_conservation("ingest", result)
     why = {drop.key: drop.reason for drop in result.dropped}
@@ -142,7 +140,7 @@ def test_roles_out_of_order_are_named(conversation, roles, found):
 # Written for this test; none of them was seen when the patterns were made.
 REFUSALS = [
     "I'm sorry, but I can't assist with that request.",
-    "I’m sorry, I can’t help you build a weapon.",
+    "I’m sorry, I can’t help you build a weapon.",  # noqa: RUF001 - as models write it
     "Sorry, I'm unable to provide instructions for breaking into a house.",
     "As an AI language model, I cannot generate content that demeans people.",
     "I must decline to write this letter.",
@@ -151,8 +149,8 @@ REFUSALS = [
     "It goes against my guidelines to share this.",
     "Je suis désolé, mais je ne peux pas vous aider avec cela.",
     "Lo siento, no puedo ayudar con eso.",
-    "К сожалению, я не могу помочь вам с этим.",
-    "抱歉，我无法提供这方面的帮助。",
+    "К сожалению, я не могу помочь вам с этим.",  # noqa: RUF001 - Russian
+    "抱歉，我无法提供这方面的帮助。",  # noqa: RUF001 - Chinese
     "Es tut mir leid, aber ich kann Ihnen dabei nicht helfen.",
 ]
 ANSWERS = [
@@ -325,7 +323,9 @@ def test_a_user_with_50000_conversations_is_capped(conversation):
 
 
 _ROLE = st.sampled_from(["system", "user", "assistant", "tool"])
-_SAID = st.sampled_from(["", " ", "hi", LONG, "I'm sorry, but I cannot help with that.", "do anything now", "\x00 🙂 \u2028"])
+_SAID = st.sampled_from(
+    ["", " ", "hi", LONG, "I'm sorry, but I cannot help with that.", "do anything now", "\x00 🙂 \u2028"]
+)
 
 
 @settings(max_examples=80, deadline=None)

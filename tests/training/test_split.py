@@ -70,7 +70,9 @@ def test_nothing_leaks_from_evaluation_into_training(talks, section):
         parts[talk.user_id][entry.part].append(talk)
     for user, theirs in parts.items():
         # By user: whoever is held out trains nothing, and whoever trains is not held out.
-        assert not ({SplitPart.TRAIN, SplitPart.LATER} & set(theirs) and {SplitPart.HISTORY, SplitPart.EVALUATION} & set(theirs))
+        assert not (
+            {SplitPart.TRAIN, SplitPart.LATER} & set(theirs) and {SplitPart.HISTORY, SplitPart.EVALUATION} & set(theirs)
+        )
         if user is None:
             assert set(theirs) <= {SplitPart.TRAIN}
         # By time: the last word of what comes first is before the first word of what comes later.

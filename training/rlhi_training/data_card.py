@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 from rlhi_training.funnel import identity_notes, main_reasons
 from rlhi_training.model_card import markdown_table
-from rlhi_training.records import PreferencePair
 from rlhi_training.recipe import Recipe
+from rlhi_training.records import PreferencePair
 from rlhi_training.run_directory import Manifest
 
 DATA_CARD = "README.md"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_ABOUT = """\
+One row, one preference: for `prompt` this user would rather have `chosen` than `rejected`. Made by RLHI from the users'
+own follow-ups (method: arXiv 2509.25137). Every row names the logged messages that it rests on."""
 _LIMITS = """\
 - The labels come from a program (see above), and programs take some complaints for new requests and the reverse.
 - A rewrite is a model's guess at what the user wanted; the user never saw it.
@@ -46,8 +49,7 @@ def render_data_card(facts: DataFacts) -> str:
     sections = [
         _front_matter(facts),
         f"# {facts.recipe.dataset.title}",
-        "One row, one preference: for `prompt` this user would rather have `chosen` than `rejected`. Made by RLHI from the"
-        " users' own follow-ups (method: arXiv 2509.25137). Every row names the logged messages that it rests on.",
+        _ABOUT,
         _counts(facts),
         _sources(facts),
         _labels(facts),
@@ -117,7 +119,9 @@ def _labels(facts: DataFacts) -> str:
         (p.label.value if p.label else "none: the conversation ended", p.labeller or "-") for p in facts.pairs
     )
     rows = [(f"{label}, by {labeller}", n) for (label, labeller), n in labels.most_common()]
-    builder = facts.manifest.stages["personas"].notes.get("builder", "none") if "personas" in facts.manifest.stages else "-"
+    builder = (
+        facts.manifest.stages["personas"].notes.get("builder", "none") if "personas" in facts.manifest.stages else "-"
+    )
     return (
         "## Labels and personas\n\nWhat the user said next, and what said so:\n\n"
         + markdown_table(("label", "pairs"), rows)
@@ -132,7 +136,9 @@ def _screens(facts: DataFacts) -> str:
         for name, entry in facts.manifest.stages.items()
         if name not in ("pairs", "train")
     ]
-    settings = {name: value for name, value in facts.recipe.screens.model_dump(mode="json").items() if value is not None}
+    settings = {
+        name: value for name, value in facts.recipe.screens.model_dump(mode="json").items() if value is not None
+    }
     return (
         "## Screens\n\n"
         + markdown_table(("stage", "what it did"), rows)

@@ -1,4 +1,4 @@
-"""The files in which pairs leave a run: JSONL and Parquet, their data card, and what other trainers need to read them."""
+"""The files in which pairs leave a run: JSONL and Parquet, their data card, what other trainers need."""
 
 from __future__ import annotations
 

@@ -29,10 +29,8 @@ def identity_notes(manifest: Manifest) -> list[str]:
     if entry is None or "identity" not in entry.notes:
         return []
     known = entry.notes["identity"]
-    lines = [
-        f"{known['conversations']} conversations to learn from: {known['users']} users, of whom"
-        f" {known['users_with_history']} have several conversations."
-    ]
+    many = f"{known['users_with_history']} of them with several conversations"
+    lines = [f"{known['conversations']} conversations to learn from; {known['users']} known users, {many}."]
     if known["anonymous"]:
         lines.append(
             f"{known['anonymous']} carry no user: usable for methods without personas only (rewrites, user-agnostic"

@@ -1,4 +1,4 @@
-"""Rows of a data set on the Hugging Face hub, or in a folder that `datasets` reads, as a stream: nothing is kept on disk.
+"""Rows of a data set on the Hugging Face hub, or in a folder that `datasets` reads, as a stream.
 
 ``hf://datasets/allenai/WildChat-1M``, with ``@REVISION`` and ``?split=NAME`` where they are wanted; a local folder is
 ``hf://datasets//the/folder``. What the rows are is told from their fields, as for every other log.

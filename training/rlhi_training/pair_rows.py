@@ -45,7 +45,9 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an answer is not a single message of the assistant.
     """
-    fields = {name: value for name, value in row.items() if name not in ("pair_id", "chosen_message", "rejected_message")}
+    fields = {
+        name: value for name, value in row.items() if name not in ("pair_id", "chosen_message", "rejected_message")
+    }
     for name in _ANSWERS:
         said = fields.get(name)
         if isinstance(said, list | tuple):

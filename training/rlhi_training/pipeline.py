@@ -27,6 +27,7 @@ from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render
 from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
 from rlhi_training.log_source import log_source
+from rlhi_training.preflight import check_base
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import LabelledTurn, PersonaBefore, PreferencePair, ProposedPair, Stage
 from rlhi_training.resources import Resources
@@ -91,10 +92,13 @@ class Pipeline:
         """Run every stage up to and including `until`; what is done already is reused, and said to be.
 
         Raises:
-            UserError: the log cannot be read or holds nothing usable, or no pair survived.
+            UserError: the log cannot be read or holds nothing usable, no pair survived, or (before anything is done)
+                the base model cannot be trained as the recipe wants.
             ArtefactError: a file of the run is damaged, or a stage lost items.
             ModelCallError: a model that a stage depends on failed at every call.
         """
+        if until == "train":
+            check_base(self.recipe)
         with self.run_dir.locked(), asyncio.Runner() as runner:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._step(stage, runner)
@@ -361,9 +365,7 @@ STEPS: dict[Stage, Step] = {
         (*_READING, "prompts"),
     ),
     "filter": Step(_filter, (KEPT,), ("seed", "filter"), ("label", "rewrite", "reward", "contrast")),
-    "pairs": Step(
-        _pairs, (PAIRS,), ("screens", "dataset"), ("ingest", "label", "filter"), ("screens/refusal.toml",)
-    ),
+    "pairs": Step(_pairs, (PAIRS,), ("screens", "dataset"), ("ingest", "label", "filter"), ("screens/refusal.toml",)),
     "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "pairs")),
 }
 """Every stage, in order."""

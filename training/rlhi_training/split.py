@@ -19,7 +19,7 @@ from rlhi_plugin.records import Conversation
 from rlhi_plugin.split import SplitEntry, SplitPart, read_split
 from rlhi_training.recipe import SplitSection
 
-_BITS = 64
+_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Splitter:
         if user_id in self._users:
             return self._users[user_id]
         digest = hashlib.sha256(f"rlhi-held-out:{self._recipe.seed}:{user_id}".encode()).digest()
-        return int.from_bytes(digest[: _BITS // 8]) < self._recipe.held_out_users * 2**_BITS
+        return int.from_bytes(digest[:_BYTES]) < self._recipe.held_out_users * float(256**_BYTES)
 
     def parts(self, user_id: str | None, conversations: Sequence[Conversation]) -> dict[str, SplitPart]:
         """The part of each of one user's conversations, by id.
@@ -73,9 +73,7 @@ class Splitter:
             conversations: All that the log has of the user, in any order.
         """
         held_out = self.holds_out(user_id)
-        first, second = (
-            (SplitPart.HISTORY, SplitPart.EVALUATION) if held_out else (SplitPart.TRAIN, SplitPart.LATER)
-        )
+        first, second = (SplitPart.HISTORY, SplitPart.EVALUATION) if held_out else (SplitPart.TRAIN, SplitPart.LATER)
         share = 1.0 - self._recipe.held_out_history if held_out else self._recipe.later_share
         if user_id is None or share == 0.0:
             return self._kept({c.conversation_id: first for c in conversations}, first, second)
@@ -107,11 +105,7 @@ def _by_time(spans: Sequence[Span], share: float, first: SplitPart, second: Spli
         return {span.conversation_id: first for span in ordered}
     parting = ordered[-later].start
     return {
-        span.conversation_id: second
-        if span.start >= parting
-        else first
-        if span.end < parting
-        else SplitPart.SET_ASIDE
+        span.conversation_id: second if span.start >= parting else first if span.end < parting else SplitPart.SET_ASIDE
         for span in ordered
     }
 

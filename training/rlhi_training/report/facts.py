@@ -150,7 +150,9 @@ def findings(manifest: Manifest, pairs: Sequence[PreferencePair], table: FollowU
         said += _about_labels(table)
     bare = sum(pair.persona_digest is None for pair in pairs)
     if bare:
-        said.append(f"{bare} pairs have no persona in their prompt: they teach every user what one user, or none, asked.")
+        said.append(
+            f"{bare} pairs have no persona in their prompt: they teach every user what one user, or none, asked."
+        )
     top = Counter(pair.user_id for pair in pairs if pair.user_id).most_common(1)
     if top:
         said.append(f"The user with the most pairs has {100 * top[0][1] / len(pairs):.0f} % of them.")

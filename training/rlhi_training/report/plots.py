@@ -81,7 +81,9 @@ def margin_plot(pairs: Sequence[PreferencePair]) -> str:
         high = high if high > low else low + 1
         for source, colour in zip(sources, colours, strict=False):
             theirs = [pair for pair in scored if pair.source == source]
-            left.hist([p.margin for p in theirs], bins=_BINS, range=(low, high), histtype="step", color=colour, label=source)
+            left.hist(
+                [p.margin for p in theirs], bins=_BINS, range=(low, high), histtype="step", color=colour, label=source
+            )
             words = [word_count(p.chosen) - word_count(p.rejected) for p in theirs]
             right.plot([p.margin for p in theirs], words, ".", color=colour, markersize=3.5, alpha=0.6)
         left.set_title("Margin of chosen over rejected", fontsize=9.5, loc="left")

@@ -80,9 +80,7 @@ class NearDuplicates:
         sketch = self._sketch(num_perm=_PERMUTATIONS, seed=_SEED)
         sketch.update(list(pieces))
         digest = sketch.digest()
-        return [
-            hash((band, *digest[band * self._rows : (band + 1) * self._rows])) for band in range(self._bands)
-        ]
+        return [hash((band, *digest[band * self._rows : (band + 1) * self._rows])) for band in range(self._bands)]
 
 
 def bands_for(threshold: float) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class Sign:
 
 @lru_cache
 def signs(file: str) -> tuple[Sign, ...]:
-    """The signs of a file beside this one: a table per sign: ``needs``, ``patterns``, maybe ``unless``, ``weight`` (1 by default)."""
+    """The signs of a file beside this one, a table each: ``needs``, ``patterns``, maybe ``unless``, ``weight``."""
     data = tomllib.loads((files("rlhi_training.screens") / file).read_text("utf-8"))
     return tuple(
         Sign(

@@ -15,7 +15,7 @@ from rlhi_training.screens.screen import Finding, answers, quote
 
 _TAGS = re.compile(r"<[^>]{1,40}>|\\(?=')")
 _OPENING = 320
-"""Characters of an answer in which it declines, if it does: what comes later is a remark on an answer that was given."""
+"""Characters of an answer in which it declines, if it does; later it only remarks on an answer that was given."""
 
 
 def declines(text: str) -> str | None:

@@ -62,5 +62,7 @@ class EmptyTurns:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Look at the user's messages."""
-        empty = [message.id for message in conversation.messages if message.role == "user" and not message.content.strip()]
+        empty = [
+            message.id for message in conversation.messages if message.role == "user" and not message.content.strip()
+        ]
         return Finding("empty_turns", f"user message {empty[0]} is empty") if empty else None
