@@ -45,18 +45,20 @@ def write_report(directory: RunDirectory, out: Path | None = None, *, samples: i
     if manifest is None or not manifest.stages:
         raise UserError(f"{directory.path} holds no finished stage. Start with: rlhi-train run logs.jsonl")
     pairs = directory.read(PAIRS, PreferencePair) if "pairs" in manifest.stages else []
-    turns = directory.read(TURNS, LabelledTurn) if pairs else []
+    read = directory.read(TURNS, LabelledTurn) if "label" in manifest.stages else []
+    turns = {turn.key: turn for turn in read}
     table = None
     if "label" in manifest.stages:
         table = FollowUpTable.model_validate(manifest.stages["label"].notes["table"])
-    shown = facts.sample_pairs(pairs, {turn.key: turn for turn in turns}, most=samples)
+    shown = facts.sample_pairs(pairs, turns, most=samples)
     target = out or directory.path / REPORT
-    write_atomically(target, _page(directory.path, manifest, pairs, table, shown))
+    funnel = facts.funnel_rows(manifest, directory.path, turns)
+    write_atomically(target, _page(funnel, manifest, pairs, table, shown))
     return target
 
 
 def _page(
-    folder: Path,
+    funnel: list[facts.FunnelRow],
     manifest: Manifest,
     pairs: Sequence[PreferencePair],
     table: FollowUpTable | None,
@@ -70,7 +72,7 @@ def _page(
         recipe=manifest.recipe.get("name", ""),
         findings=said,
         identity=identity_notes(manifest),
-        funnel=facts.funnel_rows(manifest, folder),
+        funnel=funnel,
         table=_table(table) if table else None,
         labeller=table.labeller if table else "",
         places=facts.curve_rows(table) if table else [],

@@ -6,7 +6,7 @@ import json
 import random
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rlhi_training.follow_up_table import KINDS, FollowUpTable
 from rlhi_training.records import LabelledTurn, PreferencePair
 from rlhi_training.report.word_diff import word_diff
 from rlhi_training.run_directory import Manifest, StageEntry
+from rlhi_training.screens.screen import quote
 
 EXAMPLES = 4
 """Dropped items that are shown for each reason."""
@@ -82,11 +83,17 @@ class LengthBias:
     scored: int
 
 
-def funnel_rows(manifest: Manifest, folder: Path) -> list[FunnelRow]:
-    """Every finished stage with its reasons, and a few dropped items for each of them."""
+def funnel_rows(manifest: Manifest, folder: Path, turns: Mapping[str, LabelledTurn]) -> list[FunnelRow]:
+    """Every finished stage with its reasons, and a few dropped items for each of them.
+
+    Args:
+        manifest: Of the run.
+        folder: The run directory.
+        turns: By key; an item that is one of them and has no detail is shown by its request.
+    """
     rows = []
     for stage, entry in manifest.stages.items():
-        examples = _examples(folder / "dropped" / f"{stage}.jsonl")
+        examples = _examples(folder / "dropped" / f"{stage}.jsonl", turns)
         reasons = tuple(
             Reason(name, count, count / max(1, entry.inputs), tuple(examples.get(name, ())))
             for name, count in sorted(entry.reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -100,14 +107,16 @@ def funnel_rows(manifest: Manifest, folder: Path) -> list[FunnelRow]:
     return rows
 
 
-def _examples(file: Path) -> dict[str, list[tuple[str, str]]]:
+def _examples(file: Path, turns: Mapping[str, LabelledTurn]) -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     if file.is_file():
         with file.open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
                 if len(found[row["reason"]]) < EXAMPLES:
-                    found[row["reason"]].append((row["key"], row.get("detail", "")))
+                    turn = turns.get(row["key"])
+                    asked = quote(turn.context[-1].content) if turn else ""
+                    found[row["reason"]].append((row["key"], row.get("detail") or asked))
     return found
 
 

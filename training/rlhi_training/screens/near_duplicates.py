@@ -1,13 +1,17 @@
 """Near-duplicates: MinHash signatures of what the user wrote, banded (LSH), the bands remembered in Bloom filters.
 
 An LSH index that keeps its signatures takes about 1.3 KB a conversation; one Bloom filter per band (arXiv 2411.04257)
-takes the same few bytes for each, whatever was in it, and is never larger than it was made. The price: which earlier
-conversation it was is known only for the first few. rensa makes the signatures, rbloom the filters; both are Rust.
+takes a few bytes, whatever the text, and is never larger than it was made. The price: which earlier conversation it was
+is known only for the first ones, and nothing can be verified. So bands vote (ours): texts count as alike when as many
+bands agree as would at the threshold, which cuts more sharply there than asking for a single one. rensa makes the
+signatures, rbloom the filters; both are Rust.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from rlhi_plugin.errors import MissingExtraError
@@ -20,9 +24,12 @@ _SHINGLE = 3
 _READ_WORDS = 2000
 _PERMUTATIONS = 128
 _SEED = 1
-_FALSE_ALARM = 1e-5
+_FALSE_ALARM = 1e-3
 """Chance per band, at the expected number of conversations, that an unseen one is taken for seen."""
+_AGREEING = 1 / 3
+"""About this share of the bands agrees at the threshold: many enough to count, few enough to tell."""
 _NAMES_KEPT = 100_000
+"""Bands whose conversation is remembered by name."""
 # Scripts that put no spaces between words count each character as a word.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯ก-๿]|[^\W_]+")
 
@@ -31,12 +38,13 @@ class NearDuplicates:
     """``near_duplicate``: the user's side of the conversation resembles that of an earlier one.
 
     Texts resemble each other when the sets of their word trigrams do (Jaccard); at the threshold about half of the
-    pairs are found, well above it nearly all. Conversations with fewer than `MIN_WORDS` words of the user are passed.
+    pairs are found, well above it nearly all. The bands may have been seen in several earlier conversations, so a text
+    that is put together from others counts as well. With fewer than `MIN_WORDS` words of the user nothing is said.
 
     Args:
         threshold: Resemblance in (0, 1).
-        expected: Conversations that the filters are made for; they need about 36 bytes for each. With more, false
-            alarms grow slowly: at twice as many they are about 2 in 1,000.
+        expected: Conversations that the filters are made for; at 0.8 they need 45 bytes for each. Twice as many do no
+            harm, since single bands that alarm falsely are outvoted.
 
     Raises:
         MissingExtraError: rensa or rbloom is not installed.
@@ -52,7 +60,7 @@ class NearDuplicates:
         except ImportError as error:
             raise MissingExtraError(error.name or "rensa", "train") from error
         self._sketch = RMinHash
-        self._bands, self._rows = bands_for(threshold)
+        self._bands, self._rows, self._votes = bands_for(threshold)
         # The key is a hash already, and the same one in every process, unlike that of a text.
         self._seen = [Bloom(expected, _FALSE_ALARM) for _ in range(self._bands)]
         self._names: dict[int, str] = {}
@@ -71,9 +79,10 @@ class NearDuplicates:
                 self._seen[band].add(key)
                 if len(self._names) < _NAMES_KEPT:
                     self._names[key] = conversation.conversation_id
-        if not found:
+        if len(found) < self._votes:
             return None
-        twin = next((self._names[key] for key in found if key in self._names), "an earlier conversation")
+        twins = Counter(self._names[key] for key in found if key in self._names)
+        twin = twins.most_common(1)[0][0] if twins else "an earlier conversation"
         return Finding("near_duplicate", f"like {twin} in {len(found)} of {self._bands} bands: {quote(text)}")
 
     def _keys(self, pieces: Iterable[str]) -> list[int]:
@@ -83,10 +92,15 @@ class NearDuplicates:
         return [hash((band, *digest[band * self._rows : (band + 1) * self._rows])) for band in range(self._bands)]
 
 
-def bands_for(threshold: float) -> tuple[int, int]:
-    """Number of bands and rows in each whose curve rises where the threshold is: (1 / bands) ** (1 / rows)."""
-    choices = [(_PERMUTATIONS // rows, rows) for rows in range(1, _PERMUTATIONS + 1)]
-    return min(choices, key=lambda choice: abs((1 / choice[0]) ** (1 / choice[1]) - threshold))
+def bands_for(threshold: float) -> tuple[int, int, int]:
+    """Bands, rows in each, and how many bands must agree.
+
+    Two sets of resemblance s agree in a band of r rows with probability s ** r; at the threshold that should be about
+    `_AGREEING`, and the number expected then is what is asked for.
+    """
+    rows = max(1, round(math.log(_AGREEING) / math.log(threshold)))
+    bands = max(1, _PERMUTATIONS // rows)
+    return bands, rows, max(1, round(bands * threshold**rows))
 
 
 def words(text: str) -> list[str]:
