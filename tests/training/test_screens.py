@@ -314,6 +314,17 @@ def test_anonymous_conversations_count_as_users_and_memory_is_bounded(conversati
     assert screen(conversation("again", [LONG, "."], user=None)) is not None, "what many sent is not forgotten"
 
 
+def test_memory_is_bounded_even_when_everything_is_a_template(conversation, monkeypatch):
+    from rlhi_training.screens import templates
+
+    monkeypatch.setattr(templates, "_REMEMBERED", 100)
+    screen = Templates(ScreensSection(template_users=2))
+    for i in range(60):
+        for sender in "abcd":
+            screen(conversation(f"{i}{sender}", [_words(i, 80), "."], user=sender))
+            assert len(screen._senders) <= 100
+
+
 def test_a_user_with_50000_conversations_is_capped(conversation):
     screen = UserCap(200)
     talk = conversation("c", ["Tell me something.", "."], user="robot")

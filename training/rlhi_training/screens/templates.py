@@ -18,8 +18,8 @@ MIN_WORDS = 30
 _SHINGLE = 8
 _SAMPLED = 4
 """One shingle in so many is remembered, chosen by its hash, so that equal texts keep equal ones."""
-_REMEMBERED = 2_000_000
-"""Shingles in memory, of about 150 bytes each; when there are more, those that one user sent are forgotten."""
+_REMEMBERED = 1_000_000
+"""Shingles in memory, of about 150 bytes each; when there are more, those with the fewest senders are forgotten."""
 
 
 class Templates:
@@ -65,5 +65,10 @@ class Templates:
         return others >= self._users
 
     def _forget(self) -> None:
-        if len(self._senders) > _REMEMBERED:
-            self._senders = {piece: known for piece, known in self._senders.items() if len(known) > 1}
+        if len(self._senders) <= _REMEMBERED:
+            return
+        for few in range(1, self._users + 2):
+            self._senders = {piece: known for piece, known in self._senders.items() if len(known) > few}
+            # Half, so that this is seldom.
+            if len(self._senders) <= _REMEMBERED // 2:
+                return
