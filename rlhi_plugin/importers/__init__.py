@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhi_plugin.importers.reading import FORMATS, format_named, read_log
+from rlhi_plugin.importers.reading import FORMATS, format_named, read_log, read_rows
 from rlhi_plugin.importers.row import Format, Imported, Row
 
-__all__ = ["FORMATS", "Format", "Imported", "Row", "format_named", "read_log"]
+__all__ = ["FORMATS", "Format", "Imported", "Row", "format_named", "read_log", "read_rows"]

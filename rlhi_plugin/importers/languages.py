@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # ISO 639-1 (and 639-2/3 where 639-1 has none). A table of names of a library weighs some megabytes.
-_NAMES = {
+LANGUAGE_NAMES = {
     "af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "az": "Azerbaijani", "bar": "Bavarian", "be": "Belarusian",
     "bg": "Bulgarian", "bn": "Bengali", "bs": "Bosnian", "ca": "Catalan", "cs": "Czech", "cy": "Welsh", "da": "Danish",
     "de": "German", "el": "Greek", "en": "English", "eo": "Esperanto", "es": "Spanish", "et": "Estonian",
@@ -19,6 +19,7 @@ _NAMES = {
     "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek", "vi": "Vietnamese", "xh": "Xhosa",
     "yi": "Yiddish", "yo": "Yoruba", "zh": "Chinese", "zu": "Zulu",
 }  # fmt: skip
+"""English names by code; several codes may share one."""
 
 _UNKNOWN = {"", "unknown", "und"}
 
@@ -31,4 +32,4 @@ def language_name(value: object) -> str | None:
     """
     if not isinstance(value, str) or value.strip().lower() in _UNKNOWN:
         return None
-    return _NAMES.get(value.replace("_", "-").partition("-")[0].lower(), value)
+    return LANGUAGE_NAMES.get(value.replace("_", "-").partition("-")[0].lower(), value)

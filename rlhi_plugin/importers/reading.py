@@ -61,6 +61,11 @@ def read_log(path: str | Path, log_format: str | None = None, watch: Watch | Non
     return _read(rows_of(path, _Columns(chosen), watch), chosen)
 
 
+def read_rows(rows: Iterator[Row | RecordError], log_format: str | None = None) -> Iterator[Imported]:
+    """As `read_log`, for rows that come from elsewhere than a file."""
+    return _read(rows, None if log_format is None else format_named(log_format))
+
+
 def format_named(name: str) -> Format:
     """The format of this name.
 

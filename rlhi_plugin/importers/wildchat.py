@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlhi_plugin.importers.fields import check_asked, time_of
+from rlhi_plugin.importers.fields import check_asked, time_of, user_in
 from rlhi_plugin.importers.row import Format, Row, Value
 from rlhi_plugin.records import Conversation, Message, UserId
 
@@ -69,7 +68,10 @@ def _message(name: str, i: int, turn: Value, model: str | None) -> Message:
 
 
 def _user(row: Value, first: Value) -> UserId | None:
-    """WildChat tells users apart by hashed address and request headers; both are hashed once more here."""
+    """WildChat tells users apart by hashed address and request headers.
+
+    Both are published, so the pseudonym is keyed: without the key, nobody finds a published address in a store.
+    """
     address = row.get("hashed_ip") or first.get("hashed_ip")
     if not address:
         return None
@@ -77,7 +79,7 @@ def _user(row: Value, first: Value) -> UserId | None:
     if not isinstance(header, Mapping):
         raise ValueError("header is not an object")  # noqa: TRY004 - one kind of error for what a row can hold
     parts = (str(address), str(header.get("accept-language") or ""), str(header.get("user-agent") or ""))
-    return f"w_{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+    return user_in("wildchat", "\0".join(parts))
 
 
 def _toxic(row: Value, turns: list[Value]) -> bool | None:

@@ -65,6 +65,9 @@ class Exclusions:
         return self._events.get((conversation.conversation_id, conversation.user_id))
 
 
+NO_EXCLUSIONS = Exclusions(())
+
+
 def exclusions_in(store: object, *, user_id: str | None = None) -> Exclusions:
     """What a store knows; nothing where it keeps no feedback.
 
@@ -103,13 +106,14 @@ def read_exclusions(path: str | Path) -> Exclusions:
     """The exclusions in an export, wherever in it they stand.
 
     Args:
-        path: ``.jsonl`` or ``.jsonl.gz``; a file of another form holds none, and is not opened.
+        path: ``.jsonl`` or ``.jsonl.gz``, or a folder of them; a file of another form holds none, and is not opened.
 
     Raises:
         ConfigError: the log cannot be read, or an exclusion is damaged: to go on would use what must not be used.
     """
     log = Path(path)
-    return Exclusions(_events(log) if ".jsonl" in log.suffixes else ())
+    files = sorted(file for file in log.rglob("*") if file.is_file()) if log.is_dir() else [log]
+    return Exclusions(event for file in files if ".jsonl" in file.suffixes for event in _events(file))
 
 
 def _events(file: Path) -> Iterator[FeedbackEvent]:

@@ -20,15 +20,25 @@ ONE_VENDOR_ONE_PLACE = {
     "openai": {"rlhi_plugin/integrations/openai_client.py", "rlhi_plugin/integrations/openai_streams.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
-    "pyarrow": {"rlhi_plugin/importers/parquet_rows.py", "rlhi_plugin/parquet_logs.py"},
+    "pyarrow": {
+        "rlhi_plugin/importers/parquet_rows.py",
+        "rlhi_plugin/parquet_logs.py",
+        "training/rlhi_training/pair_rows.py",
+    },
     "cryptography": {"rlhi_plugin/privacy/vault.py"},
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
-    "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
-    "jinja2": {"eval_harness/rlhi_eval_harness/report"},
     "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
     "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
+    # The evaluation's plots name one of its types.
+    "matplotlib": {"rlhi_plugin/page/figures.py", "eval_harness/rlhi_eval_harness/report/plots.py"},
+    "jinja2": {"rlhi_plugin/page/html.py"},
+    "py3langid": {"training/rlhi_training/screens/language.py"},
+    "rensa": {"training/rlhi_training/screens/near_duplicates.py"},
+    "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},
+    "profanity_check": {"training/rlhi_training/screens/toxicity.py"},
+    "huggingface_hub": {"training/rlhi_training/hub_rows.py", "adapters/rlhi_adapters"},
 }
 
 

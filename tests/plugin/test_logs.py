@@ -101,7 +101,7 @@ def test_wildchat_row(tmp_path):
     assert [m.model for m in found.messages] == [None, "gpt-4"]
     assert found.started_at.isoformat() == "2023-04-09T00:02:53+00:00"
     assert (found.language, found.toxic, found.source) == ("French", True, "wildchat")
-    assert found.user_id.startswith("w_")
+    assert found.user_id.startswith("u_")
 
 
 def test_wildchat_users_are_address_and_headers(tmp_path):

@@ -33,7 +33,9 @@ def rlhi_train(monkeypatch, capsys):
     ("words", "remedy"),
     [
         (["run", "nowhere.jsonl"], "Give a log file"),
-        (["run", "{folder}"], "is a directory"),
+        (["run", "{folder}"], "inside the logs"),
+        (["run", "hf://datasets/"], "hf://datasets/OWNER/NAME"),
+        (["run", "hf://datasets/allenai/WildChat-1M", "--out", "{folder}/r"], "give its folder"),
         (["run", "{empty}", "--out", "{folder}/r"], "rlhi export"),
         (["run", "{empty}", "--recipe", "smoke_gpu"], "smoke_cpu"),
         (["run", "{empty}", "--set", "train.epoch=1"], "train.epoch"),
@@ -41,6 +43,7 @@ def rlhi_train(monkeypatch, capsys):
         (["run", "{empty}", "--out", "{empty}"], "Give another --out"),
         (["label", "{folder}"], "rlhi-train ingest"),
         (["show", "{folder}"], "rlhi-train ingest"),
+        (["report", "{folder}"], "rlhi-train ingest"),
         (["run"], "Missing argument"),
         (["dance"], "dance"),
     ],
@@ -74,6 +77,11 @@ def test_ingest_starts_a_run_that_show_reads(rlhi_train, tmp_path, four_users):
     code, out, _ = rlhi_train("show", tmp_path / "run")
     assert code == 0
     assert "malformed 1" in out
+    assert "12 conversations to learn from; 4 known users, 4 of them with several conversations." in out
+    code, out, _ = rlhi_train("report", tmp_path / "run")
+    assert code == 0
+    assert str(tmp_path / "run" / "report.html") in out.replace("\n", "")
+    assert "malformed: 1" in (tmp_path / "run" / "report.html").read_text()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["seed"] == manifest["recipe"]["seed"] == 5
     assert manifest["stages"]["ingest"]["passed"] == len(four_users)
@@ -84,7 +92,7 @@ def test_ingest_starts_a_run_that_show_reads(rlhi_train, tmp_path, four_users):
 def test_every_stage_has_a_command_with_an_example(rlhi_train):
     from typing import get_args
 
-    for command in (*get_args(Stage), "run", "recipes", "show"):
+    for command in (*get_args(Stage), "run", "recipes", "show", "report"):
         code, out, _ = rlhi_train(command, "--help")
         assert code == 0
         assert f"Example: rlhi-train {command}" in " ".join(out.split())

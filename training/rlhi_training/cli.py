@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_plugin import terminal
+from rlhi_training.report_command import report
 
 if TYPE_CHECKING:
     from rlhi_training.records import Stage
@@ -21,7 +22,13 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Logs = Annotated[Path, typer.Argument(help="Conversation log: an rlhi export or WildChat rows, .jsonl or .jsonl.gz.")]
+Logs = Annotated[
+    str,
+    typer.Argument(
+        help="Conversation log: an rlhi export, WildChat rows or any log that `rlhi import` reads, as a file or folder;"
+        " or hf://datasets/OWNER/NAME."
+    ),
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Name of a shipped recipe, or path of a .toml file.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Run directory; default runs/<time>. An existing one continues.")
@@ -87,7 +94,7 @@ def show(run_directory: Run) -> None:
     Example: rlhi-train show runs/1
     """
     from rlhi_training.follow_up_table import FollowUpTable, render_follow_ups
-    from rlhi_training.funnel import render_funnel
+    from rlhi_training.funnel import identity_notes, render_funnel
 
     manifest = _existing(run_directory).manifest()
     assert manifest is not None  # noqa: S101 - _existing raises where there is none
@@ -95,6 +102,8 @@ def show(run_directory: Run) -> None:
         counts = FollowUpTable.model_validate(manifest.stages["label"].notes["table"])
         terminal.stdout.print(render_follow_ups(counts))
     terminal.stdout.print(render_funnel(manifest))
+    for line in identity_notes(manifest):
+        terminal.stdout.print(line, markup=False, highlight=False)
 
 
 @app.command("ingest")
@@ -136,21 +145,25 @@ for _stage, _summary in (
 ):
     _stage_command(_stage, _summary)  # type: ignore[arg-type]  # the names above are Stage's
 
+app.command("report")(report)
+
 
 def _start(
-    logs: Path, recipe: str, out: Path | None, overrides: list[str] | None, registry: Path | None, *, until: Stage
+    logs: str, recipe: str, out: Path | None, overrides: list[str] | None, registry: Path | None, *, until: Stage
 ) -> tuple[RunDirectory, Manifest]:
     from rlhi_plugin.errors import UserError
+    from rlhi_training.log_source import log_source
     from rlhi_training.pipeline import Pipeline
     from rlhi_training.recipe import load_recipe
     from rlhi_training.run_directory import RunDirectory
 
     loaded = load_recipe(recipe, overrides=overrides or [])
-    if not logs.is_file():
-        # Before a run directory is made for it.
-        what = "is a directory" if logs.is_dir() else "does not exist"
-        raise UserError(f"{logs} {what}. Give a log file: one conversation per line, .jsonl or .jsonl.gz")
-    directory = RunDirectory(out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+    # Before a run directory is made for it.
+    log_source(logs).require()
+    place = out or Path("runs") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    if place.resolve().is_relative_to(Path(logs).resolve()) and Path(logs).is_dir():
+        raise UserError(f"{place} is inside the logs, which would then hold the run's files. Give another --out.")
+    directory = RunDirectory(place)
     terminal.stdout.print(f"run directory: {directory.path}", markup=False)
     return directory, Pipeline(logs, loaded, directory, registry=registry).run(until=until)
 

@@ -23,6 +23,31 @@ def render_funnel(manifest: Manifest) -> Table:
     return table(f"From {manifest.logs} to pairs", columns, rows)
 
 
+def identity_notes(manifest: Manifest) -> list[str]:
+    """What can be learned about whom, in sentences: who is known, who is held out, what was found but kept."""
+    entry = manifest.stages.get("ingest")
+    if entry is None or "identity" not in entry.notes:
+        return []
+    known = entry.notes["identity"]
+    many = f"{known['users_with_history']} of them with several conversations"
+    lines = [f"{known['conversations']} conversations to learn from; {known['users']} known users, {many}."]
+    if known["anonymous"]:
+        lines.append(
+            f"{known['anonymous']} carry no user: usable for methods without personas only (rewrites, user-agnostic"
+            " rewards); they have no persona and cannot be held out."
+        )
+    if known["without_time"]:
+        lines.append(f"{known['without_time']} of known users have no time: nobody knows what came before, no persona.")
+    held = {part: n for part, n in entry.notes.get("split", {}).items() if part != "train"}
+    if held:
+        said = ", ".join(f"{part} {n['conversations']} ({n['users']} users)" for part, n in held.items())
+        lines.append(f"Kept away from training, see split.jsonl: {said}.")
+    if entry.notes.get("marked"):
+        said = ", ".join(f"{reason} {count}" for reason, count in sorted(entry.notes["marked"].items()))
+        lines.append(f"Noticed and kept: {said}.")
+    return lines
+
+
 def main_reasons(entries: Sequence[StageEntry]) -> str:
     """The most frequent reasons with their counts, ``no_persona 12, over_limit 3``; empty where nothing was dropped."""
     total: Counter[str] = Counter()

@@ -114,12 +114,12 @@ def _training(facts: CardFacts) -> str:
         ("persona frame, SHA-256", facts.persona_frame_digest or "not given"),
         ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)),
     ]
-    return "## Training\n\n" + _table(("what", "value"), rows)
+    return "## Training\n\n" + markdown_table(("what", "value"), rows)
 
 
 def _metrics(facts: CardFacts) -> str:
     rows = [(name, f"{facts.metrics[name]:.4g}") for name in _SHOWN if name in facts.metrics]
-    return "## Last logged training metrics\n\n" + _table(("metric (TRL's names)", "value"), rows)
+    return "## Last logged training metrics\n\n" + markdown_table(("metric (TRL's names)", "value"), rows)
 
 
 def _limits(facts: CardFacts) -> str:
@@ -132,9 +132,14 @@ def _limits(facts: CardFacts) -> str:
     return "\n\n".join(lines)
 
 
-def _table(head: tuple[str, str], rows: Sequence[tuple[str, object]]) -> str:
-    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
+def markdown_table(head: tuple[str, str], rows: Sequence[tuple[str, object]]) -> str:
+    """A table of two columns; what would end a cell is spelled so that it does not."""
+    body = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows)
     return f"| {head[0]} | {head[1]} |\n|---|---|\n{body}"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
 
 
 def _version(package: str) -> str:

@@ -20,14 +20,14 @@ from rich.console import RenderableType
 
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, UserError
-from rlhi_plugin.logs import read_conversations
 from rlhi_plugin.persona import FRAME_DIGEST
-from rlhi_plugin.privacy.exclusions import read_exclusions
-from rlhi_plugin.privacy.tombstones import TOMBSTONES_SUFFIX, read_tombstones
 from rlhi_plugin.records import Conversation, FollowUp, Persona
+from rlhi_training.export import export_pairs
 from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
-from rlhi_training.funnel import main_reasons, render_funnel
+from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
+from rlhi_training.log_source import log_source
+from rlhi_training.preflight import check_base
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import LabelledTurn, PersonaBefore, PreferencePair, ProposedPair, Stage
 from rlhi_training.resources import Resources
@@ -43,9 +43,9 @@ from rlhi_training.run_directory import (
 from rlhi_training.stages.audience import Audience
 from rlhi_training.stages.contrast import CONTRASTS, contrast
 from rlhi_training.stages.filter import KEPT, filter_pairs
-from rlhi_training.stages.ingest import CONVERSATIONS, ingest
+from rlhi_training.stages.ingest import CONVERSATIONS, HELD_OUT, SPLIT, ingest
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
-from rlhi_training.stages.pairs import PAIRS, render_pairs
+from rlhi_training.stages.pairs import PAIRS
 from rlhi_training.stages.personas import LATEST, PERSONAS, personas
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
 from rlhi_training.stages.rewrite import REWRITES, rewrite
@@ -61,7 +61,7 @@ class Pipeline:
     """One run: a log, a recipe and a run directory.
 
     Args:
-        logs: File of conversations (`rlhi_plugin.logs`).
+        logs: The conversations (`rlhi_training.log_source`).
         recipe: What to do.
         directory: Where.
         resources: Models and clients; by default what the recipe names.
@@ -82,7 +82,7 @@ class Pipeline:
         self.recipe = recipe
         self.run_dir = directory
         self.registry = registry
-        self.logs = Path(logs)
+        self.logs = log_source(logs)
         self.resources = resources or Resources(recipe)
         self.reused: list[Stage] = []
         self._say = say
@@ -92,10 +92,13 @@ class Pipeline:
         """Run every stage up to and including `until`; what is done already is reused, and said to be.
 
         Raises:
-            UserError: the log cannot be read or holds nothing usable, or no pair survived.
+            UserError: the log cannot be read or holds nothing usable, no pair survived, or (before anything is done)
+                the base model cannot be trained as the recipe wants.
             ArtefactError: a file of the run is damaged, or a stage lost items.
             ModelCallError: a model that a stage depends on failed at every call.
         """
+        if until == "train":
+            check_base(self.recipe)
         with self.run_dir.locked(), asyncio.Runner() as runner:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._step(stage, runner)
@@ -139,11 +142,14 @@ class Pipeline:
         entry = self._manifest.stages[stage]
         if stage == "ingest" and not entry.passed:
             if not entry.inputs:
-                raise UserError(f"{self.logs} is empty. Write a log with: rlhi export --out logs.jsonl")
+                raise UserError(f"{self.logs.name} is empty. Write a log with: rlhi export --out logs.jsonl")
             raise UserError(
-                f"no conversation in {self.logs} can be used: {main_reasons([entry])}."
+                f"no conversation in {self.logs.name} can be used: {main_reasons([entry])}."
                 f" See {self.run_dir.path / 'dropped' / 'ingest.jsonl'}, and check that it is a conversation log."
             )
+        if stage == "ingest":
+            for line in identity_notes(self._manifest):
+                self._say(line)
         if stage == "label":
             text = (self.run_dir.path / TABLE).read_text("utf-8")
             self._say(render_follow_ups(FollowUpTable.model_validate_json(text)))
@@ -166,6 +172,11 @@ class Pipeline:
         return train(self.run_dir, self.run_dir.read(PAIRS, PreferencePair), turns, self.recipe, self.registry)
 
     # What stages read.
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is done so far."""
+        return self._manifest
 
     def conversations(self) -> list[Conversation]:
         """Usable conversations, in file order."""
@@ -193,16 +204,15 @@ class Pipeline:
 
     def _open_manifest(self) -> Manifest:
         old = self.run_dir.manifest()
-        if self.logs.is_file():
-            digest = digest_path(self.logs)
-        elif old is not None and old.logs == str(self.logs):
+        if self.logs.exists:
+            digest = self.logs.digest()
+        elif old is not None and old.logs == self.logs.name:
             digest = old.logs_digest
         else:
-            what = "is a directory" if self.logs.is_dir() else "does not exist"
-            raise UserError(f"{self.logs} {what}. Give a log file: one conversation per line, .jsonl or .jsonl.gz")
+            self.logs.require()
         return Manifest(
             recipe=self.recipe.model_dump(mode="json"),
-            logs=str(self.logs),
+            logs=self.logs.name,
             logs_digest=digest,
             versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
             seed=self.recipe.seed,
@@ -213,6 +223,10 @@ class Pipeline:
         self._manifest = manifest
         self.run_dir.write_manifest(manifest)
 
+    def _frozen_split(self) -> dict[str, str]:
+        frozen = self.recipe.split.frozen
+        return {"frozen": digest_path(Path(frozen))} if frozen and Path(frozen).is_file() else {}
+
     def _inputs_digest(self, stage: Stage) -> str:
         """What the stage's output depends on: log, sections of the recipe, earlier stages, prompts, version."""
         step = STEPS[stage]
@@ -221,12 +235,10 @@ class Pipeline:
             made = self._manifest.stages[name].files
             earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
         recipe = self.recipe.model_dump(mode="json")
-        # The log's own tombstones are in its digest; those beside it are not.
-        beside = self.logs.with_name(self.logs.name + TOMBSTONES_SUFFIX)
-        forgotten = {"forgotten": digest_path(beside)} if stage == "ingest" and beside.is_file() else {}
+        beside = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
         return digest_of(
             {
-                **forgotten,
+                **beside,
                 "stage": stage,
                 "version": _version("rlhi"),
                 "logs": self._manifest.logs_digest if stage == "ingest" else None,
@@ -258,8 +270,8 @@ class Step:
 
 
 async def _ingest(pipeline: Pipeline) -> StageResult:
-    logs, recipe = pipeline.logs, pipeline.recipe.ingest
-    return ingest(read_conversations(logs), recipe, read_tombstones(logs), read_exclusions(logs))
+    logs = pipeline.logs
+    return ingest(logs.conversations(), pipeline.recipe, logs.tombstones(), logs.exclusions())
 
 
 async def _label(pipeline: Pipeline) -> StageResult:
@@ -329,8 +341,7 @@ async def _filter(pipeline: Pipeline) -> StageResult:
 
 
 async def _pairs(pipeline: Pipeline) -> StageResult:
-    proposed = pipeline.run_dir.read(KEPT, ProposedPair)
-    return render_pairs(proposed, {turn.key: turn for turn in pipeline.turns()})
+    return export_pairs(pipeline.run_dir, pipeline.recipe, pipeline.manifest)
 
 
 async def _no_loop(_: Pipeline) -> StageResult:
@@ -338,8 +349,9 @@ async def _no_loop(_: Pipeline) -> StageResult:
 
 
 _READING = ("asked_for.toml",)
+_SCREENS = ("screens/jailbreak.toml", "screens/refusal.toml")
 STEPS: dict[Stage, Step] = {
-    "ingest": Step(_ingest, (CONVERSATIONS,), ("ingest",)),
+    "ingest": Step(_ingest, (CONVERSATIONS, HELD_OUT, SPLIT), ("ingest", "screens", "split"), (), _SCREENS),
     "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/examples.jsonl",)),
     "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),
     "rewrite": Step(_rewrite, (REWRITES,), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")),
@@ -354,7 +366,7 @@ STEPS: dict[Stage, Step] = {
         (*_READING, "prompts"),
     ),
     "filter": Step(_filter, (KEPT,), ("seed", "filter"), ("label", "rewrite", "reward", "contrast")),
-    "pairs": Step(_pairs, (PAIRS,), (), ("label", "filter")),
+    "pairs": Step(_pairs, (PAIRS,), ("screens", "dataset"), ("ingest", "label", "filter"), ("screens/refusal.toml",)),
     "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "pairs")),
 }
 """Every stage, in order."""

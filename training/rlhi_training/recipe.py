@@ -48,6 +48,68 @@ class IngestSection(_Section):
     """Leave out what the log's own moderation flagged: users also reward unsafe answers (arXiv 2507.23158)."""
 
 
+class ScreensSection(_Section):
+    """Which conversations are screened out at ingest (`rlhi_training.screens`: one predicate, one file). All ours."""
+
+    strict_roles: bool = False
+    """Drop conversations whose roles are out of order (the assistant first, two answers in a row). Off: apps that greet
+    or regenerate log such, and turns are cut from them without harm; they are counted."""
+    min_user_chars: int = Field(default=4, ge=0)
+    """What the user wrote, all messages together. Less is "hi" or a slip of the hand."""
+    max_turn_chars: int = Field(default=100_000, ge=100)
+    """One message. More (about 25,000 tokens) is a pasted document, fits no context, and costs every later stage."""
+    max_conversation_chars: int = Field(default=1_000_000, ge=100)
+    """All messages together. More is a program that talks with a program."""
+    languages: tuple[str, ...] = ()
+    """English names of the languages to keep (``["English", "French"]``). Empty: all, since methods and models that
+    cannot cope with a language are better told per language in the report."""
+    toxicity_threshold: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Drop conversations in which alt-profanity-check gives a user message this probability or more of being
+    offensive. None, the default: only the log's own flag counts (`IngestSection.drop_toxic`), because the classifier
+    knows English words alone and takes quotations for insults. Needs the extra ``toxicity``."""
+    jailbreaks: Literal["drop", "mark", "off"] = "drop"
+    """Requests built to break a model's rules. Dropped, because users like it when they succeed (arXiv 2507.23158)."""
+    refusals: Literal["drop", "mark", "off"] = "mark"
+    """Conversations in which an answer declines. Only counted: a right refusal is a good answer."""
+    train_against_refusals: bool = False
+    """False: no pair may prefer a compliant answer over a refusal, because users punish right refusals as well
+    (arXiv 2507.23158, 2602.08829)."""
+    template_users: int = Field(default=5, ge=0)
+    """A long first message is a template once so many others sent most of it; later ones are dropped. 0: off."""
+    template_share: float = Field(default=0.6, gt=0.0, le=1.0)
+    """How much of a first message those others must have sent: what is left is the noun that is filled in."""
+    near_duplicates: float = Field(default=0.8, ge=0.0, lt=1.0)
+    """Jaccard resemblance of the user's words to those of an earlier conversation above which it is dropped: repeated
+    questions repeat pairs. 0: off."""
+    expected_conversations: int = Field(default=1_000_000, ge=1000)
+    """What the memory of near-duplicates is made for: 45 bytes each. Twice as many do no harm."""
+    max_conversations_per_user: int = Field(default=200, ge=0)
+    """The first so many of each user, in the order of the log. A user with thousands is a script; the largest in a
+    sample of 4,000 of WildChat has 43. 0: no limit."""
+
+
+class SplitSection(_Section):
+    """Who and what is kept away from training, so that evaluation has something that training never saw.
+
+    Users are drawn by a hash of their pseudonym, so that a user stays on one side when the log grows or is read in
+    another order. Anonymous conversations cannot be split by user; they train.
+    """
+
+    held_out_users: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of users whose conversations never train. The paper evaluates on held-out users (arXiv 2509.25137); the
+    share is ours."""
+    held_out_history: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """Share of a held-out user's conversations, the earliest, that their persona may be built from; the others are for
+    evaluation. Ours."""
+    later_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of a training user's conversations, the latest, that are kept for evaluation on users that training knows.
+    0: none, since the paper has no such test and every conversation counts. Ours."""
+    seed: int = 0
+    """Of the hash. Apart from the recipe's, so that a repeated training keeps its evaluation set."""
+    frozen: str | None = None
+    """``split.jsonl`` of an earlier run: what it decided stays decided, only what it does not know is drawn."""
+
+
 class LabelSection(_Section):
     """What reads the follow-ups."""
 
@@ -148,6 +210,17 @@ class FilterSection(_Section):
     """Keep at most so many pairs, drawn evenly over users and sources. None: all."""
 
 
+class DatasetSection(_Section):
+    """What the data card says of pairs that leave the house."""
+
+    title: str = "Preference pairs from users' follow-ups"
+    """Heading of the card."""
+    licence: str = "other"
+    """Licence of the pairs, as hubs spell it (``cc-by-4.0``). It depends on your log; nobody else can know."""
+    source_licences: dict[str, str] = Field(default_factory=lambda: {"wildchat": "ODC-BY 1.0"})
+    """Licence of each log format's data, by `Conversation.source`."""
+
+
 class TrainSection(_Section):
     """Persona-conditioned DPO of a LoRA adapter on TRL."""
 
@@ -188,6 +261,8 @@ class Recipe(_Section):
     seed: int = 0
     model: ModelSection = ModelSection()
     ingest: IngestSection = IngestSection()
+    screens: ScreensSection = ScreensSection()
+    split: SplitSection = SplitSection()
     label: LabelSection = LabelSection()
     personas: PersonasSection = PersonasSection()
     rewrite: RewriteSection = RewriteSection()
@@ -195,6 +270,7 @@ class Recipe(_Section):
     contrast: ContrastSection = ContrastSection()
     filter: FilterSection = FilterSection()
     train: TrainSection = TrainSection()
+    dataset: DatasetSection = DatasetSection()
 
 
 def shipped_recipes() -> dict[str, Recipe]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rlhi_plugin.chat import FinishReason
 from rlhi_plugin.records import ChatMessage, FollowUpLabel, Persona, Record, UserId
+from rlhi_training.pair_rows import fields_of, line_of
 
 Stage = Literal["ingest", "label", "personas", "rewrite", "reward", "contrast", "filter", "pairs", "train"]
 PairSource = Literal["rewrite", "reward", "contrast"]
@@ -145,6 +147,23 @@ class PreferencePair(Record):
     """Score of chosen minus score of rejected under the pair's reward; 0 where nothing was scored."""
     persona_digest: str | None = None
     provenance: Provenance
+    label: FollowUpLabel | None = None
+    """What the user's next message was taken for; None where there was none."""
+    labeller: str | None = None
+    """Name and version of what labelled it."""
+    chosen_model: str | None = None
+    """What wrote it."""
+    rejected_model: str | None = None
+    log: str | None = None
+    """Format of the log that the request comes from (`Conversation.source`)."""
+    language: str | None = None
+    """As the log names it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_row(cls, data: Any) -> Any:
+        """Also accept what `to_json` writes."""
+        return fields_of(data) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _is_a_preference(self) -> Self:
@@ -153,6 +172,10 @@ class PreferencePair(Record):
         if self.chosen.strip() == self.rejected.strip():
             raise ValueError("chosen and rejected are the same text")
         return self
+
+    def to_json(self) -> str:
+        """One line of JSON in the form that trainers read (`rlhi_training.pair_rows`)."""
+        return line_of(self)
 
     @property
     def pair_id(self) -> str:

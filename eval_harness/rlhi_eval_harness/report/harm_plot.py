@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
 from rlhi_eval_harness.numbers import ALL, unscored_share
 from rlhi_eval_harness.records import Estimate, EvalReport
-from rlhi_eval_harness.report.plots import figure_in_style, style_of
+from rlhi_eval_harness.report.plots import style_of
 from rlhi_eval_harness.report.tables import subjects_of
 from rlhi_eval_harness.statistics import by_key
+from rlhi_plugin.page.figures import inline_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def gain_and_harm_plot(report: EvalReport) -> str:
         return ""
     columns = min(len(harms), 3)
     rows = -(-len(harms) // columns)
-    with figure_in_style(7.6, 0.7 + 2.4 * rows) as (figure, out):
+    with inline_figure(7.6, 0.7 + 2.4 * rows) as (figure, out):
         panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
         for axes, harm in zip(panels, harms, strict=False):
             for subject in subjects:

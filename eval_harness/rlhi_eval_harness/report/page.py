@@ -14,20 +14,15 @@ from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
+from rlhi_plugin import page
 from rlhi_plugin.checks import CHECKS
+from rlhi_plugin.page import script_json
 
 MOODS = {1: "good", 0: "even", -1: "bad"}
 
 
 def render_page(report: EvalReport) -> str:
     """The whole page. The same report gives the same bytes."""
-    import jinja2
-
-    folder = files("rlhi_eval_harness.report") / "page_files"
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string((folder / "page.html.j2").read_text("utf-8"))
     numbers = Numbers(report.estimates, report.differences)
     first = report.metrics[0]
     versus = PERSONA_ONLY if numbers.difference(first.name, ADAPTED, PERSONA_ONLY) else BASELINE
@@ -35,7 +30,8 @@ def render_page(report: EvalReport) -> str:
     curve = report.config.get("training_curve") or []
     samples = _samples(report)
     details = any(metric.role == "detail" for metric in report.metrics)
-    return template.render(
+    return page.render_page(
+        files("rlhi_eval_harness.report") / "page_files",
         report=report,
         config=report.config,
         simulated=bool(report.config.get("history")),
@@ -53,10 +49,8 @@ def render_page(report: EvalReport) -> str:
         health_plot=plots.health_plot(report),
         training_plot=plots.training_plot(curve) if len(curve) > 1 else "",
         settings=json.dumps(_settings(report), indent=2, ensure_ascii=False),
-        samples=_script_json(samples),
+        samples=script_json(samples),
         compared=samples["compare"],
-        css=(folder / "page.css").read_text("utf-8"),
-        script=(folder / "page.js").read_text("utf-8"),
     )
 
 
@@ -154,13 +148,3 @@ def _answer(report: EvalReport, sample: EvalSample, values: Mapping[str, float |
             if name in described
         },
     }
-
-
-def _script_json(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return (
-        json.dumps(value, ensure_ascii=False)
-        .replace("<", "\\u003c")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )

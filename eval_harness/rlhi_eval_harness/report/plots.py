@@ -5,11 +5,8 @@ A subject has the same colour (Okabe and Ito's, told apart with any colour visio
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT
 from rlhi_eval_harness.numbers import ALL, unscored_share
@@ -17,10 +14,10 @@ from rlhi_eval_harness.records import Estimate, EvalReport, Metric
 from rlhi_eval_harness.report.tables import number, shown_metrics, subjects_of
 from rlhi_eval_harness.scoring import FINISHED, REPETITION, WORDS
 from rlhi_eval_harness.statistics import by_key
+from rlhi_plugin.page.figures import INK, QUIET, inline_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STYLE: Mapping[str, tuple[str, str]] = {
     "base": ("#6b7280", "o"),
@@ -32,7 +29,6 @@ STYLE: Mapping[str, tuple[str, str]] = {
 """Colour and marker of each usual subject."""
 _MORE = ("#8a6d00", "#5b21b6", "#0e7490", "#9f1239", "#3f6212", "#7c3aed")
 _MARKERS = "vP*Xhd"
-INK, QUIET = "#1f2937", "#5b6472"
 
 
 def style_of(subjects: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -59,7 +55,7 @@ def metric_plot(report: EvalReport, metric: Metric) -> str:
     named = dict.fromkeys(each.group for each in mine)
     groups = [*(group for group in GROUP_LABELS if group in named), *(g for g in named if g not in GROUP_LABELS)]
     style, scale = style_of(subjects_of(report)), 1 if metric.unit == "count" else 100
-    with figure_in_style(7.6, 0.9 + (0.16 + 0.155 * max(len(groups), 3)) * len(subjects)) as (figure, out):
+    with inline_figure(7.6, 0.9 + (0.16 + 0.155 * max(len(groups), 3)) * len(subjects)) as (figure, out):
         axes = figure.subplots()
         for row, subject in enumerate(subjects):
             for place, group in enumerate(groups):
@@ -103,7 +99,7 @@ def preference_plot(report: EvalReport) -> str:
     metrics = [metric for metric in report.metrics if metric.role == "detail"]
     if not metrics:
         return ""
-    with figure_in_style(7.6, 1.2 + 0.72 * len(metrics)) as (figure, out):
+    with inline_figure(7.6, 1.2 + 0.72 * len(metrics)) as (figure, out):
         axes = figure.subplots()
         step = 0.72 / max(len(subjects), 1)
         for row, metric in enumerate(metrics):
@@ -130,7 +126,7 @@ def health_plot(report: EvalReport) -> str:
     titles = {WORDS: "Words per answer", REPETITION: "Repeated runs, %", FINISHED: "Ended before the cap, %"}
     if not {metric.name for metric in shown_metrics(report)} >= titles.keys():
         return ""
-    with figure_in_style(7.6, 0.9 + 0.36 * len(subjects)) as (figure, out):
+    with inline_figure(7.6, 0.9 + 0.36 * len(subjects)) as (figure, out):
         for axes, metric in zip(figure.subplots(1, len(titles), sharey=True), titles, strict=True):
             scale = 1 if metric == WORDS else 100
             drawn = [found.get((metric, subject, ALL, None)) for subject in subjects]
@@ -148,7 +144,7 @@ def training_plot(curve: Sequence[Mapping[str, float]]) -> str:
     """Loss, reward accuracy and margin over the optimiser steps, as far as they were logged."""
     names = {"loss": "Loss", "rewards/accuracies": "Reward accuracy", "rewards/margins": "Reward margin"}
     shown = [name for name in names if any(name in row for row in curve)]
-    with figure_in_style(7.6, 2.3) as (figure, out):
+    with inline_figure(7.6, 2.3) as (figure, out):
         for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             rows = [row for row in curve if name in row]
             axes.plot([row["step"] for row in rows], [row[name] for row in rows], color="#c2410c", linewidth=1.6)
@@ -195,55 +191,3 @@ def _dot(
 def _subject_axis(axes: Axes, subjects: Sequence[str]) -> None:
     axes.set_yticks(range(len(subjects)), subjects)
     axes.set_ylim(len(subjects) - 0.45, -0.55)
-
-
-@contextmanager
-def figure_in_style(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure in the report's style; its SVG text is in the list once the block ends."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "rlhi",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": QUIET,
-        "axes.edgecolor": "#9ca3af",
-        "xtick.color": QUIET,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "ytick.major.size": 0,
-        "axes.axisbelow": True,
-    }
-    out: list[str] = []
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, out
-        for axes in figure.axes:
-            axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
-        target = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(target, format="svg", transparent=True, metadata=nothing)
-        out.append(_inline(target.getvalue()))
-
-
-def _inline(svg: str) -> str:
-    """Keep the element, without XML head, fixed size and fonts: the page's own apply."""
-    element = svg[svg.index("<svg") :]
-    element = re.sub(r'(<svg[^>]*?) width="[^"]+" height="[^"]+"', r"\1", element.replace("\n", " ", 1), count=1)
-    element = re.sub(r'(<svg[^>]*?) height="[^"]+"', r"\1", element, count=1)
-    element = re.sub(r'(<svg[^>]*?) width="[^"]+"', r"\1", element, count=1)
-    element = re.sub(r' xmlns(:xlink)?="[^"]+"', "", element)
-    element = re.sub(
-        r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|LineCollection)_\d+"', "", element
-    )
-    # Inline SVG knows href without its old namespace.
-    element = element.replace("xlink:href", "href")
-    element = re.sub(
-        r"font: (?P<weight>(?:bold |700 )?)(?P<size>[\d.]+px) [^;\"]+", r"font: \g<weight>\g<size> var(--font)", element
-    )
-    return element.strip()

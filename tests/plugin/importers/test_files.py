@@ -148,7 +148,7 @@ def test_parquet(tmp_path, read_file):
     assert (len(found.conversations), found.errors) == (300, [])
     first = found.conversations[0]
     assert first.started_at.isoformat() == "2023-11-14T22:13:20+00:00"
-    assert first.user_id.startswith("w_")
+    assert first.user_id.startswith("u_")
     # The same rows in JSONL are the same records.
     rows = wildchat_table(300).to_pylist()
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, default=str) for row in rows))

@@ -1,71 +1,164 @@
-"""Ingest: which logged conversations are used at all."""
+"""Ingest: which logged conversations are used at all, and which of them training must never see."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from zlib import crc32
 
 from rlhi_plugin.errors import RecordError
-from rlhi_plugin.privacy.exclusions import Exclusions
+from rlhi_plugin.privacy.exclusions import NO_EXCLUSIONS, Exclusions
 from rlhi_plugin.privacy.tombstones import by_user, remembered
-from rlhi_plugin.records import Conversation, Tombstone
-from rlhi_training.recipe import IngestSection
+from rlhi_plugin.records import Conversation, Record, Tombstone
+from rlhi_plugin.split import SplitEntry, SplitPart
+from rlhi_training.recipe import IngestSection, Recipe, ScreensSection, SplitSection
 from rlhi_training.records import Dropped
 from rlhi_training.run_directory import StageResult
+from rlhi_training.screens.screening import Screening, screens_of
+from rlhi_training.split import Splitter, split_by_user
 
 CONVERSATIONS = "conversations.jsonl"
-NO_EXCLUSIONS = Exclusions(())
+HELD_OUT = "held_out.jsonl"
+SPLIT = "split.jsonl"
+_WHY = {
+    SplitPart.HISTORY: "held_out_user",
+    SplitPart.EVALUATION: "held_out_user",
+    SplitPart.LATER: "held_out_time",
+    SplitPart.SET_ASIDE: "set_aside",
+}
 
 
 def ingest(
     rows: Iterable[Conversation | RecordError],
-    recipe: IngestSection,
+    recipe: Recipe | IngestSection,
     tombstones: Iterable[Tombstone] = (),
     exclusions: Exclusions = NO_EXCLUSIONS,
 ) -> StageResult:
-    """Screen the rows of a log (`rlhi_plugin.logs.read_conversations`).
+    """Screen the rows of a log (`rlhi_plugin.logs.read_conversations`) and split what is left by user and time.
 
-    Drops, by reason: ``malformed`` (named by file and line), ``duplicate`` (a conversation id seen before), ``empty``
-    (no user message with text), ``no_reply`` (no answer with text after one), ``toxic`` (flagged by the log's own
-    moderation), ``over_limit`` (after `IngestSection.max_conversations`), ``forgotten`` (all of it was said before its
-    user was forgotten; what a user said who came back stays, see `rlhi_plugin.privacy.tombstones.remembered`),
-    ``excluded`` (its user wants nothing to be learned from it, see `rlhi_plugin.privacy.exclusions`).
+    Drops, by reason: ``malformed`` (named by file and line), ``duplicate`` (a conversation id seen before),
+    ``forgotten`` (all of it was said before its user was forgotten; what a user said who came back stays, see
+    `rlhi_plugin.privacy.tombstones.remembered`), what each screen drops (`rlhi_training.screens`, whose names are the
+    reasons), ``excluded`` (its user wants nothing to be learned from it, see `rlhi_plugin.privacy.exclusions`),
+    ``held_out_user``, ``held_out_time`` and ``set_aside`` (`rlhi_training.split`; the first two are in
+    ``held_out.jsonl``), ``over_limit`` (after `IngestSection.max_conversations`).
+
+    Args:
+        rows: In the order of the log.
+        recipe: The run's; only its ingest section stands for the defaults of the others, and nobody is held out.
+        tombstones: Users who were forgotten.
+        exclusions: Conversations that are not to be learned from.
     """
-    kept: list[Conversation] = []
+    ingest_, screens, split = (
+        (recipe.ingest, recipe.screens, recipe.split)
+        if isinstance(recipe, Recipe)
+        else (recipe, ScreensSection(), SplitSection(held_out_users=0.0))
+    )
+    screening = Screening(screens_of(screens, ingest_))
+    splitter = Splitter(split)
+    usable: list[Conversation] = []
     dropped: list[Dropped] = []
-    seen: dict[str, int] = {}
-    forgotten = by_user(tombstones)
     inputs = 0
-    for row in rows:
+    for found in screened(rows, screening, tombstones, exclusions):
         inputs += 1
+        if isinstance(found, Dropped):
+            dropped.append(found)
+        else:
+            usable.append(found)
+    entries = split_by_user(usable, splitter)
+    kept, held_out, more = _parted(usable, entries, ingest_.max_conversations)
+    kept_ids = {c.conversation_id for c in (*kept, *held_out)} | {d.key for d in more if d.reason == "set_aside"}
+    files: dict[str, Sequence[Record]] = {
+        CONVERSATIONS: kept,
+        HELD_OUT: held_out,
+        SPLIT: [entry for entry in entries if entry.conversation_id in kept_ids],
+    }
+    notes = {"identity": _identity(kept), "marked": dict(screening.marked), "marked_examples": screening.examples}
+    notes["split"] = _counts(entry for entry in entries if entry.conversation_id in kept_ids)
+    return StageResult(inputs, len(kept), [*dropped, *more], files, notes)
+
+
+def screened(
+    rows: Iterable[Conversation | RecordError],
+    screening: Screening,
+    tombstones: Iterable[Tombstone] = (),
+    exclusions: Exclusions = NO_EXCLUSIONS,
+) -> Iterator[Conversation | Dropped]:
+    """Each row as what is left of it or why nothing is, one after the other.
+
+    Remembers of the rows before only their ids, and what the screens remember.
+    """
+    seen: dict[str, tuple[int, int]] = {}
+    forgotten = by_user(tombstones)
+    for row in rows:
         if isinstance(row, RecordError):
-            key = f"{Path(row.path).name}:{row.line}"
-            dropped.append(Dropped(stage="ingest", key=key, reason="malformed", detail=str(row)))
+            yield _dropped(f"{row.path.name}:{row.line}", "malformed", str(row))
             continue
-        count = seen[row.conversation_id] = seen.get(row.conversation_id, 0) + 1
+        text = _checksum(row)
+        times, first = seen.get(row.conversation_id, (0, text))
+        count = times + 1
+        seen[row.conversation_id] = (count, first)
         key = row.conversation_id if count == 1 else f"{row.conversation_id}@{count}"
         known = remembered(row, forgotten)
-        reason = "forgotten" if known is None else "excluded" if exclusions.of(row) is not None else None
-        if known is not None and reason is None:
-            reason = "duplicate" if count > 1 else _screen(known, recipe)
-        if reason is None and recipe.max_conversations is not None and len(kept) >= recipe.max_conversations:
-            reason = "over_limit"
-        if known is not None and reason is None:
-            kept.append(known)
+        if known is None:
+            yield _dropped(key, "forgotten")
+        elif exclusions.of(row) is not None:
+            yield _dropped(key, "excluded")
+        elif count > 1:
+            what = "the same conversation" if text == first else "another conversation under the same id"
+            yield _dropped(key, "duplicate", f"{what}, number {count}; the first one counts")
+        elif (finding := screening(known)) is not None:
+            yield _dropped(key, finding.reason, finding.detail)
         else:
-            dropped.append(Dropped(stage="ingest", key=key, reason=reason or "forgotten"))
-    return StageResult(inputs=inputs, passed=len(kept), dropped=dropped, files={CONVERSATIONS: kept})
+            yield known
 
 
-def _screen(conversation: Conversation, recipe: IngestSection) -> str | None:
-    asked = False
-    answered = False
-    for message in conversation.messages:
-        if message.content.strip():
-            asked = asked or message.role == "user"
-            answered = answered or (asked and message.role == "assistant")
-    if not asked:
-        return "empty"
-    if not answered:
-        return "no_reply"
-    return "toxic" if recipe.drop_toxic and conversation.toxic else None
+def _checksum(conversation: Conversation) -> int:
+    return crc32("\0".join(message.content for message in conversation.messages).encode("utf-8", "surrogatepass"))
+
+
+def _dropped(key: str, reason: str, detail: str = "") -> Dropped:
+    return Dropped(stage="ingest", key=key, reason=reason, detail=detail)
+
+
+def _parted(
+    usable: Sequence[Conversation], entries: Sequence[SplitEntry], limit: int | None
+) -> tuple[list[Conversation], list[Conversation], list[Dropped]]:
+    """What trains, what is for evaluation, and why whatever does not train does not."""
+    kept: list[Conversation] = []
+    held_out: list[Conversation] = []
+    dropped: list[Dropped] = []
+    for conversation, entry in zip(usable, entries, strict=True):
+        if entry.part is not SplitPart.TRAIN:
+            dropped.append(_dropped(conversation.conversation_id, _WHY[entry.part], entry.part.value))
+            if entry.part is not SplitPart.SET_ASIDE:
+                held_out.append(conversation)
+        elif limit is not None and len(kept) >= limit:
+            dropped.append(_dropped(conversation.conversation_id, "over_limit"))
+        else:
+            kept.append(conversation)
+    return kept, held_out, dropped
+
+
+def _identity(kept: Sequence[Conversation]) -> dict[str, int]:
+    """How many conversations can have a persona at all."""
+    users = Counter(c.user_id for c in kept if c.user_id is not None)
+    return {
+        "conversations": len(kept),
+        "anonymous": sum(c.user_id is None for c in kept),
+        "without_time": sum(c.user_id is not None and c.started_at is None for c in kept),
+        "users": len(users),
+        "users_with_history": sum(count > 1 for count in users.values()),
+    }
+
+
+def _counts(entries: Iterable[SplitEntry]) -> dict[str, Any]:
+    """Conversations and users of each part."""
+    conversations: Counter[str] = Counter()
+    users: dict[str, set[str]] = {}
+    for entry in entries:
+        conversations[entry.part] += 1
+        if entry.user_id is not None:
+            users.setdefault(entry.part, set()).add(entry.user_id)
+    return {part: {"conversations": n, "users": len(users.get(part, ()))} for part, n in sorted(conversations.items())}

@@ -4,26 +4,53 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from rlhi_plugin.records import Conversation
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.records import Dropped, LabelledTurn, PreferencePair, ProposedPair, Provenance
 from rlhi_training.run_directory import StageResult
+from rlhi_training.screens.refusal import declines
 
 PAIRS = "pairs.jsonl"
 
 
-def render_pairs(proposed: Sequence[ProposedPair], turns: Mapping[str, LabelledTurn]) -> StageResult:
+@dataclass(frozen=True, kw_only=True)
+class PairOrigin:
+    """What is known of where proposals come from, beside their turns.
+
+    Attributes:
+        conversations: By id; of one that is not there no time, log and language are known.
+        labeller: Name and version of what labelled the follow-ups.
+        against_refusals: Whether a pair may prefer another answer over a refusal.
+    """
+
+    conversations: Mapping[str, Conversation] = field(default_factory=dict)
+    labeller: str | None = None
+    against_refusals: bool = False
+
+
+def render_pairs(
+    proposed: Sequence[ProposedPair], turns: Mapping[str, LabelledTurn], origin: PairOrigin | None = None
+) -> StageResult:
     """Render every proposal as TRL's conversational prompt, chosen and rejected.
 
-    Drops: ``duplicate`` (two proposals that render to the same pair).
+    Drops: ``persona_too_late`` (the author's persona holds words from after their request's conversation began),
+    ``against_refusal`` (an answer is preferred over one that declines), ``duplicate`` (two proposals that render to
+    the same pair).
     """
+    known = origin or PairOrigin()
     pairs: list[PreferencePair] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for proposal in proposed:
-        pair = _render(proposal, turns[f"{proposal.conversation_id}#{proposal.turn}"])
-        if pair.pair_id in seen:
-            dropped.append(Dropped(stage="pairs", key=proposal.key, reason="duplicate"))
+        turn = turns[f"{proposal.conversation_id}#{proposal.turn}"]
+        pair = _render(proposal, turn, known)
+        reason, detail = _fault(proposal, turn, known)
+        if reason is None and pair.pair_id in seen:
+            reason = "duplicate"
+        if reason is not None:
+            dropped.append(Dropped(stage="pairs", key=proposal.key, reason=reason, detail=detail))
         else:
             seen.add(pair.pair_id)
             pairs.append(pair)
@@ -35,9 +62,24 @@ def render_pairs(proposed: Sequence[ProposedPair], turns: Mapping[str, LabelledT
     return StageResult(len(proposed), len(pairs), dropped, {PAIRS: pairs}, notes)
 
 
-def _render(proposal: ProposedPair, turn: LabelledTurn) -> PreferencePair:
+def _fault(proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin) -> tuple[str | None, str]:
+    persona = proposal.persona
+    conversation = known.conversations.get(turn.conversation_id)
+    began = conversation.started_at if conversation else None
+    # Another user's persona, in a pair of persona contrast, knows nothing of this conversation.
+    if persona and began and persona.user_id == turn.user_id and persona.covers_until and persona.covers_until >= began:
+        return "persona_too_late", f"it covers words until {persona.covers_until}, the conversation began {began}"
+    if not known.against_refusals and not declines(proposal.chosen.text):
+        passage = declines(proposal.rejected.text)
+        if passage:
+            return "against_refusal", passage
+    return None, ""
+
+
+def _render(proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin) -> PreferencePair:
     persona = proposal.persona
     evidence = [e.message_id for s in persona.statements for e in s.evidence] if persona else []
+    conversation = known.conversations.get(turn.conversation_id)
     return PreferencePair(
         source=proposal.source,
         user_id=persona.user_id if persona else None,
@@ -56,4 +98,10 @@ def _render(proposal: ProposedPair, turn: LabelledTurn) -> PreferencePair:
             chosen_candidate=proposal.chosen.candidate_id,
             rejected_candidate=proposal.rejected.candidate_id,
         ),
+        label=turn.label,
+        labeller=known.labeller if turn.label else None,
+        chosen_model=proposal.chosen.model,
+        rejected_model=proposal.rejected.model,
+        log=conversation.source if conversation else None,
+        language=conversation.language if conversation else None,
     )

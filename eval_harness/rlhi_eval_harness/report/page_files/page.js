@@ -1,27 +1,11 @@
 // Draws the samples. Everything is put in as text, never as markup: answers may hold anything.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const STEP = 12;
-  const field = (id) => document.getElementById(id);
-  const list = field("list"), more = field("more"), count = field("f-count");
-  const filters = ["f-text", "f-wants", "f-group", "f-outcome"].map(field);
+  const { element, options } = house;
+  const data = house.data();
+  const filters = ["f-text", "f-wants", "f-group", "f-outcome"].map((id) => document.getElementById(id));
   const [text, wants, group, outcome] = filters;
-  let shown = STEP;
-
-  const element = (name, className, content) => {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    if (content !== undefined) made.textContent = content;
-    return made;
-  };
-  const options = (select, values) =>
-    values.forEach(([value, label]) => {
-      const option = element("option", "", label);
-      option.value = value;
-      select.append(option);
-    });
   options(wants, Object.entries(data.labels));
-  field("l-wants").hidden = Object.keys(data.labels).length === 0;
+  document.getElementById("l-wants").hidden = Object.keys(data.labels).length === 0;
   options(group, [...new Set(data.items.map((item) => item.group))].sort().map((name) => [name, name]));
 
   const change = (item) => {
@@ -73,21 +57,14 @@
     box.append(answers);
     return box;
   };
-  const draw = () => {
+  const passes = (item) => {
     const needle = text.value.trim().toLowerCase();
-    const found = data.items.filter(
-      (item) =>
-        (!needle || item.haystack.includes(needle)) &&
-        (!wants.value || item.wants.includes(wants.value)) &&
-        (!group.value || item.group === group.value) &&
-        (!outcome.value || item.change === outcome.value),
+    return (
+      (!needle || item.haystack.includes(needle)) &&
+      (!wants.value || item.wants.includes(wants.value)) &&
+      (!group.value || item.group === group.value) &&
+      (!outcome.value || item.change === outcome.value)
     );
-    list.replaceChildren(...found.slice(0, shown).map(card));
-    count.textContent = `${found.length} of ${data.items.length} prompts`;
-    more.hidden = found.length <= shown;
   };
-  filters.forEach((filter) => filter.addEventListener("input", () => { shown = STEP; draw(); }));
-  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
-  more.addEventListener("click", () => { shown += STEP; draw(); });
-  draw();
+  house.list({ items: data.items, step: 12, filters, passes, card, unit: "prompts" });
 })();

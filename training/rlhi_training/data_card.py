@@ -1,0 +1,158 @@
+"""The README.md of a run directory: what its pairs are, where they come from, and what nobody should conclude."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlhi_training.funnel import identity_notes, main_reasons
+from rlhi_training.model_card import markdown_table
+from rlhi_training.recipe import Recipe
+from rlhi_training.records import PreferencePair
+from rlhi_training.run_directory import Manifest
+
+DATA_CARD = "README.md"
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_ABOUT = """\
+One row, one preference: for `prompt` this user would rather have `chosen` than `rejected`. Made by RLHI from the users'
+own follow-ups (method: arXiv 2509.25137). Every row names the logged messages that it rests on."""
+_LIMITS = """\
+- The labels come from a program (see above), and programs take some complaints for new requests and the reverse.
+- A rewrite is a model's guess at what the user wanted; the user never saw it.
+- Pairs hold what people wrote. Screens and redaction miss things: names, places, and what only a human would find rude.
+- The screens find known kinds of jailbreaks, refusals and templates; what they missed is in here.
+- Anonymous conversations may be by people whose other conversations are held out.
+- What a user likes is not what is right: users also reward flattery, and punish refusals that were right."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What a data card says.
+
+    Attributes:
+        manifest: Of the run, with every stage before the pairs.
+        recipe: The run's.
+        pairs: All of them.
+        digests: SHA-256 of each data file, by name.
+    """
+
+    manifest: Manifest
+    recipe: Recipe
+    pairs: Sequence[PreferencePair]
+    digests: Mapping[str, str]
+
+
+def render_data_card(facts: DataFacts) -> str:
+    """The card in Markdown, with the metadata block that `datasets` and hubs read."""
+    sections = [
+        _front_matter(facts),
+        f"# {facts.recipe.dataset.title}",
+        _ABOUT,
+        _counts(facts),
+        _sources(facts),
+        _labels(facts),
+        _screens(facts),
+        _use(),
+        f"## Known limits\n\n{_LIMITS}",
+        "## Files\n\n" + markdown_table(("file", "SHA-256"), sorted(facts.digests.items())),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(facts: DataFacts) -> str:
+    count = len(facts.pairs)
+    size = next((name for limit, name in _SIZES if count < limit), "n>1M")
+    return "\n".join(
+        [
+            "---",
+            f"pretty_name: {json.dumps(facts.recipe.dataset.title, ensure_ascii=False)}",
+            f"license: {json.dumps(facts.recipe.dataset.licence)}",
+            "task_categories: [text-generation]",
+            "tags: [preference, dpo, trl, rlhi]",
+            f"size_categories: [{json.dumps(size)}]",
+            "configs:",
+            "- config_name: default",
+            "  data_files:",
+            "  - split: train",
+            "    path: pairs.parquet",
+            "---",
+        ]
+    )
+
+
+def _counts(facts: DataFacts) -> str:
+    pairs = facts.pairs
+    personas = {p.persona_digest for p in pairs if p.persona_digest}
+    rows: list[tuple[str, object]] = [
+        ("pairs", len(pairs)),
+        *((f"from {source}", n) for source, n in sorted(Counter(p.source for p in pairs).items())),
+        ("users whose personas are in prompts", len({p.user_id for p in pairs if p.user_id})),
+        ("different personas", len(personas)),
+        ("pairs without a persona", sum(p.persona_digest is None for p in pairs)),
+        ("conversations", len({p.provenance.conversation_id for p in pairs})),
+        *((f"language {name}", n) for name, n in Counter(p.language or "not known" for p in pairs).most_common(8)),
+    ]
+    return "## Counts\n\n" + markdown_table(("what", "number"), rows)
+
+
+def _sources(facts: DataFacts) -> str:
+    known = facts.recipe.dataset.source_licences
+    logs = Counter(p.log or "not known" for p in facts.pairs)
+    rows = [(log, f"{n} pairs; licence of the log: {known.get(log, 'not stated')}") for log, n in logs.most_common()]
+    models = Counter(name for p in facts.pairs for name in (p.chosen_model, p.rejected_model) if name)
+    told = "\n".join(f"- {line}" for line in identity_notes(facts.manifest))
+    wrote = [(name, f"{n} answers") for name, n in models.most_common()]
+    digest = facts.manifest.logs_digest
+    return (
+        "## Sources and licences\n\n"
+        + markdown_table(("log", "what"), rows)
+        + f"\n\n{told}\n\nDigest of the log: `{digest}`. Answers were written by:\n\n"
+        + markdown_table(("model", "answers"), wrote)
+        + "\n\nAnswers of a model are also under its own terms."
+    )
+
+
+def _labels(facts: DataFacts) -> str:
+    labels = Counter(
+        (p.label.value if p.label else "none: the conversation ended", p.labeller or "-") for p in facts.pairs
+    )
+    rows = [(f"{label}, by {labeller}", n) for (label, labeller), n in labels.most_common()]
+    builder = (
+        facts.manifest.stages["personas"].notes.get("builder", "none") if "personas" in facts.manifest.stages else "-"
+    )
+    return (
+        "## Labels and personas\n\nWhat the user said next, and what said so:\n\n"
+        + markdown_table(("label", "pairs"), rows)
+        + f"\n\nPersonas were built by {builder} from what each user had said before the conversation began, and never"
+        " later; each statement cites its messages (`provenance.persona_message_ids`)."
+    )
+
+
+def _screens(facts: DataFacts) -> str:
+    rows = [
+        (name, f"{entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped: {main_reasons([entry]) or '-'}")
+        for name, entry in facts.manifest.stages.items()
+        if name not in ("pairs", "train")
+    ]
+    settings = {
+        name: value for name, value in facts.recipe.screens.model_dump(mode="json").items() if value is not None
+    }
+    return (
+        "## Screens\n\n"
+        + markdown_table(("stage", "what it did"), rows)
+        + "\n\nSettings of the screens: `"
+        + json.dumps(settings, ensure_ascii=False)
+        + "`. Each dropped item is in `dropped/` with its reason."
+    )
+
+
+def _use() -> str:
+    return (
+        "## Use\n\n```python\n"
+        "from datasets import load_dataset\n\n"
+        'pairs = load_dataset("parquet", data_files="pairs.parquet", split="train")  # as it is, for trl.DPOTrainer\n'
+        "```\n\nAxolotl: `axolotl.yml` is the part of its configuration that names the data. LLaMA-Factory:"
+        " `dataset_dir` is this folder, `dataset` is `rlhi_pairs` (`dataset_info.json`)."
+    )

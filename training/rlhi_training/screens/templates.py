@@ -1,0 +1,74 @@
+"""Prompt templates that many users send: the same instructions with another noun filled in.
+
+In WildChat thousands of conversations begin with one of a few "Midjourney prompt maker" texts. They are many people's
+clicks rather than one person's words, and would swamp what users have to say themselves.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from rlhi_plugin.records import Conversation
+from rlhi_training.recipe import ScreensSection
+from rlhi_training.screens.near_duplicates import shingles, words
+from rlhi_training.screens.screen import Finding, quote, requests
+
+MIN_WORDS = 30
+"""Shorter openings are often equal because people ask the same things (ours)."""
+_SHINGLE = 8
+_SAMPLED = 4
+"""One shingle in so many is remembered, chosen by its hash, so that equal texts keep equal ones."""
+_REMEMBERED = 1_000_000
+"""Shingles in memory, of about 150 bytes each; when there are more, those with the fewest senders are forgotten."""
+
+
+class Templates:
+    """``template``: most of the first message was sent by at least so many others before.
+
+    A message is cut into runs of eight words; those that the recipe's number of senders have used are the template's.
+    The first senders of a template stay, since nobody knew then; so a few specimens of each remain. A user counts
+    once, an anonymous conversation as a user of its own.
+    """
+
+    name = "templates"
+    drops = True
+
+    def __init__(self, recipe: ScreensSection) -> None:
+        self._users = recipe.template_users
+        self._share = recipe.template_share
+        self._senders: dict[int, tuple[int, ...]] = {}
+
+    def __call__(self, conversation: Conversation) -> Finding | None:
+        """Compare with all before it, and remember it."""
+        asked = requests(conversation)
+        tokens = words(asked[0].content) if asked else []
+        if len(tokens) < MIN_WORDS:
+            return None
+        pieces = {crc32(piece.encode()) for piece in shingles(tokens, _SHINGLE)}
+        sampled = [piece for piece in pieces if piece % _SAMPLED == 0]
+        if not sampled:
+            return None
+        sender = crc32((conversation.user_id or f"\0{conversation.conversation_id}").encode())
+        common = sum(self._count(piece, sender) for piece in sampled)
+        self._forget()
+        if common < self._share * len(sampled):
+            return None
+        share = f"{100 * common / len(sampled):.0f} %"
+        return Finding("template", f"{share} of it was sent by {self._users} others before: {quote(asked[0].content)}")
+
+    def _count(self, piece: int, sender: int) -> bool:
+        """Remember the sender; whether enough others came before."""
+        known = self._senders.get(piece, ())
+        others = len(known) - (sender in known)
+        if len(known) <= self._users and sender not in known:
+            self._senders[piece] = (*known, sender)
+        return others >= self._users
+
+    def _forget(self) -> None:
+        if len(self._senders) <= _REMEMBERED:
+            return
+        for few in range(1, self._users + 2):
+            self._senders = {piece: known for piece, known in self._senders.items() if len(known) > few}
+            # Half, so that this is seldom.
+            if len(self._senders) <= _REMEMBERED // 2:
+                return
