@@ -26,8 +26,9 @@ _SLACK = 1.1
 _CODE_NAMES = {
     "python": ("python", "py", "python3"), "javascript": ("javascript", "js", "jsx", "node"),
     "typescript": ("typescript", "ts", "tsx"), "java": ("java",), "c++": ("c++", "cpp", "cc"), "c": ("c",),
-    "c#": ("c#", "csharp", "cs"), "go": ("go", "golang"), "rust": ("rust", "rs"), "php": ("php",), "ruby": ("ruby", "rb"),
-    "sql": ("sql", "mysql", "postgresql"), "bash": ("bash", "sh", "shell", "zsh"), "html": ("html",), "r": ("r",),
+    "c#": ("c#", "csharp", "cs"), "go": ("go", "golang"), "rust": ("rust", "rs"), "php": ("php",),
+    "ruby": ("ruby", "rb"),
+    "sql": ("sql", "mysql"), "bash": ("bash", "sh", "shell", "zsh"), "html": ("html",), "r": ("r",),
     "kotlin": ("kotlin", "kt"), "swift": ("swift",),
 }  # fmt: skip
 CODE_LANGUAGES = frozenset(_CODE_NAMES)
@@ -80,7 +81,7 @@ def list_items(text: str) -> int:
 
 def has_table(text: str) -> bool:
     """Whether a Markdown table is in the text."""
-    return any("|" in line or line.count("-") > 3 for line in _TABLE.findall(text)) and "|" in text  # noqa: PLR2004 - dashes
+    return any("|" in line for line in _TABLE.findall(text))
 
 
 def in_code_language(text: str, language: str) -> bool:

@@ -17,8 +17,8 @@ _READ = 1000
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
 _CODES = {
-    "en": "english", "fr": "french", "de": "german", "es": "spanish", "pt": "portuguese", "it": "italian", "nl": "dutch",
-    "pl": "polish", "ru": "russian", "uk": "ukrainian", "tr": "turkish", "ar": "arabic", "he": "hebrew", "hi": "hindi",
+    "en": "english", "fr": "french", "de": "german", "es": "spanish", "pt": "portuguese", "it": "italian",
+    "nl": "dutch", "pl": "polish", "ru": "russian", "uk": "ukrainian", "tr": "turkish", "ar": "arabic", "he": "hebrew", "hi": "hindi",
     "bn": "bengali", "zh": "chinese", "ja": "japanese", "ko": "korean", "vi": "vietnamese", "th": "thai",
     "id": "indonesian", "sv": "swedish", "no": "norwegian", "da": "danish", "fi": "finnish", "cs": "czech",
     "el": "greek", "ro": "romanian", "hu": "hungarian",

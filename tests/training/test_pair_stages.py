@@ -15,6 +15,8 @@ from rlhi_plugin.chat import ChatRequest, ScriptedClient
 from rlhi_plugin.persona import ExtractivePersonaBuilder, render_persona
 from rlhi_plugin.records import ChatMessage, Evidence, FollowUpLabel, Persona, PersonaStatement
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.filters.caps import cap_users, draw_evenly
+from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.generation import Sampling
 from rlhi_training.recipe import ContrastSection, FilterSection, IngestSection, RewardSection, RewriteSection
 from rlhi_training.records import Candidate, LabelledTurn, ProposedPair
@@ -22,13 +24,13 @@ from rlhi_training.reward_models import CheckedReward, LLMJudgeReward, RewardMod
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.soundness import flaw
 from rlhi_training.stages.audience import Audience, wanted_by_many
-from rlhi_training.stages.contrast import CONTRASTS, contrast
-from rlhi_training.stages.filter import KEPT, cap_users, draw_evenly, filter_pairs
+from rlhi_training.stages.contrast import CONTRASTS, Material, contrast
+from rlhi_training.stages.filter import KEPT, filter_pairs
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
 from rlhi_training.stages.pairs import PAIRS, render_pairs
 from rlhi_training.stages.personas import LATEST, PERSONAS, personas
 from rlhi_training.stages.reward import REWARDS, reward
-from rlhi_training.stages.rewrite import REWRITES, rewrite
+from rlhi_training.stages.rewrite import REWRITES, Writers, rewrite
 
 SAMPLING = Sampling(0.7, 64, 0)
 LONG = (
@@ -84,10 +86,15 @@ def proposal(text: str, rejected: str = LONG, *, who: Persona | None = None, nam
     )
 
 
+def _filter(proposed, turns, encoder, section):
+    return asyncio.run(filter_pairs(proposed, turns, (encoder, RewriteJudges(), None), section, 0))
+
+
 async def _rewrite(turns, client, encoder, path: Path, **section):
     recipe = (RewriteSection(**section), SAMPLING)
     reader = (AskedFor(), encoder)
-    return await rewrite(turns, {"c": persona("Be brief please.")}, client, reader, recipe, answers=path)
+    writers = Writers(rewriter=client, policy=client)
+    return await rewrite(turns, {"c": persona("Be brief please.")}, writers, reader, recipe, answers=path)
 
 
 async def test_the_rewrite_that_meets_the_feedback_is_proposed(tmp_path, word_encoder):
@@ -199,7 +206,7 @@ async def _contrast(talks, labeller, path, **section):
     audience = Audience(talks, people.files[PERSONAS], people.files[LATEST])
     recipe = (ContrastSection(**section), SAMPLING)
     client = ScriptedClient(_guided)
-    result = await contrast(labelled.files[TURNS], audience, client, AskedFor(), recipe, answers=path)
+    result = await contrast(labelled.files[TURNS], Material(audience, AskedFor()), client, recipe, answers=path)
     return result, labelled.files[TURNS], audience
 
 
@@ -262,7 +269,7 @@ async def test_contrast_is_deterministic_and_respects_its_switches(tmp_path, fou
     ],
 )
 def test_each_predicate_names_its_reason(pair, reason, word_encoder):
-    result = filter_pairs([pair], {"c#0": turn()}, word_encoder, FilterSection(), 0)
+    result = _filter([pair], {"c#0": turn()}, word_encoder, FilterSection())
     check_conservation("filter", result)
     assert [d.reason for d in result.dropped] == ([reason] if reason else [])
 
@@ -271,14 +278,14 @@ def test_uncheckable_feedback_is_measured_by_nearness(word_encoder):
     said = turn("Write about the grandmother and her cat please.")
     near = proposal("The grandmother and her cat grow basil at home.").model_copy(update={"asked": ()})
     far = proposal("Something else entirely is written down here.").model_copy(update={"asked": ()})
-    result = filter_pairs([near, far], {"c#0": said}, word_encoder, FilterSection(), 0)
+    result = _filter([near, far], {"c#0": said}, word_encoder, FilterSection())
     assert result.files[KEPT] == [near]
     assert [d.reason for d in result.dropped] == ["feedback_not_addressed"]
 
 
 def test_require_persona_drops_pairs_for_everybody(word_encoder):
     section = FilterSection(require_persona=True)
-    result = filter_pairs([proposal(LISTED)], {"c#0": turn()}, word_encoder, section, 0)
+    result = _filter([proposal(LISTED)], {"c#0": turn()}, word_encoder, section)
     assert [d.reason for d in result.dropped] == ["no_persona"]
 
 
@@ -314,7 +321,7 @@ def test_every_pair_is_a_preference_with_an_unspoilt_prompt(word_encoder, answer
     said = turn()
     proposed = [proposal(chosen, rejected, who=who) for chosen, rejected in answers]
     proposed += [proposal(LISTED, who=who)] * 2
-    kept = filter_pairs(proposed, {"c#0": said}, word_encoder, FilterSection(max_pairs_per_user_share=1.0), 0)
+    kept = _filter(proposed, {"c#0": said}, word_encoder, FilterSection(max_pairs_per_user_share=1.0))
     check_conservation("filter", kept)
     result = render_pairs(kept.files[KEPT], {"c#0": said})
     check_conservation("pairs", result)

@@ -1,4 +1,4 @@
-"""Wishes with a measure or a name in them, read from one sentence of feedback: "in 50 words", "auf Deutsch", "as a table".
+"""Wishes with a measure or a name in them, read from feedback: "in 50 words", "auf Deutsch", "as a table".
 
 Only commands count. "364 words were written", "the French revolution" and "improve the table below" ask for nothing.
 """
@@ -13,19 +13,26 @@ from rlhi_plugin.text_language import TEXT_LANGUAGES
 
 _NUMBERS = {
     word: number
-    for number, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)
+    for number, word in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), start=1
+    )
 }
 _NUMBER = rf"\d{{1,4}}|{'|'.join(_NUMBERS)}"
 _PLEASE = r"(?:\s(?:please|pls|plz|only|too|now|instead|thanks|this time|language))*\W*$"
 _ASKS_HOW = re.compile(r"\b(?:how|what)\b.{0,25}\b(?:say|said|spell|call(?:ed)?|write|written|mean|word)\b")
 """A question about a language is no wish to be answered in it."""
-_START = r"^\W*(?:(?:please|pls|now|and|but|no|ok(?:ay)?|same|again|i (?:want|need|said|meant)|it|that|this|answer)\W+)*"
+_START = (
+    r"^\W*(?:(?:please|pls|now|and|but|no|ok(?:ay)?|same|again|i (?:want|need|said|meant)|it|that|this|answer)\W+)*"
+)
 _WRITE = (
-    r"(?:answer|repl(?:y|ies)|respon[ds]|writ|rewrit|sa[yi]|tell|explain|translat|continu|sp[eo]ak|put|give|talk|mak|convert"
-    r"|summari[sz]|describ|cut|shorten|keep|limit|reduc|show|list|us|do|trim|generat|chang)\w*"
+    r"(?:answer|repl(?:y|ies)|respon[ds]|writ|rewrit|sa[yi]|tell|explain|translat|continu|sp[eo]ak|put|give|talk|mak"
+    r"|convert|summari[sz]|describ|cut|shorten|keep|limit|reduc|show|list|us|do|trim|generat|chang)\w*"
 )
 
-_SPOKEN = rf"({'|'.join(sorted(TEXT_LANGUAGES))})\b(?! (?:people|food|culture|history|audience|class|teacher|student|lesson))"
+_SPOKEN = (
+    rf"({'|'.join(sorted(TEXT_LANGUAGES))})\b"
+    r"(?! (?:people|food|culture|history|audience|class|teacher|student|lesson))"
+)
 _LANGUAGE = (
     re.compile(rf"\b{_WRITE}\b[^.!?\n]{{0,40}}?\b(?:in|into|to|using)\s{_SPOKEN}"),
     re.compile(rf"{_START}(?:in|into|to|use)\s{_SPOKEN}{_PLEASE}"),
@@ -33,13 +40,16 @@ _LANGUAGE = (
 )
 _NATIVE = {
     "german": r"auf deutsch", "spanish": r"en espa[nñ]ol", "french": r"en fran[cç]ais", "italian": r"in italiano",
-    "portuguese": r"em portugu[eê]s", "russian": r"на русском|по-русски", "chinese": r"用中文|用汉语", "japanese": r"日本語で",
-    "korean": r"한국어로", "polish": r"po polsku", "dutch": r"in het nederlands", "turkish": r"türkçe(?: olarak| yaz)",
-    "ukrainian": r"українською", "arabic": r"بالعربية|باللغة العربية", "english": r"auf englisch|en ingl[eé]s|en anglais",
+    "portuguese": r"em portugu[eê]s", "russian": r"на русском|по-русски", "chinese": r"用中文|用汉语",
+    "japanese": r"日本語で", "korean": r"한국어로", "polish": r"po polsku", "dutch": r"in het nederlands",
+    "turkish": r"türkçe(?: olarak| yaz)", "ukrainian": r"українською", "arabic": r"بالعربية|باللغة العربية",
+    "english": r"auf englisch|en ingl[eé]s|en anglais",
 }  # fmt: skip
 _NATIVE_PATTERNS = {name: re.compile(rf"(?<!\w)(?:{pattern})") for name, pattern in _NATIVE.items()}
 
-_CODE = rf"({'|'.join(re.escape(name) for name in sorted(CODE_LANGUAGES - {'c', 'r', 'go'}, key=len, reverse=True))})(?![\w+#])"
+# Longest first; "in c", "in r" and "in go" are too often something else.
+_CODE_NAMES = sorted(CODE_LANGUAGES - {"c", "r", "go"}, key=len, reverse=True)
+_CODE = rf"({'|'.join(map(re.escape, _CODE_NAMES))})(?![\w+#])"
 _CODE_IN = (
     re.compile(rf"\b{_WRITE}\b[^.!?\n]{{0,30}}?\b(?:in|into|to|using)\s{_CODE}(?: code)?{_PLEASE}"),
     re.compile(rf"{_START}(?:in|into|to|use|using)\s{_CODE}(?: code)?{_PLEASE}"),
@@ -60,15 +70,19 @@ _SENTENCES = re.compile(
     rf"(?:(?:{_NUMBER})\s?(?:or|to|-)\s?)?({_NUMBER})\s(?:short |simple )?sentences\b"
 )
 _ITEMS = re.compile(
-    rf"\b(?:give|list|name|show|as|in|into|use|make|write|exactly|only|just)\s(?:me\s|it\s|this\s|a\slist\sof\s)*(?:exactly |only |just )?"
+    rf"\b(?:give|list|name|show|as|in|into|use|make|write|exactly|only|just)"
+    r"\s(?:me\s|it\s|this\s|a\slist\sof\s)*(?:exactly |only |just )?"
     rf"({_NUMBER})\s(?:short |main |key |bullet ?)*(?:points?|items?|bullets?|bullet points?)\b"
 )
 _TABLE = re.compile(
-    r"\b(?:as|in|into|in the form of|use|make|want|need|give me|put (?:it|this|that|them) in(?:to)?|with|add|create|draw|show)"
-    r"\s(?:it |this |that |them )?(?:as |in |into )?(?:an? |the )?(?:\w+ )?table(?: form(?:at)?)?(?:\s(?:please|pls|instead|format|form|view))*"
+    r"\b(?:as|in|into|in the form of|use|make|want|need|give me|put (?:it|this|that|them) in(?:to)?|with"
+    r"|add|create|draw|show)\s(?:it |this |that |them )?(?:as |in |into )?(?:an? |the )?(?:\w+ )?table"
+    r"(?:\s(?:please|pls|instead|format|form|view))*"
     r"(?=\W*$|,| with| that| for| and| comparing)|\b(?:tabulate|tabular (?:form|format))\b"
 )
-_THEIR_OWN = re.compile(r"\b(?:this|the|that|my|your|above|below|previous|same) (?:\w+ )?table\b|\btable (?:above|below)\b")
+_THEIR_OWN = re.compile(
+    r"\b(?:this|the|that|my|your|above|below|previous|same) (?:\w+ )?table\b|\btable (?:above|below)\b"
+)
 
 
 def measured_wishes(sentence: str) -> list[tuple[str, int]]:

@@ -158,7 +158,9 @@ def load_classifier(path: Path, *, dtype: DType = "auto", label: str | None = No
             f"{path} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}), so its scores would be random."
             " Is it a base model? Give a trained reward model."
         )
-    return ClassifierModel(model.to(device).eval(), tokenizer, _convention(model, tokenizer, path), _label(model, label))
+    return ClassifierModel(
+        model.to(device).eval(), tokenizer, _convention(model, tokenizer, path), _label(model, label)
+    )
 
 
 def _architectures(path: Path) -> list[str]:

@@ -19,8 +19,8 @@ def place_persona(context: Messages, persona: Persona | None, where: PersonaAs) 
     Args:
         context: Ends with the user's request; may begin with the app's system message.
         persona: None leaves the context as it is.
-        where: ``system`` is what serving sends; ``user_prefix`` puts the same text before the request, for reward models
-            that were trained without system messages.
+        where: ``system`` is what serving sends; ``user_prefix`` puts the same text before the request, for reward
+            models that were trained without system messages.
     """
     text = render_persona(persona)
     if where == "system" or not text:

@@ -20,7 +20,9 @@ class Verdict:
     """A drop reason (``[a-z_]+``); None exactly when there is a value."""
 
     def __post_init__(self) -> None:
-        if (self.value is None) == (self.unscored is None) or (self.value is not None and not math.isfinite(self.value)):
+        if (self.value is None) == (self.unscored is None) or (
+            self.value is not None and not math.isfinite(self.value)
+        ):
             raise ValueError("a verdict has either a finite number or a reason why it has none")
 
     @classmethod
