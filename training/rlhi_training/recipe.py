@@ -2,7 +2,8 @@
 
 A recipe is a TOML file with one table per stage. Values come, later ones winning, from the defaults here, the file,
 environment variables ``RLHI_TRAIN__LEARNING_RATE=1e-4`` and ``--set train.learning_rate=1e-4``. Each default names its
-source: the paper (arXiv 2509.25137), another paper, or "ours".
+source: the paper (arXiv 2509.25137), another paper, or "ours". A file that begins with ``extends = "rlhi_llama31_8b"``
+says only what differs from that shipped recipe, as the ablations do.
 """
 
 from __future__ import annotations
@@ -300,7 +301,8 @@ def shipped_recipes() -> dict[str, Recipe]:
     folder = files("rlhi_training") / "recipes"
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return {
-        name: _validate(tomllib.loads((folder / f"{name}.toml").read_text("utf-8")), f"{name}.toml") for name in names
+        name: _validate(_extended(tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))), f"{name}.toml")
+        for name in names
     }
 
 
@@ -327,7 +329,7 @@ def load_recipe(
         else:
             known = ", ".join(shipped_recipes())
             raise ConfigError(f"no recipe named {name_or_path!r}. Shipped: {known}; or give the path of a .toml file.")
-        data = tomllib.loads(text)
+        data = _extended(tomllib.loads(text))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -349,6 +351,24 @@ def override_recipe(data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe
     changed: dict[str, Any] = json.loads(json.dumps(data))
     _apply(changed, overrides)
     return _validate(changed, "the recipe of this run")
+
+
+def _extended(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's tables over those of the shipped recipe that it extends, if it does.
+
+    Raises:
+        ConfigError: there is no such shipped recipe.
+    """
+    name = data.pop("extends", None)
+    if name is None:
+        return data
+    source = files("rlhi_training") / "recipes" / f"{name}.toml"
+    if not isinstance(name, str) or "/" in name or not source.is_file():
+        raise ConfigError(f"extends = {name!r}: no shipped recipe of that name. See: rlhi-train recipes")
+    whole = _extended(tomllib.loads(source.read_text("utf-8")))
+    for key, value in data.items():
+        whole[key] = {**whole[key], **value} if isinstance(value, dict) and key in whole else value
+    return whole
 
 
 def _apply(data: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def read_prompts(paths: Sequence[str]) -> Iterator[str]:
             if path.suffix == ".txt":
                 rows: list[Any] = [{"prompt": text}]
             elif path.suffix == ".jsonl":
-                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
             else:
                 loaded = json.loads(text)
                 rows = loaded if isinstance(loaded, list) else [loaded]
