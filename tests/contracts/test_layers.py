@@ -23,6 +23,7 @@ ONE_VENDOR_ONE_PLACE = {
     "pyarrow": {"rlhi_plugin/importers/parquet_rows.py", "rlhi_plugin/parquet_logs.py"},
     "cryptography": {"rlhi_plugin/privacy/vault.py"},
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
+    "py3langid": {"rlhi_plugin/text_language.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},

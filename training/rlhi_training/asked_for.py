@@ -168,6 +168,8 @@ def _by_pattern(sentence: str) -> list[str]:
     if any(name.startswith(("max_words:", "max_sentences:")) for name in measured):
         # "Under 50 words" is that, and not an answer in one sentence.
         found = [name for name in found if name != "short"]
+    if any(name.startswith("min_words:") for name in measured):
+        found = [name for name in found if name != "detailed"]
     return [*found, *measured]
 
 

@@ -19,7 +19,7 @@ _NUMBERS = {
 }
 _NUMBER = rf"\d{{1,4}}|{'|'.join(_NUMBERS)}"
 _PLEASE = r"(?:\s(?:please|pls|plz|only|too|now|instead|thanks|this time|language))*\W*$"
-_ASKS_HOW = re.compile(r"\b(?:how|what)\b.{0,25}\b(?:say|said|spell|call(?:ed)?|write|written|mean|word)\b")
+_ASKS_HOW = re.compile(r"\b(?:how|what)\b.{0,25}\b(?:say|said|spell|call(?:ed)?|ask|write|written|mean|word)\b")
 """A question about a language is no wish to be answered in it."""
 _START = (
     r"^\W*(?:(?:please|pls|now|and|but|no|ok(?:ay)?|same|again|i (?:want|need|said|meant)|it|that|this|answer)\W+)*"
@@ -45,14 +45,14 @@ _NATIVE = {
     "turkish": r"türkçe(?: olarak| yaz)", "ukrainian": r"українською", "arabic": r"بالعربية|باللغة العربية",
     "english": r"auf englisch|en ingl[eé]s|en anglais",
 }  # fmt: skip
-_NATIVE_PATTERNS = {name: re.compile(rf"(?<!\w)(?:{pattern})") for name, pattern in _NATIVE.items()}
+_NATIVE_PATTERNS = {name: re.compile(rf"(?<![a-zà-ÿа-яё])(?:{pattern})") for name, pattern in _NATIVE.items()}
 
 # Longest first; "in c", "in r" and "in go" are too often something else.
 _CODE_NAMES = sorted(CODE_LANGUAGES - {"c", "r", "go"}, key=len, reverse=True)
 _CODE = rf"({'|'.join(map(re.escape, _CODE_NAMES))})(?![\w+#])"
 _CODE_IN = (
     re.compile(rf"\b{_WRITE}\b[^.!?\n]{{0,30}}?\b(?:in|into|to|using)\s{_CODE}(?: code)?{_PLEASE}"),
-    re.compile(rf"{_START}(?:in|into|to|use|using)\s{_CODE}(?: code)?{_PLEASE}"),
+    re.compile(rf"{_START}(?:in|into|to|use|using)\s{_CODE}(?: code)?(?:{_PLEASE}|,?\s(?:not|instead)\b)"),
 )
 
 _MOST = r"(?:under|below|within|at most|no more than|not more than|less than|fewer than|max(?:imum)?(?: of)?|up to|only|just)"
@@ -81,7 +81,7 @@ _TABLE = re.compile(
     r"(?=\W*$|,| with| that| for| and| comparing)|\b(?:tabulate|tabular (?:form|format))\b"
 )
 _THEIR_OWN = re.compile(
-    r"\b(?:this|the|that|my|your|above|below|previous|same) (?:\w+ )?table\b|\btable (?:above|below)\b"
+    r"\b(?:this|the|that|my|your|above|below|previous|same) (?!in |as |into )(?:\w+ )?table\b|\btable (?:above|below)\b"
 )
 
 

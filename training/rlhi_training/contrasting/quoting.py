@@ -21,7 +21,7 @@ Gram = tuple[str, ...]
 def private_grams(texts: Iterable[str], known: Iterable[str]) -> frozenset[Gram]:
     """What would be a quotation of `texts`, leaving out what `known` texts (the request and its context) hold too."""
     allowed = {gram for text in known for size in range(_MIN_WORDS, QUOTED_WORDS + 1) for gram in _grams(text, size)}
-    grams = set()
+    grams: set[Gram] = set()
     for text in texts:
         size = min(QUOTED_WORDS, len(_WORD.findall(text)))
         if size >= _MIN_WORDS:
