@@ -1,7 +1,8 @@
 """How much faster is a reward model that reads the common beginning of a request's candidates once?
 
-The same classifier scores the same candidates twice: row by row, in padded batches, and as prefix trees. The model has SmolLM2-135M's shape and random weights, which cost the same as trained ones. Scores are
-compared too: sharing must not change them.
+The same classifier scores the same candidates twice: row by row, in padded batches, and as prefix trees. The model has
+SmolLM2-135M's shape and random weights, which cost the same as trained ones. Scores are compared too: sharing must not
+change them.
 
     python benchmarks/reward_scoring.py --quick --json reward_scoring.json
 """

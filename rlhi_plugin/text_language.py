@@ -18,10 +18,10 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
 _CODES = {
     "en": "english", "fr": "french", "de": "german", "es": "spanish", "pt": "portuguese", "it": "italian",
-    "nl": "dutch", "pl": "polish", "ru": "russian", "uk": "ukrainian", "tr": "turkish", "ar": "arabic", "he": "hebrew", "hi": "hindi",
-    "bn": "bengali", "zh": "chinese", "ja": "japanese", "ko": "korean", "vi": "vietnamese", "th": "thai",
-    "id": "indonesian", "sv": "swedish", "no": "norwegian", "da": "danish", "fi": "finnish", "cs": "czech",
-    "el": "greek", "ro": "romanian", "hu": "hungarian",
+    "nl": "dutch", "pl": "polish", "ru": "russian", "uk": "ukrainian", "tr": "turkish", "ar": "arabic",
+    "he": "hebrew", "hi": "hindi", "bn": "bengali", "zh": "chinese", "ja": "japanese", "ko": "korean",
+    "vi": "vietnamese", "th": "thai", "id": "indonesian", "sv": "swedish", "no": "norwegian", "da": "danish",
+    "fi": "finnish", "cs": "czech", "el": "greek", "ro": "romanian", "hu": "hungarian",
 }  # fmt: skip
 TEXT_LANGUAGES = frozenset(_CODES.values())
 """Languages that are told apart: English names in lower case."""

@@ -27,7 +27,7 @@ TEST_SIZE = ("filter.max_pairs_per_user_share=1.0", "reward.samples=3", "reward.
 
 
 def write(request: ChatRequest) -> str:
-    """Follows instructions about bullets, length and figures; as a judge, likes bullets where the persona asks for them."""
+    """Follows instructions about bullets, length and figures; as a judge, likes bullets if the persona does."""
     said = request.messages[-1].content
     if "Reply with JSON" in said:
         bullets = "ullet" in said.split("The user's request")[0]

@@ -18,8 +18,8 @@ from rlhi_training.asked_for import AskedFor
 from rlhi_training.filters.caps import cap_users, draw_evenly
 from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.generation import Sampling
-from rlhi_training.recipe import ContrastSection, FilterSection, IngestSection, RewardSection, RewriteSection
 from rlhi_training.prompting import with_persona_message
+from rlhi_training.recipe import ContrastSection, FilterSection, IngestSection, RewardSection, RewriteSection
 from rlhi_training.records import UNGUIDED, Candidate, LabelledTurn, ProposedPair
 from rlhi_training.reward_models import CheckedReward, LLMJudgeReward, RewardModel, Verdict
 from rlhi_training.run_directory import check_conservation

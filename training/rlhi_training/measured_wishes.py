@@ -55,7 +55,10 @@ _CODE_IN = (
     re.compile(rf"{_START}(?:in|into|to|use|using)\s{_CODE}(?: code)?(?:{_PLEASE}|,?\s(?:not|instead)\b)"),
 )
 
-_MOST = r"(?:under|below|within|at most|no more than|not more than|less than|fewer than|max(?:imum)?(?: of)?|up to|only|just)"
+_MOST = (
+    r"(?:under|below|within|at most|no more than|not more than|less than|fewer than|max(?:imum)?(?: of)?"
+    r"|up to|only|just)"
+)
 _LEAST = r"(?:at least|no less than|more than|over|minimum(?: of)?|min)"
 _WORDS = (
     ("max_words", re.compile(rf"\b{_MOST}\s({_NUMBER})\s?words?\b")),

@@ -159,8 +159,8 @@ class ContrastSection(_Section):
     personas_per_request: int = Field(default=4, ge=1, le=64)
     """Personas that one request is ranked under."""
     gate: bool = True
-    """Whether a wish counts only where the request leaves room for it (`rlhi_plugin.persona.gate`): bullet points do not
-    count in a translation. Personas of which nothing counts are the irrelevant ones. Ours."""
+    """Whether a wish counts only where the request leaves room for it (`rlhi_plugin.persona.gate`): bullet points do
+    not count in a translation. Personas of which nothing counts are the irrelevant ones. Ours."""
     only_turning: bool = False
     """Keep only pairs that another persona of the request ranks the other way round. False: prefer them. Ours."""
     min_gain: float = Field(default=0.5, ge=0.0)
@@ -171,8 +171,8 @@ class ContrastSection(_Section):
     neutral_share: float = Field(default=0.15, ge=0.0, le=1.0)
     """Share of extra pairs without persona in which the plain answer wins, so that the model learns when not to."""
     irrelevant_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Share of extra pairs under a persona that says nothing about the request, in which the plain answer wins (injected
-    memory leaks into where it does not belong: arXiv 2602.01146). Ours."""
+    """Share of extra pairs under a persona that says nothing about the request, in which the plain answer wins
+    (injected memory leaks into where it does not belong: arXiv 2602.01146). Ours."""
     max_requests: int | None = Field(default=None, ge=1)
     """Build pools for at most so many requests. None: all."""
 
@@ -185,8 +185,8 @@ class FilterSection(_Section):
     texts), evaluation prompts, and what exceeds the caps."""
     addresses_feedback: Literal["code", "judge", "reward_model", "off"] = "code"
     """Whether a rewrite does what the follow-up asked for (the question of arXiv 2507.23158), decided by ``code``: the
-    asked-for properties where they are checkable, else nearness to the feedback; by a ``judge`` that sees the follow-up,
-    in both orders; or by the ``reward_model``, which reads the follow-up as part of the request."""
+    asked-for properties where they are checkable, else nearness to the feedback; by a ``judge`` that sees the
+    follow-up, in both orders; or by the ``reward_model``, which reads the follow-up as part of the request."""
     not_worse: Literal["code", "judge", "reward_model", "off"] = "code"
     """Whether it is, blind to the feedback, as good as the original: ``code`` looks for flaws; a ``judge`` and the
     ``reward_model`` compare both answers besides. ``off`` leaves flaws in."""
@@ -218,8 +218,8 @@ class FilterSection(_Section):
     """Drop pairs whose chosen answer is in another language than the request, unless that language was asked for or the
     rejected answer is in it too. Where the language cannot be told, the pair stays. Ours."""
     evaluation_prompts: tuple[str, ...] = ()
-    """Files or folders of evaluation prompts (.jsonl, .json, .txt): pairs that hold one are dropped. None by default: the
-    evaluations are not part of the package."""
+    """Files or folders of evaluation prompts (.jsonl, .json, .txt): pairs that hold one are dropped. None by default:
+    the evaluations are not part of the package."""
     contamination_ngram: int = Field(default=8, ge=3, le=50)
     """Words in an n-gram of the contamination check: 8 in Tulu 3 (arXiv 2411.15124)."""
     contamination_share: float = Field(default=0.5, gt=0.0, le=1.0)
@@ -243,8 +243,8 @@ class PairsSection(_Section):
     """How pairs become training rows."""
 
     persona: Literal["own", "shuffled", "none"] = "own"
-    """``shuffled`` puts another user's persona into each pair's prompt: a control, in which the persona explains nothing.
-    ``none`` leaves personas out of the prompts. Controls of ours (METHOD: shuffled persona)."""
+    """``shuffled`` puts another user's persona into each pair's prompt: a control, in which it explains nothing.
+    ``none`` leaves personas out of the prompts. Controls of ours."""
 
 
 class TrainSection(_Section):

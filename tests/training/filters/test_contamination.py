@@ -1,4 +1,4 @@
-"""Evaluation prompts in training pairs: found where half of one stands there, in the formats of the usual benchmarks."""
+"""Evaluation prompts in training pairs: found where half of one stands there, in the usual benchmarks' formats."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def test_margin_length_and_language_filters(word_encoder):
     ]
     assert reasons(scored, word_encoder, min_margin=0.5) == ["small_margin", None]
     assert reasons([pair(margin=0.0)], word_encoder, min_margin=0.5) == [None], "margin 0 was not scored"
-    long = pair(
-        " ".join([NEW, "Turn the pot on Monday.", "Feed it in May.", "Cut it back in June.", "Sow anew in July."])
-    )
+    long = pair(f"{NEW} Turn the pot on Monday. Feed it in May. Cut it back in June. Sow anew in July.")
     assert reasons([long], word_encoder, max_length_ratio=1.5) == ["lengths_apart"]
     asked = long.model_copy(update={"asked": ("min_words:20",)})
     assert reasons([asked], word_encoder, max_length_ratio=1.5) == [None]

@@ -1,4 +1,4 @@
-"""Real preference data through tiny random reward models: forms and lengths that nobody invented. No quality is claimed."""
+"""Real preference data through tiny random reward models: forms and lengths nobody invented, no quality claimed."""
 
 from __future__ import annotations
 

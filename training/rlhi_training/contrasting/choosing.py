@@ -11,7 +11,7 @@ import numpy as np
 from rlhi_plugin.records import Persona
 from rlhi_training.contrasting.pools import Pool
 from rlhi_training.recipe import ContrastSection
-from rlhi_training.records import Candidate, ProposedPair
+from rlhi_training.records import ProposedPair
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def choose(
         margin = float(pool.scores[row][a] - pool.scores[row][b])
         if section.rank_by == "checks":
             margin /= len(listener.asked)
-        pairs.append(_pair(pool, listener.persona, int(a), int(b), margin, listener.asked))
+        pairs.append(_pair(pool, listener.persona, (int(a), int(b)), margin, listener.asked))
     return pairs, turned_pairs
 
 
@@ -102,7 +102,7 @@ def _plain_wins(
         if better.any():
             ratio = np.where(better, pool.ratios(), np.inf)
             a, b = np.unravel_index(int(ratio.argmin()), ratio.shape)
-            found.append(_pair(pool, persona, int(a), int(b), 0.0, ()))
+            found.append(_pair(pool, persona, (int(a), int(b)), 0.0, ()))
     return [found[int(i)] for i in noise.permutation(len(found))[:count]]
 
 
@@ -129,15 +129,18 @@ def _turned(pool: Pool, section: ContrastSection) -> NDArray[np.bool_]:
     return turned
 
 
-def _pair(pool: Pool, persona: Persona | None, a: int, b: int, margin: float, asked: tuple[str, ...]) -> ProposedPair:
-    chosen: Candidate = pool.candidates[a]
+def _pair(
+    pool: Pool, persona: Persona | None, places: tuple[int, int], margin: float, asked: tuple[str, ...]
+) -> ProposedPair:
+    """The pair of the chosen and the rejected candidate at these places of the pool."""
+    chosen, rejected = (pool.candidates[place] for place in places)
     return ProposedPair(
         source="contrast",
         conversation_id=pool.slot.turn.conversation_id,
         turn=pool.slot.turn.turn,
         persona=persona,
         chosen=chosen,
-        rejected=pool.candidates[b],
+        rejected=rejected,
         margin=margin,
         asked=asked,
     )

@@ -139,12 +139,9 @@ def load_classifier(path: Path, *, dtype: DType = "auto", label: str | None = No
     device = pick_device()
     precision = getattr(torch, pick_dtype(dtype, device))
     with quiet():
-        if _ATHENE in named:
-            kind: Any = _athene_class()
-        else:
-            from transformers import AutoModelForSequenceClassification as kind  # noqa: N813 - one name for both
+        opener = _athene_class() if _ATHENE in named else _any_class()
         try:
-            model, report = kind.from_pretrained(
+            model, report = opener.from_pretrained(
                 path, dtype=precision, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
@@ -169,6 +166,12 @@ def _architectures(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{path} holds no readable config.json: {error}. Give the folder of a model.") from error
     return list(config.get("architectures") or ()) if isinstance(config, dict) else []
+
+
+def _any_class() -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification
 
 
 def _athene_class() -> Any:

@@ -1,8 +1,8 @@
 """Scores the candidates of one request in one forward pass that reads their common beginning once.
 
 The rows (persona, context, answer) become one prefix tree (`rlhi_training.tree.prefix_tree`): a token attends to its
-own ancestors only, so the states of every row's last token are what reading the row alone gives, up to rounding. A model
-whose attention a tree does not express is read row by row, and `cannot_share` says why.
+own ancestors only, so the states of every row's last token are what reading the row alone gives, up to rounding. A
+model whose attention a tree does not express is read row by row, and `cannot_share` says why.
 """
 
 from __future__ import annotations

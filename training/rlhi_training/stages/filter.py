@@ -48,9 +48,9 @@ async def filter_pairs(
         seed: Draws what is over a cap.
 
     Drops: ``duplicate``, ``identical``, ``no_persona``, ``chosen_<flaw>`` (`rlhi_training.soundness`),
-    ``small_margin``, ``lengths_apart``, ``other_language``, ``contaminated``, ``feedback_not_addressed``, ``nothing_to_mend``,
-    ``worse_in_general``, ``judge_undecided``, ``judge_failed``, a reward model's own reasons, ``user_cap``,
-    ``over_limit``.
+    ``small_margin``, ``lengths_apart``, ``other_language``, ``contaminated``, ``feedback_not_addressed``,
+    ``nothing_to_mend``, ``worse_in_general``, ``judge_undecided``, ``judge_failed``, a reward model's own reasons,
+    ``user_cap``, ``over_limit``.
     """
     encoder, judges, evaluation = tools
     reasons: dict[int, Reason] = {}
@@ -63,13 +63,12 @@ async def filter_pairs(
         elif evaluation is not None and (found := _contaminated(pair, turns[_turn_key(pair)], evaluation)):
             reasons[index] = ("contaminated", found)
     if section.quality:
-        for judge in (
-            lambda pairs: addresses_feedback(pairs, turns, encoder, judges, section),
-            lambda pairs: not_worse(pairs, turns, judges, section),
-        ):
-            left = [(index, pair) for index, pair in enumerate(proposed) if index not in reasons]
-            found_wanting = await judge([pair for _, pair in left])
-            reasons |= {index: (found_wanting[pair.key], "") for index, pair in left if pair.key in found_wanting}
+        left = _left(proposed, reasons)
+        wanting = await addresses_feedback(list(left.values()), turns, encoder, judges, section)
+        reasons |= {index: (wanting[pair.key], "") for index, pair in left.items() if pair.key in wanting}
+        left = _left(proposed, reasons)
+        wanting = await not_worse(list(left.values()), turns, judges, section)
+        reasons |= {index: (wanting[pair.key], "") for index, pair in left.items() if pair.key in wanting}
     dropped = [
         Dropped(stage="filter", key=_drop_key(pair, index, first), reason=reasons[index][0], detail=reasons[index][1])
         for index, pair in enumerate(proposed)
@@ -81,6 +80,11 @@ async def filter_pairs(
     if evaluation is not None:
         notes["evaluation_prompts"] = len(evaluation)
     return StageResult(len(proposed), len(drawn), dropped + over, {KEPT: drawn}, notes)
+
+
+def _left(proposed: Sequence[ProposedPair], reasons: Mapping[int, Reason]) -> dict[int, ProposedPair]:
+    """What has passed so far, by place."""
+    return {index: pair for index, pair in enumerate(proposed) if index not in reasons}
 
 
 def _turn_key(pair: ProposedPair) -> str:

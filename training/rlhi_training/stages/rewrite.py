@@ -198,20 +198,31 @@ def _choose(
     if not guided:
         return {turn.key: (max(candidates[turn.key], key=_is_sound), ()) for turn in some}
     wishes = dict(zip([t.key for t in some], asked_for.read_all([t.follow_up or "" for t in some]), strict=True))
-    vague = [turn for turn in some if not wishes[turn.key]]
-    texts = [text for turn in vague for text in (turn.follow_up or "", *(c.text for c in candidates[turn.key]))]
-    vectors = iter(encoder.encode(texts) if texts else ())
-    nearness: dict[str, list[float]] = {}
-    for turn in vague:
-        said = next(vectors)
-        nearness[turn.key] = [float(next(vectors) @ said) for _ in candidates[turn.key]]
+    near = _nearness([turn for turn in some if not wishes[turn.key]], candidates, encoder)
     best = {}
     for turn in some:
         asked, pool = wishes[turn.key], candidates[turn.key]
-        near = nearness.get(turn.key, [0.0] * len(pool))
-        ranks = [(kept_share(c.text, asked), _is_sound(c), near[i], -i) for i, c in enumerate(pool)]
+        closeness = near.get(turn.key, [0.0] * len(pool))
+        ranks = [(kept_share(c.text, asked), _is_sound(c), closeness[i], -i) for i, c in enumerate(pool)]
         best[turn.key] = (pool[ranks.index(max(ranks))], asked)
     return best
+
+
+def _nearness(
+    turns: Sequence[LabelledTurn], candidates: Mapping[str, list[Candidate]], encoder: Encoder
+) -> dict[str, list[float]]:
+    """Cosine of each turn's candidates to what the user said; all texts are embedded at once."""
+    if not turns:
+        return {}
+    texts = [text for turn in turns for text in (turn.follow_up or "", *(c.text for c in candidates[turn.key]))]
+    vectors = encoder.encode(texts)
+    found: dict[str, list[float]] = {}
+    start = 0
+    for turn in turns:
+        stop = start + 1 + len(candidates[turn.key])
+        found[turn.key] = (vectors[start + 1 : stop] @ vectors[start]).tolist()
+        start = stop
+    return found
 
 
 def _is_sound(candidate: Candidate) -> bool:
