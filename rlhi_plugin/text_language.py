@@ -12,7 +12,7 @@ MIN_LETTERS = 20
 """Below so many letters nothing is said about a text (ours)."""
 MIN_CONFIDENCE = 0.5
 """py3langid's own confidence, in [0, 1], below which nothing is said (ours)."""
-_READ = 1000
+_READ = 250
 """Characters that are read; more changes nothing."""
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 
@@ -37,7 +37,7 @@ def text_language(text: str) -> str | None:
     Raises:
         MissingExtraError: py3langid is not installed.
     """
-    prose = _CODE.sub(" ", text[: 4 * _READ])[:_READ]
+    prose = _CODE.sub(" ", text[: 8 * _READ])[:_READ]
     if sum(map(str.isalpha, prose)) < MIN_LETTERS:
         return None
     code, confidence = _identifier().classify(prose)

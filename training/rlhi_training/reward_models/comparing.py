@@ -18,6 +18,7 @@ from rlhi_plugin.errors import ModelCallError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage
+from rlhi_training.generation import CONCURRENCY
 from rlhi_training.prompting import fill
 
 _MAX_TOKENS = 64
@@ -51,6 +52,7 @@ class Comparer:
     def __init__(self, client: ChatClient, prompt: str) -> None:
         self._client = client
         self._prompt = load_prompt("rlhi_training", prompt)
+        self._gate = asyncio.Semaphore(CONCURRENCY)
         self._seen: Counter[str] = Counter()
 
     @property
@@ -105,7 +107,8 @@ class Comparer:
             max_tokens=_MAX_TOKENS,
             json_schema=_Choice.model_json_schema(),
         )
-        try:
-            return (await complete_json(self._client, request, _Choice)).better
-        except ModelCallError:
-            return None
+        async with self._gate:
+            try:
+                return (await complete_json(self._client, request, _Choice)).better
+            except ModelCallError:
+                return None

@@ -19,6 +19,7 @@ from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.persona import render_persona
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage, Persona
+from rlhi_training.generation import CONCURRENCY
 from rlhi_training.prompting import fill
 from rlhi_training.records import Candidate, LabelledTurn
 from rlhi_training.reward_models.comparing import Comparer
@@ -37,6 +38,7 @@ class LLMJudgeReward:
     def __init__(self, client: ChatClient) -> None:
         self._client = client
         self._prompt = load_prompt("rlhi_training", "judge_persona")
+        self._gate = asyncio.Semaphore(CONCURRENCY)
 
     @property
     def name(self) -> str:
@@ -69,10 +71,11 @@ class LLMJudgeReward:
             max_tokens=64,
             json_schema=_Rating.model_json_schema(),
         )
-        try:
-            return Verdict((await complete_json(self._client, request, _Rating)).score)
-        except ModelCallError:
-            return Verdict(None, "judge_failed")
+        async with self._gate:
+            try:
+                return Verdict((await complete_json(self._client, request, _Rating)).score)
+            except ModelCallError:
+                return Verdict(None, "judge_failed")
 
 
 class PairwiseJudgeReward:

@@ -25,7 +25,7 @@ def keep_fewer_users(result: StageResult, name: str, max_users: int | None, seed
         max_users: How many users; None changes nothing.
         seed: Draws them.
 
-    Drops besides: ``user_not_drawn``; ``anonymous`` conversations too, since they belong to no user who could be drawn.
+    Drops besides: ``user_not_drawn``, and ``anonymous_not_drawn``: those belong to no user who could be drawn.
     """
     if max_users is None:
         return result
