@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rlhi_plugin.records import Persona
 from rlhi_training.contrasting.pools import Pool
 from rlhi_training.recipe import ContrastSection
 from rlhi_training.records import ProposedPair
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _LENGTH_WISHES = {"short", "detailed", "max_words", "min_words", "max_sentences"}
@@ -31,6 +30,8 @@ def choose(
     A pair is admissible when the persona ranks chosen above rejected, and when their lengths are within
     `ContrastSection.max_length_ratio` of each other unless length is what the persona asks about.
     """
+    import numpy as np
+
     places = [(pool, row) for pool in pools for row in range(len(pool.slot.listeners)) if len(pool.candidates) > 1]
     pairs: list[ProposedPair] = []
     turned_pairs = 0
@@ -85,6 +86,8 @@ def share_of(share: float, pairs: int) -> int:
 def _plain_wins(
     pools: Sequence[Pool], wishes: Sequence[str], count: int, noise: np.random.Generator, *, under_irrelevant: bool
 ) -> list[ProposedPair]:
+    import numpy as np
+
     found: list[ProposedPair] = []
     for pool in pools:
         persona: Persona | None = None
@@ -107,11 +110,15 @@ def _plain_wins(
 
 
 def _guided(pool: Pool) -> NDArray[np.bool_]:
+    import numpy as np
+
     return np.array([candidate.origin == "guided" for candidate in pool.candidates], dtype=np.bool_)
 
 
 def _gains(scores: NDArray[np.float64], section: ContrastSection) -> NDArray[np.float64]:
     """[n, n] How much better the first is than the second; in deviations of the pool where a reward model ranks."""
+    import numpy as np
+
     gains: NDArray[np.float64] = scores[:, None] - scores[None, :]
     if section.rank_by == "reward_model":
         known = scores[np.isfinite(scores)]
@@ -122,6 +129,8 @@ def _gains(scores: NDArray[np.float64], section: ContrastSection) -> NDArray[np.
 
 def _turned(pool: Pool, section: ContrastSection) -> NDArray[np.bool_]:
     """[n, n] Whether some persona in the room ranks the second above the first."""
+    import numpy as np
+
     turned = np.zeros((len(pool.candidates), len(pool.candidates)), dtype=np.bool_)
     for row in pool.scores:
         against = -_gains(row, section)

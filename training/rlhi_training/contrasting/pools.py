@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rlhi_plugin.checkable import check
 from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import Persona
@@ -19,6 +17,7 @@ from rlhi_training.soundness import flaw
 from rlhi_training.stages.audience import Listener
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _MIN_WORDS = 6
@@ -66,10 +65,14 @@ class Pool:
     balance: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         self.balance = np.zeros(len(self.candidates), dtype=np.int64)
 
     def ratios(self) -> NDArray[np.float64]:
         """[n, n] Longer over shorter, in words."""
+        import numpy as np
+
         a, b = self.words[:, None], self.words[None, :]
         return np.maximum(a, b) / np.minimum(a, b)
 
@@ -137,6 +140,8 @@ async def rank(
     slots: Sequence[Slot], gathered: Gathered, wishes: Sequence[str], model: RewardModel | None
 ) -> list[Pool]:
     """Pools with their scores: by a reward model, or else by how many of a persona's wishes each candidate keeps."""
+    import numpy as np
+
     pools = [_checked(slot, gathered, wishes) for slot in slots]
     if model is None:
         return pools
@@ -168,6 +173,8 @@ async def rank(
 
 
 def _checked(slot: Slot, gathered: Gathered, wishes: Sequence[str]) -> Pool:
+    import numpy as np
+
     candidates = tuple(gathered.candidates[slot.turn.key])
     column = {name: index for index, name in enumerate(wishes)}
     holds = np.array([[check(name).holds(c.text) for name in wishes] for c in candidates], dtype=np.bool_)

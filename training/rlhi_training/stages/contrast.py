@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.records import FollowUpLabel
 from rlhi_training.asked_for import AskedFor
@@ -75,6 +73,8 @@ async def contrast(
     persona, as of then, asks for something checkable that enough users share), ``over_limit``, ``model_call_failed``,
     ``no_contrast`` (no two sound candidates that a persona ranks apart at comparable length).
     """
+    import numpy as np
+
     section, sampling = recipe
     wishes = sorted(wanted_by_many(material.audience, material.asked_for, section.min_users_per_property))
     requests, dropped = _requests(turns, section)
@@ -204,6 +204,8 @@ def _pool_notes(
     pools: Sequence[Pool], gathered: Gathered, material: Material, pairs: Sequence[ProposedPair]
 ) -> dict[str, Any]:
     """Where the candidates came from, which were left out, and how long chosen and rejected are."""
+    import numpy as np
+
     origins = Counter(candidate.origin for pool in pools for candidate in pool.candidates)
     words = [(len(pair.chosen.text.split()), len(pair.rejected.text.split())) for pair in pairs]
     mean = np.mean(words, axis=0).round(1).tolist() if words else [None, None]
