@@ -107,6 +107,8 @@ class Pipeline:
             ArtefactError: a file of the run is damaged, or a stage lost items.
             ModelCallError: a model that a stage depends on failed at every call.
         """
+        if STAGES.index(until) >= STAGES.index("rewrite"):
+            self.resources.check_pair_sources()
         with self.run_dir.locked(), asyncio.Runner() as runner:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._step(stage, runner)

@@ -11,13 +11,14 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Labeller, load_labeller
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_training.asked_for import AskedFor
-from rlhi_training.filters.contamination import EvaluationPrompts, read_prompts
+from rlhi_training.filters.contamination import EvaluationPrompts, evaluation_files, read_prompts
 from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.recipe import ModelSection, Recipe
 from rlhi_training.reward_models import RewardModel
 from rlhi_training.reward_models.building import build_reward_model, build_rewrite_judges
 from rlhi_training.reward_models.classifier import ClassifierReward
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
+from rlhi_training.stages.pair_personas import put_personas
 
 logger = logging.getLogger("rlhi.training")
 
@@ -142,6 +143,20 @@ class Resources:
         prompts = read_prompts(section.evaluation_prompts)
         return EvaluationPrompts(prompts, ngram=section.contamination_ngram, share=section.contamination_share)
 
+    def check_pair_sources(self) -> None:
+        """Find what is wrong with the options of the pair sources and filters before anything is spent on them.
+
+        Raises:
+            UserError: an option needs another one, or names what does not exist or cannot do what is asked of it.
+        """
+        recipe = self._recipe
+        ranks = recipe.contrast.enabled and recipe.contrast.rank_by == "reward_model"
+        if recipe.reward.enabled or ranks:
+            _check(self.reward_model)
+        _check(self.rewrite_judges.reward_model)
+        evaluation_files(recipe.filter.evaluation_prompts)
+        put_personas([], recipe)
+
     def release(self) -> None:
         """Let go of the in-process model, if one was loaded."""
         if isinstance(self._policy, PolicyClient):
@@ -151,3 +166,8 @@ class Resources:
             model = made.reward_model if isinstance(made, RewriteJudges) else made
             if isinstance(model, ClassifierReward):
                 model.release()
+
+
+def _check(model: RewardModel | None) -> None:
+    if isinstance(model, ClassifierReward):
+        model.check()

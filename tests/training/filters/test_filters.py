@@ -202,13 +202,14 @@ def test_a_cap_in_numbers_holds_beside_the_share():
         ("filter.addresses_feedback=reward_model", r"--set reward\.classifier="),
         ("reward.model=classifier", r"--set reward\.classifier="),
         ("reward.model=judge_pairs", r"--set reward\.llm="),
+        ("filter.evaluation_prompts=['/nowhere']", "Check it"),
     ],
 )
 def test_what_needs_a_model_says_which_option_names_it(override, message):
     recipe = override_recipe(Recipe(name="t", summary="-").model_dump(mode="json"), [override])
     resources = Resources(recipe, policy=ScriptedClient(["x"]))
     with pytest.raises(ConfigError, match=message):
-        _ = (resources.reward_model, resources.rewrite_judges)
+        resources.check_pair_sources()
 
 
 def test_the_policy_can_judge():

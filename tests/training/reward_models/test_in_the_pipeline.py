@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhi_plugin.chat import ChatRequest, ScriptedClient
+from rlhi_plugin.errors import UserError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import Pipeline
 from rlhi_training.recipe import Recipe, override_recipe
@@ -88,6 +89,18 @@ def test_it_scores_filters_and_ranks(run):
     assert {"sample", "guided", "rewrite"} >= {p.chosen.origin for p in contrasts}
     pairs = directory.read("pairs.jsonl", PreferencePair)
     assert {pair.source for pair in pairs} == {"rewrite", "reward", "contrast"}
+
+
+def test_what_cannot_work_is_said_before_anything_is_spent(run, tmp_path, saved_model):
+    refuses = saved_model("llama", refuses_system=True)
+    for override, message in (
+        ("reward.classifier='/no/such/folder'", "/no/such/folder"),
+        (f"reward.classifier='{refuses}'", "no_system_role"),
+        ("filter.evaluation_prompts=['/no/such/set']", "/no/such/set"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(override)
+    assert not (tmp_path / "run" / "generated").exists()
 
 
 def test_a_strict_filter_drops_what_it_scores_lower(run):

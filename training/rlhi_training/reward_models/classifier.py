@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhi_adapters.base_models import resolve_base
-from rlhi_adapters.loading import DType
+from rlhi_adapters.loading import DType, load_tokenizer
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Persona
 from rlhi_training.records import Candidate, LabelledTurn
@@ -89,6 +89,19 @@ class ClassifierReward:
         saved = 1.0 - self._tokens_computed / self._tokens_in
         return {"tokens_shared": round(saved, 4), "not_shared_because": self._unshared}
 
+    def check(self) -> None:
+        """Make sure, without loading the weights, that there is such a model and that it can read a persona.
+
+        Raises:
+            UserError: there is none.
+            ConfigError: its template takes no system message, and `ClassifierOptions.no_system_role` is ``error``.
+        """
+        tokenizer = load_tokenizer(resolve_base(self._options.path).path)
+        if self._options.persona_as == "system" and self._options.no_system_role == "error":
+            refusal = _system_refused(tokenizer, self._options.path)
+            if refusal is not None:
+                raise _no_system(refusal)
+
     def release(self) -> None:
         """Let the model go."""
         self.__dict__.pop("_model", None)
@@ -153,28 +166,36 @@ class ClassifierReward:
 
     def _for_template(self, messages: Messages) -> Messages:
         """The messages as the template takes them."""
-        refusal = self._system_refused if any(m.role == "system" for m in messages) else None
+        refusal = self._refusal if any(m.role == "system" for m in messages) else None
         if refusal is None:
             return messages
         if self._options.no_system_role == "user_prefix":
             return without_system(messages)
-        raise ConfigError(
-            f"the reward model cannot read a persona as a system message: {refusal} Or put it before the request:"
-            " --set reward.no_system_role=user_prefix"
-        )
+        raise _no_system(refusal)
 
     @cached_property
-    def _system_refused(self) -> str | None:
-        """Why the template cannot render a system message; None where it can, or where there is no template."""
-        from rlhi_adapters.templates import require_system_role
+    def _refusal(self) -> str | None:
+        return _system_refused(self._model.tokenizer, self._options.path)
 
-        if not self._model.tokenizer.chat_template:
-            return None
-        try:
-            require_system_role(self._model.tokenizer, self._options.path)
-        except ConfigError as error:
-            return str(error)
+
+def _system_refused(tokenizer: Any, name: str) -> str | None:
+    """Why a template cannot render a system message; None where it can, or where there is no template."""
+    from rlhi_adapters.templates import require_system_role
+
+    if not tokenizer.chat_template:
         return None
+    try:
+        require_system_role(tokenizer, name)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _no_system(refusal: str) -> ConfigError:
+    return ConfigError(
+        f"the reward model cannot read a persona as a system message: {refusal} Or put it before the request:"
+        " --set reward.no_system_role=user_prefix"
+    )
 
 
 def unshared_scores(model: ClassifierModel, rows: list[Row]) -> list[float]:
