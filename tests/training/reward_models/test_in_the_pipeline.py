@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from rlhi_plugin.errors import UserError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import Pipeline
 from rlhi_training.recipe import Recipe, override_recipe
-from rlhi_training.records import PreferencePair, ProposedPair, ScoredCandidate
+from rlhi_training.records import Dropped, PreferencePair, ProposedPair, ScoredCandidate
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory
 
@@ -101,6 +102,23 @@ def test_what_cannot_work_is_said_before_anything_is_spent(run, tmp_path, saved_
         with pytest.raises(UserError, match=message):
             run(override)
     assert not (tmp_path / "run" / "generated").exists()
+
+
+def test_evaluation_prompts_are_part_of_what_a_filter_depends_on(run, tmp_path, four_users):
+    prompts = tmp_path / "evaluation.txt"
+    prompts.write_text("Nobody in any log has ever asked a thing like this one.")
+    option = f"filter.evaluation_prompts=['{prompts}']"
+    clean, directory = run(option)
+    assert "contaminated" not in clean.stages["filter"].reasons
+    assert clean.stages["filter"].notes["evaluation_prompts"] == 1
+    request = four_users[0].messages[0].content
+    prompts.write_text(request)
+    found, directory = run(option)
+    assert found.stages["filter"].reasons["contaminated"] > 0
+    drops = directory.read("dropped/filter.jsonl", Dropped)
+    assert {d.detail for d in drops if d.reason == "contaminated"} == {" ".join(re.findall(r"\w+", request.lower()))}
+    kept = directory.read("pairs.jsonl", PreferencePair)
+    assert not [pair for pair in kept if any(request in message.content for message in pair.prompt)]
 
 
 def test_a_strict_filter_drops_what_it_scores_lower(run):
