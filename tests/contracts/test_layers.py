@@ -27,6 +27,7 @@ ONE_VENDOR_ONE_PLACE = {
     },
     "cryptography": {"rlhi_plugin/privacy/vault.py"},
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
+    "py3langid": {"rlhi_plugin/text_language.py", "training/rlhi_training/screens/language.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
@@ -34,7 +35,6 @@ ONE_VENDOR_ONE_PLACE = {
     # The evaluation's plots name one of its types.
     "matplotlib": {"rlhi_plugin/page/figures.py", "eval_harness/rlhi_eval_harness/report/plots.py"},
     "jinja2": {"rlhi_plugin/page/html.py"},
-    "py3langid": {"training/rlhi_training/screens/language.py"},
     "rensa": {"training/rlhi_training/screens/near_duplicates.py"},
     "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},
     "profanity_check": {"training/rlhi_training/screens/toxicity.py"},

@@ -17,6 +17,7 @@ COMPLAINTS = [
     json.loads(line)
     for line in (Path(__file__).parent / "data" / "asked_for_complaints.jsonl").read_text("utf-8").splitlines()
 ]
+MEASURED = Path(__file__).parent / "data" / "measured_wishes.jsonl"
 
 
 def _precision_and_recall(reader: AskedFor) -> tuple[float, float]:
@@ -68,6 +69,22 @@ def test_embeddings_add_recall_and_keep_precision(minilm):
 )
 def test_refusal_absence_and_correction(text, asked):
     assert AskedFor().read(text) == asked
+
+
+def test_wishes_with_a_measure_are_read_and_mentions_are_not():
+    # Precision 0.97 and recall 0.92 before a pattern was changed because of these sentences.
+    rows = [json.loads(line) for line in MEASURED.read_text("utf-8").splitlines()]
+    assert len(rows) >= 50
+    assert sum(not row["asked"] for row in rows) >= 20
+    reader = AskedFor()
+    assert {row["text"]: row["asked"] for row in rows} == {row["text"]: list(reader.read(row["text"])) for row in rows}
+
+
+def test_a_later_measure_replaces_an_earlier_one():
+    reader = AskedFor()
+    assert reader.read("Under 50 words please. No, under 80 words.") == ("max_words:80",)
+    assert reader.read("In Spanish please. No, in French please.") == ("language:french",)
+    assert reader.read("Answer in detail. Under 90 words please.") == ("max_words:90",)
 
 
 def test_only_the_ends_of_a_long_message_are_read():

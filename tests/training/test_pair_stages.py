@@ -15,20 +15,23 @@ from rlhi_plugin.chat import ChatRequest, ScriptedClient
 from rlhi_plugin.persona import ExtractivePersonaBuilder, render_persona
 from rlhi_plugin.records import ChatMessage, Evidence, FollowUpLabel, Persona, PersonaStatement
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.filters.caps import cap_users, draw_evenly
+from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.generation import Sampling
+from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import ContrastSection, FilterSection, IngestSection, RewardSection, RewriteSection
-from rlhi_training.records import Candidate, LabelledTurn, ProposedPair
+from rlhi_training.records import UNGUIDED, Candidate, LabelledTurn, ProposedPair
 from rlhi_training.reward_models import CheckedReward, LLMJudgeReward, RewardModel, Verdict
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.soundness import flaw
 from rlhi_training.stages.audience import Audience, wanted_by_many
-from rlhi_training.stages.contrast import CONTRASTS, contrast
-from rlhi_training.stages.filter import KEPT, cap_users, draw_evenly, filter_pairs
+from rlhi_training.stages.contrast import CONTRASTS, Material, contrast
+from rlhi_training.stages.filter import KEPT, filter_pairs
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
 from rlhi_training.stages.pairs import PAIRS, render_pairs
 from rlhi_training.stages.personas import LATEST, PERSONAS, personas
 from rlhi_training.stages.reward import REWARDS, reward
-from rlhi_training.stages.rewrite import REWRITES, rewrite
+from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite
 
 SAMPLING = Sampling(0.7, 64, 0)
 LONG = (
@@ -84,10 +87,15 @@ def proposal(text: str, rejected: str = LONG, *, who: Persona | None = None, nam
     )
 
 
+def _filter(proposed, turns, encoder, section):
+    return asyncio.run(filter_pairs(proposed, turns, (encoder, RewriteJudges(), None), section, 0))
+
+
 async def _rewrite(turns, client, encoder, path: Path, **section):
     recipe = (RewriteSection(**section), SAMPLING)
     reader = (AskedFor(), encoder)
-    return await rewrite(turns, {"c": persona("Be brief please.")}, client, reader, recipe, answers=path)
+    writers = Writers(rewriter=client, policy=client)
+    return await rewrite(turns, {"c": persona("Be brief please.")}, writers, reader, recipe, answers=path)
 
 
 async def test_the_rewrite_that_meets_the_feedback_is_proposed(tmp_path, word_encoder):
@@ -129,6 +137,50 @@ async def test_the_same_answer_again_is_no_rewrite(tmp_path, word_encoder):
     assert [d.reason for d in result.dropped] == ["no_candidate"]
 
 
+async def _originals_anew(path: Path, encoder, policy: ScriptedClient, turns=None, **section):
+    rewriter = ScriptedClient([LISTED], model="rewriter")
+    recipe = (RewriteSection(original="policy", samples_blind=0, **section), SAMPLING)
+    writers = Writers(rewriter=rewriter, policy=policy)
+    people = {"c": persona("Be brief please.")}
+    result = await rewrite(turns or [turn()], people, writers, (AskedFor(), encoder), recipe, answers=path)
+    check_conservation("rewrite", result)
+    return result, rewriter
+
+
+async def test_originals_can_be_written_anew_by_the_policy(tmp_path, word_encoder):
+    policy = ScriptedClient([FIGURES], model="policy")
+    result, rewriter = await _originals_anew(tmp_path / "x", word_encoder, policy)
+    (pair,) = result.files[REWRITES]
+    assert (pair.rejected.text, pair.rejected.origin, pair.rejected.model) == (FIGURES, "sample", "policy")
+    assert (pair.chosen.text, pair.chosen.model) == (LISTED, "rewriter")
+    assert policy.requests[0].messages == with_persona_message(turn().context, persona("Be brief please."))
+    assert all(FIGURES in r.messages[-1].content and LONG not in r.messages[-1].content for r in rewriter.requests)
+    assert [c.text for c in result.files[REWRITTEN]] == [LISTED] * 3
+    assert result.notes["originals"] == "policy"
+    silent, _ = await _originals_anew(tmp_path / "y", word_encoder, ScriptedClient([" "]))
+    assert [d.reason for d in silent.dropped] == ["no_original"]
+
+
+class _CutShort(ScriptedClient):
+    async def complete(self, request: ChatRequest):
+        return tuple(r.model_copy(update={"finish_reason": "length"}) for r in await super().complete(request))
+
+
+async def test_an_original_that_was_cut_off_is_no_rejected_side(tmp_path, word_encoder):
+    result, rewriter = await _originals_anew(tmp_path / "x", word_encoder, _CutShort([LONG]))
+    assert [d.reason for d in result.dropped] == ["original_unfinished"]
+    assert rewriter.requests == []
+
+
+async def test_rewrites_without_guidance_see_at_most_the_old_reply(tmp_path, word_encoder):
+    client = ScriptedClient([FIGURES, LISTED])
+    result = await _rewrite([turn()], client, word_encoder, tmp_path / "x", guidance="none")
+    (pair,) = result.files[REWRITES]
+    assert (pair.chosen.guidance, pair.asked, pair.margin) == (UNGUIDED, (), 0.0)
+    assert not [r for r in client.requests if any("bullet points please" in m.content for m in r.messages)]
+    assert sorted(LONG in r.messages[-1].content for r in client.requests) == [False, True]
+
+
 async def _reward(turns, people, client, path: Path, model: RewardModel | None = None):
     reader = AskedFor()
     recipe = (RewardSection(samples=3, max_turns=2), SAMPLING)
@@ -145,6 +197,28 @@ async def test_best_beats_worst_under_the_persona_and_the_persona_is_in_the_prom
     assert pair.chosen.text in (LISTED, FIGURES)
     assert pair.margin == pytest.approx(0.5)
     assert client.requests[0].messages[0].content == f"Be kind.\n\n{render_persona(who)}"
+
+
+async def test_what_the_reward_thinks_of_length_is_in_the_notes(tmp_path):
+    client = ScriptedClient([LONG, LISTED, FIGURES])
+    result = await _reward([turn(None)], {"c": persona("Use bullet points please.")}, client, tmp_path / "x")
+    bias = result.notes["length_bias"]
+    assert (bias["requests"], bias["answers"], bias["comparisons"], bias["longer_wins"]) == (1, 3, 2, 0.0)
+    assert bias["correlation"] < 0
+    assert bias["chosen_is_longer"] == 0.0
+    assert result.notes["unscored"] == {}
+
+
+async def test_scores_that_are_no_numbers_are_counted_and_dropped(tmp_path):
+    class Broken(CheckedReward):
+        async def score(self, turn, candidates, persona):
+            return [Verdict.of(float("nan"))] * len(candidates)
+
+    client = ScriptedClient([LONG, LISTED, FIGURES])
+    who = persona("Use bullet points please.")
+    result = await _reward([turn(None)], {"c": who}, client, tmp_path / "x", Broken(AskedFor()))
+    assert [d.reason for d in result.dropped] == ["not_finite"]
+    assert result.notes["unscored"] == {"not_finite": 3}
 
 
 async def test_every_turn_without_a_reward_pair_says_why(tmp_path):
@@ -199,7 +273,7 @@ async def _contrast(talks, labeller, path, **section):
     audience = Audience(talks, people.files[PERSONAS], people.files[LATEST])
     recipe = (ContrastSection(**section), SAMPLING)
     client = ScriptedClient(_guided)
-    result = await contrast(labelled.files[TURNS], audience, client, AskedFor(), recipe, answers=path)
+    result = await contrast(labelled.files[TURNS], Material(audience, AskedFor()), client, recipe, answers=path)
     return result, labelled.files[TURNS], audience
 
 
@@ -262,7 +336,7 @@ async def test_contrast_is_deterministic_and_respects_its_switches(tmp_path, fou
     ],
 )
 def test_each_predicate_names_its_reason(pair, reason, word_encoder):
-    result = filter_pairs([pair], {"c#0": turn()}, word_encoder, FilterSection(), 0)
+    result = _filter([pair], {"c#0": turn()}, word_encoder, FilterSection())
     check_conservation("filter", result)
     assert [d.reason for d in result.dropped] == ([reason] if reason else [])
 
@@ -271,14 +345,14 @@ def test_uncheckable_feedback_is_measured_by_nearness(word_encoder):
     said = turn("Write about the grandmother and her cat please.")
     near = proposal("The grandmother and her cat grow basil at home.").model_copy(update={"asked": ()})
     far = proposal("Something else entirely is written down here.").model_copy(update={"asked": ()})
-    result = filter_pairs([near, far], {"c#0": said}, word_encoder, FilterSection(), 0)
+    result = _filter([near, far], {"c#0": said}, word_encoder, FilterSection())
     assert result.files[KEPT] == [near]
     assert [d.reason for d in result.dropped] == ["feedback_not_addressed"]
 
 
 def test_require_persona_drops_pairs_for_everybody(word_encoder):
     section = FilterSection(require_persona=True)
-    result = filter_pairs([proposal(LISTED)], {"c#0": turn()}, word_encoder, section, 0)
+    result = _filter([proposal(LISTED)], {"c#0": turn()}, word_encoder, section)
     assert [d.reason for d in result.dropped] == ["no_persona"]
 
 
@@ -314,7 +388,7 @@ def test_every_pair_is_a_preference_with_an_unspoilt_prompt(word_encoder, answer
     said = turn()
     proposed = [proposal(chosen, rejected, who=who) for chosen, rejected in answers]
     proposed += [proposal(LISTED, who=who)] * 2
-    kept = filter_pairs(proposed, {"c#0": said}, word_encoder, FilterSection(max_pairs_per_user_share=1.0), 0)
+    kept = _filter(proposed, {"c#0": said}, word_encoder, FilterSection(max_pairs_per_user_share=1.0))
     check_conservation("filter", kept)
     result = render_pairs(kept.files[KEPT], {"c#0": said})
     check_conservation("pairs", result)

@@ -61,3 +61,18 @@ def test_an_unknown_recipe_lists_the_known_ones(tmp_path: Path):
 def test_a_manifest_gives_its_recipe_back():
     recipe = load_recipe("smoke_cpu", environ={})
     assert override_recipe(recipe.model_dump(mode="json"), []) == recipe
+
+
+def test_a_recipe_may_extend_a_shipped_one(tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'extends = "rlhi_llama31_8b"\nname = "mine"\nsummary = "-"\n[train]\nbeta = 0.3\n[users]\nmax_users = 9\n'
+    )
+    mine, base = load_recipe(str(file), environ={}), shipped_recipes()["rlhi_llama31_8b"]
+    assert (mine.name, mine.train.beta, mine.users.max_users) == ("mine", 0.3, 9)
+    assert mine.train.model_copy(update={"beta": base.train.beta}) == base.train
+    assert mine.reward == base.reward
+    for unknown in ('"nobody"', '"../recipe"', "7"):
+        file.write_text(f'extends = {unknown}\nname = "mine"\nsummary = "-"\n')
+        with pytest.raises(ConfigError, match="no shipped recipe"):
+            load_recipe(str(file), environ={})

@@ -17,8 +17,9 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from rlhi_plugin.checks import CHECKS
+from rlhi_plugin.checkable import is_check, rivals
 from rlhi_plugin.records import Persona
+from rlhi_training.measured_wishes import measured_wishes
 from rlhi_training.sentence_encoder import Encoder
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ _NEVER_REFUSED = {"short", "detailed"}
 
 
 class AskedFor:
-    """Reads feedback into names of `rlhi_plugin.checks.CHECKS`.
+    """Reads feedback into names of checks (`rlhi_plugin.checkable.check`).
 
     Args:
         encoder: Embeds the sentences in which no pattern matches; None: patterns only.
     """
 
-    name = "asked_for/1"
+    name = "asked_for/2"
 
     def __init__(self, encoder: Encoder | None = None) -> None:
         self._encoder = encoder
@@ -163,14 +164,20 @@ def _by_pattern(sentence: str) -> list[str]:
             found.append(name)
         elif name in _REFUSED_FOR_ANOTHER:
             found.append(OPPOSITES[name])
-    return found
+    measured = [name for name, place in measured_wishes(sentence) if not _REFUSED.search(sentence[:place])]
+    if any(name.startswith(("max_words:", "max_sentences:")) for name in measured):
+        # "Under 50 words" is that, and not an answer in one sentence.
+        found = [name for name in found if name != "short"]
+    if any(name.startswith("min_words:") for name in measured):
+        found = [name for name in found if name != "detailed"]
+    return [*found, *measured]
 
 
 def _settle(names: Iterable[str]) -> tuple[str, ...]:
-    """Unique names, sorted; of two opposites the one named last."""
-    kept: dict[str, None] = {}
+    """Unique names, sorted; of two that cannot both be granted the one named last."""
+    kept: list[str] = []
     for name in names:
-        if name in OPPOSITES:
-            kept.pop(OPPOSITES[name], None)
-        kept[name] = None
-    return tuple(sorted(name for name in kept if name in CHECKS))
+        against = rivals(name)
+        kept = [other for other in kept if other != name and other.partition(":")[0] not in against]
+        kept.append(name)
+    return tuple(sorted(name for name in kept if is_check(name)))

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from rlhi_plugin.checkable import check
 from rlhi_plugin.checks import CHECKS
 from rlhi_plugin.records import ChatMessage
 
@@ -21,7 +22,7 @@ Guidance = Literal["instructions", "demonstrations"]
 def guided_messages(
     context: tuple[ChatMessage, ...], wanted: Collection[str], guidance: Guidance
 ) -> tuple[ChatMessage, ...]:
-    """A prompt that asks for the properties `wanted` (names of `CHECKS`); without any, the plain prompt.
+    """A prompt that asks for the properties `wanted` (names of checks); without any, the plain prompt.
 
     Args:
         context: Ends with the user's request; may begin with the app's system message, which stays first.
@@ -32,7 +33,9 @@ def guided_messages(
     if guidance == "instructions":
         if not wanted:
             return context
-        wishes = " ".join(check.instruction for name, check in CHECKS.items() if name in wanted)
+        # In the order of the registry, then those with a value.
+        ordered = [*(name for name in CHECKS if name in wanted), *sorted(set(wanted) - set(CHECKS))]
+        wishes = " ".join(check(name).instruction for name in ordered)
         request = ChatMessage(role="user", content=f"{context[-1].content}\n\n{wishes}")
         return (*context[:-1], request)
     head = context[:1] if context[0].role == "system" else ()

@@ -14,6 +14,7 @@ from rlhi_training.run_directory import Manifest, RunDirectory, StageResult, dig
 from rlhi_training.stages.filter import KEPT
 from rlhi_training.stages.ingest import CONVERSATIONS
 from rlhi_training.stages.label import TURNS
+from rlhi_training.stages.pair_personas import put_personas
 from rlhi_training.stages.pairs import PAIRS, PairOrigin, render_pairs
 from rlhi_training.trainer_configs import AXOLOTL, LLAMA_FACTORY, axolotl_config, llama_factory_config
 
@@ -33,7 +34,9 @@ def export_pairs(directory: RunDirectory, recipe: Recipe, manifest: Manifest) ->
         against_refusals=recipe.screens.train_against_refusals,
     )
     turns = {turn.key: turn for turn in directory.read(TURNS, LabelledTurn)}
-    result = render_pairs(directory.read(KEPT, ProposedPair), turns, origin)
+    proposed = directory.read(KEPT, ProposedPair)
+    placed, unplaced = put_personas(proposed, recipe)
+    result = render_pairs(placed, turns, origin)
     pairs = [pair for pair in result.files[PAIRS] if isinstance(pair, PreferencePair)]
     path = directory.path
     write_pairs_parquet(path / PARQUET, pairs)
@@ -42,7 +45,8 @@ def export_pairs(directory: RunDirectory, recipe: Recipe, manifest: Manifest) ->
     write_atomically(path / AXOLOTL, axolotl_config())
     write_atomically(path / LLAMA_FACTORY, llama_factory_config())
     written = [PARQUET, DATA_CARD, AXOLOTL, LLAMA_FACTORY]
-    return StageResult(result.inputs, result.passed, result.dropped, result.files, result.notes, written)
+    dropped = [*unplaced, *result.dropped]
+    return StageResult(len(proposed), result.passed, dropped, result.files, result.notes, written)
 
 
 def _digest(pairs: Sequence[PreferencePair]) -> str:

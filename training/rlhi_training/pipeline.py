@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import RenderableType
 
@@ -23,13 +24,22 @@ from rlhi_plugin.errors import ArtefactError, UserError
 from rlhi_plugin.persona import FRAME_DIGEST
 from rlhi_plugin.records import Conversation, FollowUp, Persona
 from rlhi_training.export import export_pairs
+from rlhi_training.filters.contamination import evaluation_files
 from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
 from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
 from rlhi_training.log_source import log_source
 from rlhi_training.preflight import check_base
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import LabelledTurn, PersonaBefore, PreferencePair, ProposedPair, Stage
+from rlhi_training.records import (
+    Candidate,
+    LabelledTurn,
+    PersonaBefore,
+    PreferencePair,
+    ProposedPair,
+    ScoredCandidate,
+    Stage,
+)
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import (
     Manifest,
@@ -41,14 +51,15 @@ from rlhi_training.run_directory import (
     write_atomically,
 )
 from rlhi_training.stages.audience import Audience
-from rlhi_training.stages.contrast import CONTRASTS, contrast
+from rlhi_training.stages.contrast import CONTRASTS, Material, contrast
+from rlhi_training.stages.fewer_users import keep_fewer_users
 from rlhi_training.stages.filter import KEPT, filter_pairs
 from rlhi_training.stages.ingest import CONVERSATIONS, HELD_OUT, SPLIT, ingest
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
 from rlhi_training.stages.pairs import PAIRS
 from rlhi_training.stages.personas import LATEST, PERSONAS, personas
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
-from rlhi_training.stages.rewrite import REWRITES, rewrite
+from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 TABLE = "follow_ups.json"
@@ -99,6 +110,8 @@ class Pipeline:
         """
         if until == "train":
             check_base(self.recipe)
+        if STAGES.index(until) >= STAGES.index("rewrite"):
+            self.resources.check_pair_sources()
         with self.run_dir.locked(), asyncio.Runner() as runner:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._step(stage, runner)
@@ -235,10 +248,13 @@ class Pipeline:
             made = self._manifest.stages[name].files
             earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
         recipe = self.recipe.model_dump(mode="json")
-        beside = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
+        beyond: dict[str, Any] = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
+        if stage == "filter":
+            files_read = evaluation_files(self.recipe.filter.evaluation_prompts)
+            beyond |= {"evaluation_prompts": [digest_path(path) for path in files_read]} if files_read else {}
         return digest_of(
             {
-                **beside,
+                **beyond,
                 "stage": stage,
                 "version": _version("rlhi"),
                 "logs": self._manifest.logs_digest if stage == "ingest" else None,
@@ -271,7 +287,8 @@ class Step:
 
 async def _ingest(pipeline: Pipeline) -> StageResult:
     logs = pipeline.logs
-    return ingest(logs.conversations(), pipeline.recipe, logs.tombstones(), logs.exclusions())
+    result = ingest(logs.conversations(), pipeline.recipe, logs.tombstones(), logs.exclusions())
+    return keep_fewer_users(result, CONVERSATIONS, pipeline.recipe.users.max_users, pipeline.recipe.seed)
 
 
 async def _label(pipeline: Pipeline) -> StageResult:
@@ -301,7 +318,7 @@ async def _rewrite(pipeline: Pipeline) -> StageResult:
     return await rewrite(
         pipeline.turns(),
         pipeline.personas_before(),
-        resources.client(section.llm),
+        Writers(rewriter=resources.client(section.llm), policy=resources.client()),
         (resources.asked_for, resources.encoder),
         (section, pipeline.sampling("rewrite")),
         answers=pipeline.answers("rewrite"),
@@ -322,22 +339,40 @@ async def _reward(pipeline: Pipeline) -> StageResult:
 
 async def _contrast(pipeline: Pipeline) -> StageResult:
     before = pipeline.run_dir.read(PERSONAS, PersonaBefore)
-    audience = Audience(pipeline.conversations(), before, pipeline.run_dir.read(LATEST, Persona))
+    section, resources = pipeline.recipe.contrast, pipeline.resources
+    material = Material(
+        audience=Audience(pipeline.conversations(), before, pipeline.run_dir.read(LATEST, Persona)),
+        asked_for=resources.asked_for,
+        more=_more_candidates(pipeline),
+        reward_model=resources.reward_model if section.rank_by == "reward_model" else None,
+    )
     return await contrast(
         pipeline.turns(),
-        audience,
-        pipeline.resources.client(),
-        pipeline.resources.asked_for,
-        (pipeline.recipe.contrast, pipeline.sampling("contrast")),
+        material,
+        resources.client(),
+        (section, pipeline.sampling("contrast")),
         answers=pipeline.answers("contrast"),
     )
+
+
+def _more_candidates(pipeline: Pipeline) -> dict[str, list[Candidate]]:
+    """By turn, what the stages before contrast wrote, as far as the recipe lets it into the pools."""
+    section = pipeline.recipe.contrast
+    written = pipeline.run_dir.read(REWRITTEN, Candidate) if section.use_rewrites else []
+    if section.use_samples:
+        written += [scored.candidate for scored in pipeline.run_dir.read(SCORED, ScoredCandidate)]
+    more: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in written:
+        more[f"{candidate.conversation_id}#{candidate.turn}"].append(candidate)
+    return more
 
 
 async def _filter(pipeline: Pipeline) -> StageResult:
     proposed = [p for name in (REWRITES, REWARDS, CONTRASTS) for p in pipeline.run_dir.read(name, ProposedPair)]
     turns = {turn.key: turn for turn in pipeline.turns()}
-    recipe = pipeline.recipe
-    return filter_pairs(proposed, turns, pipeline.resources.encoder, recipe.filter, recipe.seed)
+    recipe, resources = pipeline.recipe, pipeline.resources
+    tools = (resources.encoder, resources.rewrite_judges, resources.evaluation_prompts)
+    return await filter_pairs(proposed, turns, tools, recipe.filter, recipe.seed)
 
 
 async def _pairs(pipeline: Pipeline) -> StageResult:
@@ -351,22 +386,43 @@ async def _no_loop(_: Pipeline) -> StageResult:
 _READING = ("asked_for.toml",)
 _SCREENS = ("screens/jailbreak.toml", "screens/refusal.toml")
 STEPS: dict[Stage, Step] = {
-    "ingest": Step(_ingest, (CONVERSATIONS, HELD_OUT, SPLIT), ("ingest", "screens", "split"), (), _SCREENS),
+    "ingest": Step(
+        _ingest,
+        (CONVERSATIONS, HELD_OUT, SPLIT),
+        ("seed", "ingest", "screens", "split", "users"),
+        (),
+        _SCREENS,
+    ),
     "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/examples.jsonl",)),
     "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),
-    "rewrite": Step(_rewrite, (REWRITES,), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")),
+    "rewrite": Step(
+        _rewrite, (REWRITES, REWRITTEN), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")
+    ),
     "reward": Step(
         _reward, (REWARDS, SCORED), ("seed", "model", "reward"), ("label", "personas"), (*_READING, "prompts")
     ),
     "contrast": Step(
         _contrast,
         (CONTRASTS,),
-        ("seed", "model", "contrast"),
-        ("ingest", "label", "personas"),
+        # The reward model is one of contrast's, and its candidates are.
+        ("seed", "model", "reward", "contrast"),
+        ("ingest", "label", "personas", "rewrite", "reward"),
         (*_READING, "prompts"),
     ),
-    "filter": Step(_filter, (KEPT,), ("seed", "filter"), ("label", "rewrite", "reward", "contrast")),
-    "pairs": Step(_pairs, (PAIRS,), ("screens", "dataset"), ("ingest", "label", "filter"), ("screens/refusal.toml",)),
+    "filter": Step(
+        _filter,
+        (KEPT,),
+        ("seed", "model", "reward", "filter"),
+        ("label", "rewrite", "reward", "contrast"),
+        ("prompts",),
+    ),
+    "pairs": Step(
+        _pairs,
+        (PAIRS,),
+        ("seed", "pairs", "contrast", "screens", "dataset"),
+        ("ingest", "label", "filter"),
+        ("screens/refusal.toml",),
+    ),
     "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "pairs")),
 }
 """Every stage, in order."""

@@ -2,7 +2,8 @@
 
 A recipe is a TOML file with one table per stage. Values come, later ones winning, from the defaults here, the file,
 environment variables ``RLHI_TRAIN__LEARNING_RATE=1e-4`` and ``--set train.learning_rate=1e-4``. Each default names its
-source: the paper (arXiv 2509.25137), another paper, or "ours".
+source: the paper (arXiv 2509.25137), another paper, or "ours". A file that begins with ``extends = "rlhi_llama31_8b"``
+says only what differs from that shipped recipe, as the ablations do.
 """
 
 from __future__ import annotations
@@ -137,10 +138,17 @@ class RewriteSection(_Section):
     enabled: bool = True
     llm: str | None = None
     """LiteLLM model id that rewrites; None: the policy itself."""
+    guidance: Literal["follow_up", "none"] = "follow_up"
+    """``follow_up``: the rewriter reads what the user said. ``none`` is the paper's ablation without user guidance:
+    neither the rewriter nor the choice among its answers, nor the filter, knows what the user said."""
+    original: Literal["logged", "policy"] = "logged"
+    """The rejected side: the answer as it was logged, or one that the policy writes anew under the pair's own prompt
+    (on-policy, reported for the paper); the rewriter then sees that one. Default: ours, it costs nothing."""
     samples_seeing_reply: int = Field(default=3, ge=0, le=32)
     """Rewrites per turn that see the old reply and the follow-up, as in the paper. Count: ours."""
     samples_blind: int = Field(default=3, ge=0, le=32)
-    """Rewrites per turn that see only the follow-up. Ours: both kinds together answered more complaints."""
+    """Rewrites per turn that see only the follow-up (without guidance: a fresh answer, from scratch). Ours: both kinds
+    together answered more complaints."""
     max_prompt_chars: int = Field(default=16000, ge=100)
     """Cap on context, old reply and follow-up together. A reply that does not fit is not shown; a turn that does not
     fit without it is dropped with a reason. Ours."""
@@ -154,11 +162,33 @@ class RewardSection(_Section):
     enabled: bool = True
     samples: int = Field(default=4, ge=2, le=64)
     """Answers sampled per request. arXiv 2506.21495 uses 8."""
-    persona: bool = True
-    """False is the paper's user-agnostic ablation; it needs `llm`, since nothing else can score without a persona."""
+    model: Literal["auto", "checked", "judge", "judge_pairs", "classifier"] = "auto"
+    """What scores: ``checked`` counts which of the user's checkable wishes are kept (ours); ``judge`` has `llm` rate
+    each answer, ``judge_pairs`` has it compare every two in both orders; ``classifier`` is a trained reward model as in
+    the paper. ``auto``: a classifier where one is named, else a judge where `llm` is, else ``checked``."""
     llm: str | None = None
-    """LiteLLM model id that scores candidates; None: count which of the user's checkable wishes are kept (ours). The
-    paper uses a reward model with the persona as text."""
+    """LiteLLM model id of the judge, or ``policy`` for the policy itself."""
+    classifier: str | None = None
+    """Folder or hub id of a reward model in safetensors: Athene's, Skywork's, or whatever
+    ``AutoModelForSequenceClassification`` opens. The paper is reported to use Nexusflow/Athene-RM-8B."""
+    classifier_label: str | None = None
+    """Class that is good, for a classifier with more than two."""
+    classifier_max_tokens: int = Field(default=4096, ge=64)
+    """A longer conversation is unscored, never cut. 4096 is where Athene-RM-8B's model card cuts."""
+    share_prefixes: bool = True
+    """Read what the candidates of a request have in common once (exact up to rounding)."""
+    persona: bool = True
+    """False is the paper's user-agnostic ablation: the score does not know the user. ``checked`` cannot do that."""
+    persona_in_prompt: bool = True
+    """Whether candidates are sampled, and pairs trained, with the persona in the prompt. False together with
+    ``persona = false`` is plain preference training without users, the control that AlpacaEval figures need."""
+    persona_as: Literal["system", "user_prefix"] = "system"
+    """Where a classifier finds the persona: as system text, or before the request. Ours."""
+    no_system_role: Literal["error", "user_prefix"] = "error"
+    """What to do where the classifier's template takes no system message. Ours."""
+    min_margin: float = Field(default=0.05, ge=0.0)
+    """Best and worst whose scores are closer are no preference. On the scorer's own scale; 0.05 is ours for
+    ``checked``, where a little repetition makes less."""
     max_turns: int | None = Field(default=None, ge=1)
     """Sample for at most so many turns, in file order. None: all. Ours."""
 
@@ -169,10 +199,17 @@ class ContrastSection(_Section):
     enabled: bool = True
     cross_user: bool = True
     """False: never put one user's request under another user's persona; no contrast pairs are then made."""
+    rank_by: Literal["checks", "reward_model"] = "checks"
+    """``checks``: how many of a persona's checkable wishes an answer keeps. ``reward_model``: the scorer of `reward`,
+    under each persona; personas then need not ask for anything checkable. Ours."""
     plain_samples: int = Field(default=1, ge=0, le=32)
     """Candidates per request written without guidance. Ours."""
     guided_samples: int = Field(default=2, ge=0, le=32)
     """Candidates per request and per persona, written under the properties that the persona asks for. Ours."""
+    use_rewrites: bool = True
+    """Whether the rewrites that stage rewrite wrote for a request join its pool. Ours."""
+    use_samples: bool = True
+    """Whether the candidates that stage reward sampled for a request join its pool. Ours."""
     guidance: Literal["instructions", "demonstrations"] = "instructions"
     """How a guided candidate is obtained: by each check's instruction, or by a few earlier turns that show the
     properties, which also works with models too small to follow instructions. Ours."""
@@ -183,10 +220,21 @@ class ContrastSection(_Section):
     """A property only fewer users asked for stays out of the pool: it could point to one person."""
     personas_per_request: int = Field(default=4, ge=1, le=64)
     """Personas that one request is ranked under."""
+    gate: bool = True
+    """Whether a wish counts only where the request leaves room for it (`rlhi_plugin.persona.gate`): bullet points do
+    not count in a translation. Personas of which nothing counts are the irrelevant ones. Ours."""
+    only_turning: bool = False
+    """Keep only pairs that another persona of the request ranks the other way round. False: prefer them. Ours."""
+    min_gain: float = Field(default=0.5, ge=0.0)
+    """``rank_by = "reward_model"`` only: least difference of two scores, in standard deviations of the pool under that
+    persona. Ours."""
     max_length_ratio: float = Field(default=1.35, ge=1.0)
     """Longer over shorter answer, in words, unless length itself was asked for."""
     neutral_share: float = Field(default=0.15, ge=0.0, le=1.0)
     """Share of extra pairs without persona in which the plain answer wins, so that the model learns when not to."""
+    irrelevant_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of extra pairs under a persona that says nothing about the request, in which the plain answer wins
+    (injected memory leaks into where it does not belong: arXiv 2602.01146). Ours."""
     max_requests: int | None = Field(default=None, ge=1)
     """Build pools for at most so many requests. None: all."""
 
@@ -194,8 +242,28 @@ class ContrastSection(_Section):
 class FilterSection(_Section):
     """What a pair must survive. The paper calls quality filtering essential; the predicates are ours."""
 
+    quality: bool = True
+    """False is the ablation without quality filter: only what cannot be a preference is dropped (duplicates, equal
+    texts), evaluation prompts, and what exceeds the caps."""
+    addresses_feedback: Literal["code", "judge", "reward_model", "off"] = "code"
+    """Whether a rewrite does what the follow-up asked for (the question of arXiv 2507.23158), decided by ``code``: the
+    asked-for properties where they are checkable, else nearness to the feedback; by a ``judge`` that sees the
+    follow-up, in both orders; or by the ``reward_model``, which reads the follow-up as part of the request."""
+    not_worse: Literal["code", "judge", "reward_model", "off"] = "code"
+    """Whether it is, blind to the feedback, as good as the original: ``code`` looks for flaws; a ``judge`` and the
+    ``reward_model`` compare both answers besides. ``off`` leaves flaws in."""
+    llm: str | None = None
+    """LiteLLM model id of the judge, or ``policy``. None: the judge of `reward`."""
+    max_loss: float = Field(default=0.0, ge=0.0)
+    """``not_worse = "reward_model"``: how much lower than the original a rewrite may score. Ours."""
+    min_gain: float = Field(default=0.0, ge=0.0)
+    """``addresses_feedback = "reward_model"``: how much higher than the original it must score, exclusive. Ours."""
+    undecided: Literal["drop", "keep"] = "drop"
+    """A judge whose verdict changes with the order of the answers: drop the pair (ours), or count it as a tie."""
     max_pairs_per_user_share: float = Field(default=0.2, gt=0.0, le=1.0)
     """No user contributes more than this share of all pairs (ours: a few poisoned pairs can turn a model)."""
+    max_pairs_per_user: int | None = Field(default=None, ge=1)
+    """Nor more pairs than this. None: no such cap. Ours."""
     max_repeated_share: float = Field(default=0.2, ge=0.0, le=1.0)
     """Share of repeated 4-grams above which a chosen answer is dropped."""
     min_chosen_words: int = Field(default=5, ge=1)
@@ -203,11 +271,42 @@ class FilterSection(_Section):
     min_similarity_gain: float = Field(default=0.02, ge=-1.0, le=1.0)
     """Where feedback names nothing that code can check: how much closer (cosine of sentence embeddings) the rewrite
     must be to the feedback than the original was. Ours, and weak: see the training README."""
+    min_margin: float = Field(default=0.0, ge=0.0)
+    """Least score difference of a scored pair; each source has its own scale. 0: any. Ours."""
+    max_length_ratio: float | None = Field(default=None, ge=1.0)
+    """Longer over shorter answer, in words, unless length was asked for. None: any. Ours; DPO amplifies whatever length
+    difference the pairs have (arXiv 2403.19159)."""
+    match_language: bool = True
+    """Drop pairs whose chosen answer is in another language than the request, unless that language was asked for or the
+    rejected answer is in it too. Where the language cannot be told, the pair stays. Ours."""
+    evaluation_prompts: tuple[str, ...] = ()
+    """Files or folders of evaluation prompts (.jsonl, .json, .txt): pairs that hold one are dropped. None by default:
+    the evaluations are not part of the package."""
+    contamination_ngram: int = Field(default=8, ge=3, le=50)
+    """Words in an n-gram of the contamination check: 8 in Tulu 3 (arXiv 2411.15124)."""
+    contamination_share: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share of an evaluation prompt's words that must be found in one pair, in n-grams: half in Tulu 3."""
     require_persona: bool = False
     """Keep only pairs with a persona in the prompt (and the neutral ones of persona contrast): a pair without one
     teaches every user what a single user asked for. Ours."""
     max_pairs: int | None = Field(default=None, ge=1)
     """Keep at most so many pairs, drawn evenly over users and sources. None: all."""
+
+
+class UsersSection(_Section):
+    """How many users a run learns from."""
+
+    max_users: int | None = Field(default=None, ge=1)
+    """Use the conversations of so many users only, drawn by `seed`; anonymous conversations stay out then. The paper's
+    ablation with fewer users. Smaller draws are part of larger ones. None: all, and the anonymous."""
+
+
+class PairsSection(_Section):
+    """How pairs become training rows."""
+
+    persona: Literal["own", "shuffled", "none"] = "own"
+    """``shuffled`` puts another user's persona into each pair's prompt: a control, in which it explains nothing.
+    ``none`` leaves personas out of the prompts. Controls of ours."""
 
 
 class DatasetSection(_Section):
@@ -269,6 +368,8 @@ class Recipe(_Section):
     reward: RewardSection = RewardSection()
     contrast: ContrastSection = ContrastSection()
     filter: FilterSection = FilterSection()
+    users: UsersSection = UsersSection()
+    pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
     dataset: DatasetSection = DatasetSection()
 
@@ -278,7 +379,8 @@ def shipped_recipes() -> dict[str, Recipe]:
     folder = files("rlhi_training") / "recipes"
     names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
     return {
-        name: _validate(tomllib.loads((folder / f"{name}.toml").read_text("utf-8")), f"{name}.toml") for name in names
+        name: _validate(_extended(tomllib.loads((folder / f"{name}.toml").read_text("utf-8"))), f"{name}.toml")
+        for name in names
     }
 
 
@@ -305,7 +407,7 @@ def load_recipe(
         else:
             known = ", ".join(shipped_recipes())
             raise ConfigError(f"no recipe named {name_or_path!r}. Shipped: {known}; or give the path of a .toml file.")
-        data = tomllib.loads(text)
+        data = _extended(tomllib.loads(text))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -327,6 +429,24 @@ def override_recipe(data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe
     changed: dict[str, Any] = json.loads(json.dumps(data))
     _apply(changed, overrides)
     return _validate(changed, "the recipe of this run")
+
+
+def _extended(data: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's tables over those of the shipped recipe that it extends, if it does.
+
+    Raises:
+        ConfigError: there is no such shipped recipe.
+    """
+    name = data.pop("extends", None)
+    if name is None:
+        return data
+    source = files("rlhi_training") / "recipes" / f"{name}.toml"
+    if not isinstance(name, str) or "/" in name or not source.is_file():
+        raise ConfigError(f"extends = {name!r}: no shipped recipe of that name. See: rlhi-train recipes")
+    whole = _extended(tomllib.loads(source.read_text("utf-8")))
+    for key, value in data.items():
+        whole[key] = {**whole[key], **value} if isinstance(value, dict) and key in whole else value
+    return whole
 
 
 def _apply(data: dict[str, Any], overrides: Sequence[str]) -> None:

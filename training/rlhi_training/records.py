@@ -16,6 +16,8 @@ Stage = Literal["ingest", "label", "personas", "rewrite", "reward", "contrast", 
 PairSource = Literal["rewrite", "reward", "contrast"]
 """``rewrite``: User-Guided Rewrites. ``reward``: User-Based Rewards. ``contrast``: persona contrast, ours."""
 CandidateOrigin = Literal["logged", "sample", "guided", "rewrite"]
+UNGUIDED = "unguided"
+"""`Candidate.guidance` of a rewrite whose writer did not know what the user said (the paper's ablation)."""
 
 
 class LabelledTurn(Record):
@@ -59,7 +61,8 @@ class Candidate(Record):
     text: str = Field(min_length=1)
     origin: CandidateOrigin
     guidance: str | None = None
-    """For ``guided``: the name of the text property that was asked for. For ``rewrite``: the follow-up's message id."""
+    """For ``guided``: the name of the text property that was asked for. For ``rewrite``: the follow-up's message id,
+    or `UNGUIDED`."""
     finish_reason: FinishReason = "stop"
     model: str
     """What wrote it."""

@@ -11,9 +11,14 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Labeller, load_labeller
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.filters.contamination import EvaluationPrompts, evaluation_files, read_prompts
+from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.recipe import ModelSection, Recipe
-from rlhi_training.reward_models import CheckedReward, LLMJudgeReward, RewardModel
+from rlhi_training.reward_models import RewardModel
+from rlhi_training.reward_models.building import build_reward_model, build_rewrite_judges
+from rlhi_training.reward_models.classifier import ClassifierReward
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
+from rlhi_training.stages.pair_personas import put_personas
 
 logger = logging.getLogger("rlhi.training")
 
@@ -122,17 +127,47 @@ class Resources:
     @cached_property
     def reward_model(self) -> RewardModel:
         """Scores candidates under a persona."""
-        section = self._recipe.reward
-        if section.llm is not None:
-            return LLMJudgeReward(self.client(section.llm))
-        if not section.persona:
-            raise ConfigError(
-                "reward.persona = false leaves the embedded reward nothing to check."
-                " Add: --set reward.llm=openai/gpt-4o"
-            )
-        return CheckedReward(self.asked_for)
+        return build_reward_model(self._recipe.reward, self.client, lambda: self.asked_for)
+
+    @cached_property
+    def rewrite_judges(self) -> RewriteJudges:
+        """Decides whether rewrites address the feedback, and whether they are not worse."""
+        return build_rewrite_judges(self._recipe, self.client)
+
+    @cached_property
+    def evaluation_prompts(self) -> EvaluationPrompts | None:
+        """What may not be in a pair; None where the recipe names no files."""
+        section = self._recipe.filter
+        if not section.evaluation_prompts:
+            return None
+        prompts = read_prompts(section.evaluation_prompts)
+        return EvaluationPrompts(prompts, ngram=section.contamination_ngram, share=section.contamination_share)
+
+    def check_pair_sources(self) -> None:
+        """Find what is wrong with the options of the pair sources and filters before anything is spent on them.
+
+        Raises:
+            UserError: an option needs another one, or names what does not exist or cannot do what is asked of it.
+        """
+        recipe = self._recipe
+        ranks = recipe.contrast.enabled and recipe.contrast.rank_by == "reward_model"
+        if recipe.reward.enabled or ranks:
+            _check(self.reward_model)
+        _check(self.rewrite_judges.reward_model)
+        evaluation_files(recipe.filter.evaluation_prompts)
+        put_personas([], recipe)
 
     def release(self) -> None:
         """Let go of the in-process model, if one was loaded."""
         if isinstance(self._policy, PolicyClient):
             self._policy.release()
+        for name in ("reward_model", "rewrite_judges"):
+            made = self.__dict__.pop(name, None)
+            model = made.reward_model if isinstance(made, RewriteJudges) else made
+            if isinstance(model, ClassifierReward):
+                model.release()
+
+
+def _check(model: RewardModel | None) -> None:
+    if isinstance(model, ClassifierReward):
+        model.check()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
+from rlhi_plugin.persona.gate import gate
+from rlhi_plugin.persona.request_kinds import request_kinds
 from rlhi_plugin.records import Conversation, Persona
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.recipe import ContrastSection
 from rlhi_training.records import LabelledTurn, PersonaBefore
 
+_LOOKED_AT = 64
+"""Personas that are tried to find an irrelevant one: most requests leave room for most wishes."""
+
 
 @dataclass(frozen=True)
 class Listener:
-    """A persona, and the checkable wishes in it that enough users share (sorted, not empty)."""
+    """A persona, and the checkable wishes in it that count for a request and that enough users share (sorted)."""
 
     persona: Persona
     asked: tuple[str, ...]
@@ -41,6 +47,7 @@ class Audience:
         for persona in [*(entry.persona for entry in before if entry.persona), *latest]:
             snapshots[persona.user_id][persona.digest] = persona
         self._snapshots = {user: list(known.values()) for user, known in sorted(snapshots.items())}
+        self._hopeful: tuple[frozenset[str] | None, list[str]] | None = None
 
     def persona_of(self, user_id: str, moment: datetime | None) -> Persona | None:
         """A user's newest persona that covers nothing at or after `moment`; None where there is none, or no time."""
@@ -61,23 +68,80 @@ class Audience:
     ) -> list[Listener]:
         """Personas with different wishes to rank the answers to one request under.
 
-        The author's own comes first; then users who have listened least so far, ties in random order.
+        The author's own comes first; then users who have listened least so far, ties in random order. Where a reward
+        model ranks, personas need not ask for anything checkable, only differ.
         """
-        own = self._own.get(turn.conversation_id)
-        moment = self._started.get(turn.conversation_id)
-        others = [user for user in self._snapshots if user != turn.user_id]
-        order.shuffle(others)
-        others.sort(key=lambda user: listened[user])
-        late = section.other_personas == "latest"
+        checks = section.rank_by == "checks"
         found: dict[tuple[str, ...], Listener] = {}
-        for user in ["", *others]:
-            persona = own if not user else self.latest.get(user) if late else self.persona_of(user, moment)
-            asked = tuple(name for name in asked_for.of_persona(persona) if name in wishes)
-            if persona is not None and asked and asked not in found:
-                found[asked] = Listener(persona, asked)
+        for persona in self._candidates(turn, wishes if checks else None, asked_for, section, order, listened):
+            asked = _counting(persona, turn, wishes, asked_for, section)
+            distinct = asked if checks else (persona.digest,)
+            if (asked or not checks) and distinct not in found:
+                found[distinct] = Listener(persona, asked)
             if len(found) == section.personas_per_request:
                 break
         return list(found.values())
+
+    def irrelevant(
+        self,
+        turn: LabelledTurn,
+        wishes: frozenset[str],
+        asked_for: AskedFor,
+        section: ContrastSection,
+        *,
+        order: random.Random,
+        listened: Counter[str],
+    ) -> Listener | None:
+        """A persona whose wishes have no room in this request; `asked` is those wishes. None where there is none."""
+        if not request_kinds(turn.context[-1].content):
+            return None
+        candidates = self._candidates(turn, wishes, asked_for, section, order, listened)
+        for persona in islice(candidates, _LOOKED_AT):
+            asked = tuple(name for name in asked_for.of_persona(persona) if name in wishes)
+            if asked and not gate(persona, turn.context[-1].content).statements:
+                return Listener(persona, asked)
+        return None
+
+    def _candidates(  # noqa: PLR0917 - the same six in both callers
+        self,
+        turn: LabelledTurn,
+        wishes: frozenset[str] | None,
+        asked_for: AskedFor,
+        section: ContrastSection,
+        order: random.Random,
+        listened: Counter[str],
+    ) -> Iterator[Persona]:
+        """The author's persona, then other users', who have listened least first."""
+        own = self._own.get(turn.conversation_id)
+        if own is not None:
+            yield own
+        others = [user for user in self._with_wishes(wishes, asked_for) if user != turn.user_id]
+        order.shuffle(others)
+        others.sort(key=lambda user: listened[user])
+        late, moment = section.other_personas == "latest", self._started.get(turn.conversation_id)
+        for user in others:
+            persona = self.latest.get(user) if late else self.persona_of(user, moment)
+            if persona is not None:
+                yield persona
+
+    def _with_wishes(self, wishes: frozenset[str] | None, asked_for: AskedFor) -> list[str]:
+        """Users one of whose personas asks for any of `wishes` (None: all users); found once."""
+        if self._hopeful is None or self._hopeful[0] != wishes:
+            users = [
+                user
+                for user, known in self._snapshots.items()
+                if wishes is None or any(wishes.intersection(asked_for.of_persona(p)) for p in known)
+            ]
+            self._hopeful = (wishes, users)
+        return list(self._hopeful[1])
+
+
+def _counting(
+    persona: Persona, turn: LabelledTurn, wishes: frozenset[str], asked_for: AskedFor, section: ContrastSection
+) -> tuple[str, ...]:
+    """The wishes of a persona that count for a request."""
+    heard = gate(persona, turn.context[-1].content) if section.gate else persona
+    return tuple(name for name in asked_for.of_persona(heard) if name in wishes)
 
 
 def wanted_by_many(audience: Audience, asked_for: AskedFor, min_users: int) -> frozenset[str]:

@@ -1,58 +1,67 @@
 """Persona contrast (ours): for one request, pairs whose choice nothing but the persona explains.
 
 Naive pairs teach what everybody's complaints have in common, mostly brevity. Here one request gets a pool of
-candidates, plain ones and ones guided to what personas ask for; the pool is ranked under several users' personas, and
-pairs are taken where the ranking turns, with lengths as equal as can be. So the same text is chosen under one persona
-and rejected under another. A few pairs without persona, in which the plain answer wins, teach when to leave things as
-they are. Kin: arXiv 2405.17977 (contrast of system messages), 2501.11549 (personas for both sides of a pair).
+candidates: plain ones, ones guided to what personas ask for, and what the stages rewrite and reward wrote for it. The
+pool is ranked under several users' personas, and pairs are taken where the ranking turns, with lengths as equal as can
+be. So the same text is chosen under one persona and rejected under another. A few pairs without persona, and a few
+under a persona that has nothing to say about the request, in which the plain answer wins, teach when to leave things
+as they are. Kin: arXiv 2405.17977 (contrast of system messages), 2501.11549 (personas for both sides of a pair).
+
+What crosses between users, exactly. In a pair whose request is A's and whose persona is B's, the prompt is B's persona
+and A's conversation up to the request; both answers were written by this run's models for that request, neither is a
+logged answer; and neither repeats five consecutive words (a shorter text of three or four: all of it) of A's follow-up,
+of A's persona, or of any other persona that the request was ranked under, unless A's conversation up to the request
+holds them too. ``cross_user = false`` makes no contrast pairs at all.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rlhi_plugin.chat import ChatClient
-from rlhi_plugin.checks import CHECKS, word_count
-from rlhi_plugin.records import FollowUpLabel, Persona
+from rlhi_plugin.records import FollowUpLabel
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.contrasting.choosing import choose, irrelevant, neutral, share_of
+from rlhi_training.contrasting.pools import Gathered, Pool, Slot, gather, rank
 from rlhi_training.demonstrations import guided_messages
 from rlhi_training.generation import Draft, Drafted, Sampling, generate
+from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import ContrastSection
-from rlhi_training.records import Candidate, CandidateOrigin, Dropped, LabelledTurn, ProposedPair
+from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair
+from rlhi_training.reward_models.protocol import RewardModel
 from rlhi_training.run_directory import StageResult
-from rlhi_training.soundness import flaw
-from rlhi_training.stages.audience import Audience, Listener, wanted_by_many
+from rlhi_training.stages.audience import Audience, wanted_by_many
 
 CONTRASTS = "contrasts.jsonl"
 _PLAIN = "plain"
-_MIN_WORDS = 6
-_MAX_REPEATED = 0.08
-"""Stricter than the filter: a repetitive text in a pool would win or lose for that alone."""
-_LENGTH_WISHES = {"short", "detailed"}
-_HELD_BY_DEFAULT = {"no_lists", "no_emojis"}
-"""Plain answers have these anyway."""
-# Weights of what makes a pair good, ours: more wishes kept, equal lengths, texts that are chosen as often as rejected.
-_GAIN, _LENGTH, _BALANCE, _NO_TURN, _NOISE = 2.0, 1.5, 0.6, 0.7, 0.3
 
 
-@dataclass
-class _Tally:
-    """How often a text has been chosen and rejected so far."""
+@dataclass(frozen=True)
+class Material:
+    """What a pool may be made of and ranked by, besides what the stage writes itself.
 
-    chosen: Counter[str] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        audience: Whose personas there are.
+        asked_for: Reads wishes.
+        more: By turn key, candidates that earlier stages wrote for the request.
+        reward_model: Ranks, where the recipe says so; else None.
+    """
+
+    audience: Audience
+    asked_for: AskedFor
+    more: Mapping[str, Sequence[Candidate]] = field(default_factory=dict)
+    reward_model: RewardModel | None = None
 
 
 async def contrast(
     turns: Sequence[LabelledTurn],
-    audience: Audience,
+    material: Material,
     client: ChatClient,
-    asked_for: AskedFor,
     recipe: tuple[ContrastSection, Sampling],
     *,
     answers: Path,
@@ -64,42 +73,32 @@ async def contrast(
     persona, as of then, asks for something checkable that enough users share), ``over_limit``, ``model_call_failed``,
     ``no_contrast`` (no two sound candidates that a persona ranks apart at comparable length).
     """
+    import numpy as np
+
     section, sampling = recipe
-    wishes = wanted_by_many(audience, asked_for, section.min_users_per_property)
+    wishes = sorted(wanted_by_many(material.audience, material.asked_for, section.min_users_per_property))
     requests, dropped = _requests(turns, section)
     order = random.Random(sampling.seed)
     order.shuffle(requests)
-    slots: list[tuple[LabelledTurn, list[Listener]]] = []
-    listened: Counter[str] = Counter()
-    for turn in requests:
-        listeners = audience.listeners(turn, wishes, asked_for, section, order=order, listened=listened)
-        full = section.max_requests is not None and len(slots) >= section.max_requests
-        if not listeners or full:
-            reason = "over_limit" if listeners else "no_persona"
-            dropped.append(Dropped(stage="contrast", key=turn.key, reason=reason))
-        else:
-            slots.append((turn, listeners))
-            listened.update(listener.persona.user_id for listener in listeners)
-    drafts = _drafts(slots, section)
+    slots, unused = _slots(requests, material, frozenset(wishes), section, order)
+    dropped += unused
+    drafts = [draft for slot in slots for draft in _drafts(slot, section)]
+    # Equal beginnings are neighbours.
+    drafts.sort(key=lambda draft: (draft.spec, draft.turn.key))
     drafted = await generate(drafts, client, sampling, answers, description="write contrast candidates")
-    pools = _pools(drafted)
-    proposed, turned = _pairs(slots, pools, section, order)
-    neutral = _neutral(slots, pools, wishes, math.floor(section.neutral_share * len(proposed)), order)
-    passed = {f"{p.conversation_id}#{p.turn}" for p in [*proposed, *neutral]}
-    failed = {key[0]: error for key, error in drafted.failures.items()}
-    for turn, _ in slots:
-        if turn.key not in passed:
-            reason = "model_call_failed" if turn.key in failed and not pools[turn.key] else "no_contrast"
-            dropped.append(Dropped(stage="contrast", key=turn.key, reason=reason, detail=failed.get(turn.key, "")))
-    notes = {
-        "client": client.model,
-        "drafts": len(drafts),
-        "wishes": sorted(wishes),
-        "pairs": len(proposed),
-        "turned": turned,
-        "neutral": len(neutral),
-    }
-    return StageResult(len(turns), len(passed), dropped, {CONTRASTS: [*proposed, *neutral]}, notes)
+    gathered = gather(slots, _written(drafted), material.more)
+    pools = await rank(slots, gathered, wishes, material.reward_model)
+    noise = np.random.default_rng(sampling.seed)
+    proposed, turned = choose(pools, section, noise)
+    plain = neutral(pools, wishes, share_of(section.neutral_share, len(proposed)), noise)
+    apart = irrelevant(pools, wishes, share_of(section.irrelevant_share, len(proposed)), noise)
+    every = [*proposed, *plain, *apart]
+    passed = {f"{p.conversation_id}#{p.turn}" for p in every}
+    dropped += _empty_handed(slots, passed, drafted, gathered)
+    notes = {"client": client.model, "drafts": len(drafts), "wishes": wishes, "turned": turned}
+    notes |= {"pairs": len(proposed), "neutral": len(plain), "irrelevant": len(apart)}
+    notes |= _pool_notes(pools, gathered, material, every)
+    return StageResult(len(turns), len(passed), dropped, {CONTRASTS: every}, notes)
 
 
 def _requests(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[list[LabelledTurn], list[Dropped]]:
@@ -131,132 +130,90 @@ def _requests(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[
     return kept, dropped
 
 
-def _drafts(slots: Sequence[tuple[LabelledTurn, list[Listener]]], section: ContrastSection) -> list[Draft]:
-    """Plain candidates and guided ones per distinct set of wishes; sorted so that equal beginnings are neighbours."""
-    drafts = []
-    for turn, listeners in slots:
-        for asked in sorted({listener.asked for listener in listeners} | {()}):
-            count = section.guided_samples if asked else section.plain_samples
-            if count:
-                name = "+".join(asked)
-                messages = guided_messages(turn.context, asked, section.guidance)
-                origin: CandidateOrigin = "guided" if asked else "sample"
-                spec = f"guided:{name}" if asked else _PLAIN
-                drafts.append(Draft(turn, spec, messages, count, origin, name or None))
-    return sorted(drafts, key=lambda draft: (draft.spec, draft.turn.key))
-
-
-def _pools(drafted: Drafted) -> dict[str, list[Candidate]]:
-    """Sound, distinct candidates of each turn."""
-    pools: dict[str, list[Candidate]] = defaultdict(list)
-    for (key, _), candidates in sorted(drafted.candidates.items()):
-        known = {c.text for c in pools[key]}
-        for candidate in candidates:
-            reason = flaw(
-                candidate.text, candidate.finish_reason, min_words=_MIN_WORDS, max_repeated_share=_MAX_REPEATED
-            )
-            if reason is None and candidate.text not in known:
-                known.add(candidate.text)
-                pools[key].append(candidate)
-    return pools
-
-
-def _kept(text: str, asked: Iterable[str]) -> int:
-    return sum(CHECKS[name].holds(text) for name in asked)
-
-
-def _ratio(first: str, second: str) -> float:
-    """Longer over shorter, in words; at least 1."""
-    counts = sorted((max(1, word_count(first)), max(1, word_count(second))))
-    return counts[1] / counts[0]
-
-
-def _pairs(
-    slots: Sequence[tuple[LabelledTurn, list[Listener]]],
-    pools: Mapping[str, list[Candidate]],
+def _slots(
+    requests: Sequence[LabelledTurn],
+    material: Material,
+    wishes: frozenset[str],
     section: ContrastSection,
     order: random.Random,
-) -> tuple[list[ProposedPair], int]:
-    """One pair per request and persona where there is one; and how many another persona ranks the other way."""
-    places = [(turn, listener, listeners) for turn, listeners in slots for listener in listeners]
-    order.shuffle(places)
-    tally = _Tally()
-    pairs: list[ProposedPair] = []
-    turned = 0
-    for turn, listener, listeners in places:
-        options = [
-            (_cost(a, b, listener, listeners, tally) + order.random() * _NOISE, a, b)
-            for a in pools[turn.key]
-            for b in pools[turn.key]
-            if _admissible(a.text, b.text, listener.asked, section)
-        ]
-        if not options:
+) -> tuple[list[Slot], list[Dropped]]:
+    """Requests with those who listen, and those without."""
+    slots: list[Slot] = []
+    dropped: list[Dropped] = []
+    listened: Counter[str] = Counter()
+    audience, asked_for = material.audience, material.asked_for
+    for turn in requests:
+        if section.max_requests is not None and len(slots) >= section.max_requests:
+            dropped.append(Dropped(stage="contrast", key=turn.key, reason="over_limit"))
             continue
-        _, chosen, rejected = min(options, key=lambda option: option[0])
-        tally.chosen[chosen.candidate_id] += 1
-        tally.rejected[rejected.candidate_id] += 1
-        turned += _turns(chosen, rejected, listeners)
-        pairs.append(_proposal(turn, listener.persona, chosen, rejected, listener.asked))
-    return pairs, turned
+        listeners = audience.listeners(turn, wishes, asked_for, section, order=order, listened=listened)
+        odd = None
+        if section.gate and section.irrelevant_share:
+            odd = audience.irrelevant(turn, wishes, asked_for, section, order=order, listened=listened)
+        if not listeners and odd is None:
+            dropped.append(Dropped(stage="contrast", key=turn.key, reason="no_persona"))
+            continue
+        slots.append(Slot(turn, tuple(listeners), odd))
+        listened.update(listener.persona.user_id for listener in listeners)
+    return slots, dropped
 
 
-def _admissible(chosen: str, rejected: str, asked: tuple[str, ...], section: ContrastSection) -> bool:
-    """Chosen keeps more of the wishes, and length does not give it away unless length is what they are about."""
-    if _kept(chosen, asked) <= _kept(rejected, asked):
-        return False
-    return bool(_LENGTH_WISHES & set(asked)) or _ratio(chosen, rejected) <= section.max_length_ratio
+def _drafts(slot: Slot, section: ContrastSection) -> list[Draft]:
+    """Plain candidates, and guided ones per distinct set of wishes; under the persona itself where it names none."""
+    turn = slot.turn
+    drafts = []
+    if section.plain_samples:
+        messages = guided_messages(turn.context, (), section.guidance)
+        drafts.append(Draft(turn, _PLAIN, messages, section.plain_samples, "sample", None))
+    if not section.guided_samples:
+        return drafts
+    everybody = [*slot.listeners, *([slot.irrelevant] if slot.irrelevant else [])]
+    for asked in sorted({listener.asked for listener in everybody if listener.asked}):
+        name = "+".join(asked)
+        messages = guided_messages(turn.context, asked, section.guidance)
+        drafts.append(Draft(turn, f"guided:{name}", messages, section.guided_samples, "guided", name))
+    silent = {listener.persona.digest: listener.persona for listener in slot.listeners if not listener.asked}
+    for digest, persona in sorted(silent.items()):
+        name = f"persona:{digest[:16]}"
+        messages = with_persona_message(turn.context, persona)
+        drafts.append(Draft(turn, name, messages, section.guided_samples, "guided", name))
+    return drafts
 
 
-def _turns(chosen: Candidate, rejected: Candidate, listeners: Sequence[Listener]) -> bool:
-    """Whether another persona in the audience would choose the other way round."""
-    return any(_kept(rejected.text, other.asked) > _kept(chosen.text, other.asked) for other in listeners)
+def _written(drafted: Drafted) -> dict[str, list[tuple[Candidate, bool]]]:
+    """By turn key: what was written, and whether without guidance."""
+    written: dict[str, list[tuple[Candidate, bool]]] = defaultdict(list)
+    for (key, spec), candidates in sorted(drafted.candidates.items()):
+        written[key] += [(candidate, spec == _PLAIN) for candidate in candidates]
+    return written
 
 
-def _cost(
-    chosen: Candidate, rejected: Candidate, listener: Listener, listeners: Sequence[Listener], tally: _Tally
-) -> float:
-    """Lower is better."""
-    gain = _kept(chosen.text, listener.asked) - _kept(rejected.text, listener.asked)
-    about_length = bool(_LENGTH_WISHES & set(listener.asked))
-    length = 0.0 if about_length else _ratio(chosen.text, rejected.text) - 1.0
-    first, second = chosen.candidate_id, rejected.candidate_id
-    balance = tally.chosen[first] - tally.rejected[first] + tally.rejected[second] - tally.chosen[second]
-    no_turn = not _turns(chosen, rejected, listeners)
-    return -_GAIN * gain + _LENGTH * length + _BALANCE * balance + _NO_TURN * no_turn
+def _empty_handed(slots: Sequence[Slot], passed: set[str], drafted: Drafted, gathered: Gathered) -> list[Dropped]:
+    """Requests that gave no pair, and why."""
+    failed = {key[0]: error for key, error in drafted.failures.items()}
+    dropped = []
+    for slot in slots:
+        key = slot.turn.key
+        if key not in passed:
+            reason = "model_call_failed" if key in failed and not gathered.candidates[key] else "no_contrast"
+            dropped.append(Dropped(stage="contrast", key=key, reason=reason, detail=failed.get(key, "")))
+    return dropped
 
 
-def _neutral(
-    slots: Sequence[tuple[LabelledTurn, list[Listener]]],
-    pools: Mapping[str, list[Candidate]],
-    wishes: frozenset[str],
-    count: int,
-    order: random.Random,
-) -> list[ProposedPair]:
-    """Pairs without persona: a plain answer over one of about the same length that grants what others wished for."""
-    special = wishes - _HELD_BY_DEFAULT
-    found = []
-    for turn, _ in slots:
-        plain = [c for c in pools[turn.key] if c.guidance is None and not _kept(c.text, special)]
-        guided = [c for c in pools[turn.key] if c.guidance is not None and _kept(c.text, special)]
-        if plain and guided:
-            chosen = plain[0]
-            rejected = min(guided, key=lambda c: (_ratio(chosen.text, c.text), c.candidate_id))
-            found.append(_proposal(turn, None, chosen, rejected, ()))
-    order.shuffle(found)
-    return found[:count]
+def _pool_notes(
+    pools: Sequence[Pool], gathered: Gathered, material: Material, pairs: Sequence[ProposedPair]
+) -> dict[str, Any]:
+    """Where the candidates came from, which were left out, and how long chosen and rejected are."""
+    import numpy as np
 
-
-def _proposal(
-    turn: LabelledTurn, persona: Persona | None, chosen: Candidate, rejected: Candidate, asked: tuple[str, ...]
-) -> ProposedPair:
-    margin = (_kept(chosen.text, asked) - _kept(rejected.text, asked)) / len(asked) if asked else 0.0
-    return ProposedPair(
-        source="contrast",
-        conversation_id=turn.conversation_id,
-        turn=turn.turn,
-        persona=persona,
-        chosen=chosen,
-        rejected=rejected,
-        margin=margin,
-        asked=asked,
-    )
+    origins = Counter(candidate.origin for pool in pools for candidate in pool.candidates)
+    words = [(len(pair.chosen.text.split()), len(pair.rejected.text.split())) for pair in pairs]
+    mean = np.mean(words, axis=0).round(1).tolist() if words else [None, None]
+    notes: dict[str, Any] = {
+        "candidates": dict(sorted(origins.items())),
+        "left_out": dict(sorted(gathered.left_out.items())),
+        "mean_words": {"chosen": mean[0], "rejected": mean[1]},
+    }
+    if material.reward_model is not None:
+        notes |= {"reward_model": material.reward_model.name, **material.reward_model.notes()}
+    return notes

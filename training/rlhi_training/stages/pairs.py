@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlhi_plugin.records import Conversation
+from rlhi_training.filters.rewrites import is_guided
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.records import Dropped, LabelledTurn, PreferencePair, ProposedPair, Provenance
 from rlhi_training.run_directory import StageResult
@@ -93,7 +94,7 @@ def _render(proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin) -> Pr
             turn=turn.turn,
             request_id=turn.request_id,
             response_id=turn.response_id,
-            follow_up_id=turn.follow_up_id if proposal.source == "rewrite" else None,
+            follow_up_id=turn.follow_up_id if is_guided(proposal) else None,
             persona_message_ids=tuple(dict.fromkeys(evidence)),
             chosen_candidate=proposal.chosen.candidate_id,
             rejected_candidate=proposal.rejected.candidate_id,

@@ -1,7 +1,8 @@
 """User-Based Rewards (arXiv 2509.25137): where there is no feedback, sample answers and let the persona decide.
 
 N answers are sampled with the persona in the prompt and scored by a reward model conditioned on it; the best is
-proposed over the worst.
+proposed over the worst. `RewardSection.persona` off is the paper's user-agnostic ablation: same prompts, same answers,
+a score that does not know the user.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhi_plugin.chat import ChatClient
+from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import FollowUpLabel, Persona, Record
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.generation import Draft, Sampling, generate
@@ -18,12 +21,11 @@ from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import RewardSection
 from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate
 from rlhi_training.reward_models import RewardModel
+from rlhi_training.reward_models.length_bias import length_bias
 from rlhi_training.run_directory import StageResult
 
 REWARDS = "rewards.jsonl"
 SCORED = "scored_candidates.jsonl"
-_MIN_MARGIN = 0.05
-"""Best and worst closer than this are equal: a little repetition is no preference (ours)."""
 
 
 async def reward(
@@ -37,29 +39,23 @@ async def reward(
 ) -> StageResult:
     """Propose one pair per turn without feedback.
 
-    Drops: the reward model's own reasons (``no_persona``, ``nothing_checkable``, ``judge_failed``), ``over_limit``,
-    ``model_call_failed``, ``too_few_candidates``, ``no_difference``.
+    Drops: the reward model's own reasons (``no_persona``, ``nothing_checkable``, ``judge_failed``, ``judge_undecided``,
+    ``too_long``, ``not_finite``), ``over_limit``, ``model_call_failed``, ``too_few_candidates``, ``no_difference``
+    (best and worst closer than `RewardSection.min_margin`, all equal among them).
     """
     section, sampling = recipe
     model, asked_for = judge
     eligible = [turn for turn in turns if turn.label is not FollowUpLabel.WITH_FEEDBACK]
-    dropped: list[Dropped] = []
-    used: list[LabelledTurn] = []
-    for turn in eligible:
-        why_not = model.unscorable(_persona(turn, personas, section))
-        if why_not is None and section.max_turns is not None and len(used) >= section.max_turns:
-            why_not = "over_limit"
-        if why_not is None:
-            used.append(turn)
-        else:
-            dropped.append(Dropped(stage="reward", key=turn.key, reason=why_not))
-    drafts = [_draft(turn, _persona(turn, personas, section), section.samples) for turn in used]
+    scored_under = {turn.key: personas.get(turn.conversation_id) if section.persona else None for turn in eligible}
+    used, dropped = _usable(eligible, scored_under, model, section)
+    shown = {turn.key: personas.get(turn.conversation_id) if section.persona_in_prompt else None for turn in used}
+    drafts = [_draft(turn, shown[turn.key], section.samples) for turn in used]
     drafted = await generate(drafts, client, sampling, answers, description="sample for rewards")
-    proposed: list[ProposedPair] = []
-    scored: list[ScoredCandidate] = []
     pools = [_distinct(drafted.candidates[draft.turn.key, draft.spec]) for draft in drafts]
-    people = [_persona(turn, personas, section) for turn in used]
+    people = [scored_under[turn.key] for turn in used]
     tables = await asyncio.gather(*map(model.score, used, pools, people))
+    proposed: list[ProposedPair] = []
+    scored: list[list[ScoredCandidate]] = []
     for turn, draft, pool, persona, verdicts in zip(used, drafts, pools, people, tables, strict=True):
         rated = [
             ScoredCandidate(
@@ -68,26 +64,42 @@ async def reward(
             for c, v in zip(pool, verdicts, strict=True)
             if v.value is not None
         ]
-        scored += rated
-        reason = drafted.failures.get((turn.key, draft.spec))
-        if reason is not None:
-            dropped.append(Dropped(stage="reward", key=turn.key, reason="model_call_failed", detail=reason))
+        scored.append(rated)
+        error = drafted.failures.get((turn.key, draft.spec))
+        if error is not None:
+            dropped.append(Dropped(stage="reward", key=turn.key, reason="model_call_failed", detail=error))
         elif len(rated) < 2:  # noqa: PLR2004 - a pair takes two
             unscored = next((v.unscored for v in verdicts if v.unscored), None)
             dropped.append(Dropped(stage="reward", key=turn.key, reason=unscored or "too_few_candidates"))
         else:
             best, worst = max(rated, key=lambda s: s.score), min(rated, key=lambda s: s.score)
-            if best.score - worst.score < _MIN_MARGIN:
+            if best.score == worst.score or best.score - worst.score < section.min_margin:
                 dropped.append(Dropped(stage="reward", key=turn.key, reason="no_difference"))
             else:
-                proposed.append(_pair(turn, persona, best, worst, asked_for))
-    files: dict[str, Sequence[Record]] = {REWARDS: proposed, SCORED: scored}
-    notes = {"client": client.model, "reward_model": model.name, "drafts": len(drafts)}
+                asked = asked_for.of_persona(persona)
+                proposed.append(_pair(turn, shown[turn.key], best, worst, asked))
+    files: dict[str, Sequence[Record]] = {REWARDS: proposed, SCORED: [row for rows in scored for row in rows]}
+    notes = {"client": client.model, "drafts": len(drafts), **_score_notes(model, scored, proposed, tables)}
     return StageResult(len(eligible), len(proposed), dropped, files, notes)
 
 
-def _persona(turn: LabelledTurn, personas: Mapping[str, Persona | None], section: RewardSection) -> Persona | None:
-    return personas.get(turn.conversation_id) if section.persona else None
+def _usable(
+    turns: Sequence[LabelledTurn],
+    scored_under: Mapping[str, Persona | None],
+    model: RewardModel,
+    section: RewardSection,
+) -> tuple[list[LabelledTurn], list[Dropped]]:
+    dropped: list[Dropped] = []
+    used: list[LabelledTurn] = []
+    for turn in turns:
+        why_not = model.unscorable(scored_under[turn.key])
+        if why_not is None and section.max_turns is not None and len(used) >= section.max_turns:
+            why_not = "over_limit"
+        if why_not is None:
+            used.append(turn)
+        else:
+            dropped.append(Dropped(stage="reward", key=turn.key, reason=why_not))
+    return used, dropped
 
 
 def _draft(turn: LabelledTurn, persona: Persona | None, samples: int) -> Draft:
@@ -98,12 +110,37 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list({candidate.text: candidate for candidate in candidates}.values())
 
 
+def _score_notes(
+    model: RewardModel,
+    scored: Sequence[Sequence[ScoredCandidate]],
+    proposed: Sequence[ProposedPair],
+    tables: Sequence[Sequence[Any]],
+) -> dict[str, Any]:
+    """What scored, what it left unscored, and what it thinks of length."""
+    unscored = [verdict.unscored for verdicts in tables for verdict in verdicts if verdict.unscored]
+    lengths = [[(s.score, word_count(s.candidate.text)) for s in rows] for rows in scored]
+    longer = [
+        (word_count(pair.chosen.text), word_count(pair.rejected.text))
+        for pair in proposed
+        if word_count(pair.chosen.text) != word_count(pair.rejected.text)
+    ]
+    return {
+        "reward_model": model.name,
+        "unscored": {reason: unscored.count(reason) for reason in sorted(set(unscored))},
+        "length_bias": {
+            **length_bias(lengths),
+            "chosen_is_longer": round(sum(a > b for a, b in longer) / len(longer), 4) if longer else None,
+        },
+        **model.notes(),
+    }
+
+
 def _pair(
     turn: LabelledTurn,
     persona: Persona | None,
     best: ScoredCandidate,
     worst: ScoredCandidate,
-    asked_for: AskedFor,
+    asked: tuple[str, ...],
 ) -> ProposedPair:
     return ProposedPair(
         source="reward",
@@ -113,5 +150,5 @@ def _pair(
         chosen=best.candidate,
         rejected=worst.candidate,
         margin=best.score - worst.score,
-        asked=asked_for.of_persona(persona),
+        asked=asked,
     )
