@@ -17,6 +17,8 @@ from rlhi_adapters.sampling import draw, gumbel_noise
 if TYPE_CHECKING:
     import torch
 
+    from rlhi_adapters.json_constraint import JSONConstraint
+
 MIN_SHARED_PREFIX = 48
 """A common beginning of fewer tokens is not worth a forward pass of its own (ours)."""
 
@@ -32,6 +34,8 @@ class DecodeRow:
     """0 is greedy."""
     top_k: int
     seed: int
+    constraint: JSONConstraint | None = None
+    """What the answer is held to; of this row alone."""
 
 
 @dataclass(slots=True)
@@ -99,7 +103,7 @@ def decode(
     with torch.inference_mode():
         logits, live = _read_prompts(model, rows, pad_token)
         for step in range(settings.longest):
-            tokens = settings.choose(logits, live.rows, step)
+            tokens = settings.choose(_constrained(logits, live.rows, rows), live.rows, step)
             kept = _record(tokens, live.rows, results, rows, stop_tokens)
             if on_finished and len(kept) < len(live.rows):
                 on_finished(len(live.rows) - len(kept))
@@ -166,9 +170,26 @@ def _record(
             results[row].stopped = True
             continue
         results[row].tokens.append(token)
+        constraint = rows[row].constraint
+        if constraint is not None:
+            constraint.accept(token)
         if len(results[row].tokens) < rows[row].max_new_tokens:
             kept.append(place)
     return kept
+
+
+def _constrained(logits: torch.Tensor, live: list[int], rows: Sequence[DecodeRow]) -> torch.Tensor:
+    """The logits, without the tokens that a row's constraint does not allow."""
+    import torch
+
+    held = [(place, constraint) for place, row in enumerate(live) if (constraint := rows[row].constraint) is not None]
+    if not held:
+        return logits
+    logits = logits.clone()
+    for place, constraint in held:
+        allowed = torch.from_numpy(constraint.allowed(logits.shape[-1])).to(logits.device)
+        logits[place] = logits[place].masked_fill(~allowed, float("-inf"))
+    return logits
 
 
 def _read_prompts(model: Any, rows: Sequence[DecodeRow], pad_token: int) -> tuple[torch.Tensor, _Live]:

@@ -51,6 +51,8 @@ class GenerationJob:
     temperature: float
     seed: int
     top_k: int = 50
+    json_schema: Mapping[str, Any] | None = None
+    """The answer is JSON that keeps to it, unless it is cut at `max_new_tokens`."""
 
 
 class LocalModel:
@@ -198,7 +200,12 @@ class LocalModel:
                 f"the prompt has {len(prompt)} tokens and may grow by {job.max_new_tokens}; {self.base.name} takes "
                 f"{self._window}. Trim the history by whole turns, or lower max_tokens."
             )
-        return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed)
+        constraint = None
+        if job.json_schema is not None:
+            from rlhi_adapters.json_constraint import JSONConstraint
+
+            constraint = JSONConstraint(self.tokenizer, job.json_schema)
+        return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed, constraint)
 
     def _reply(self, row: DecodeRow, result: DecodedRow) -> ChatReply:
         text = self.tokenizer.decode(result.tokens, skip_special_tokens=True).strip()

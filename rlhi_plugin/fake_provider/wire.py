@@ -85,6 +85,19 @@ def _texts(request: ProviderRequest, answer: Answer) -> list[str]:
     return [*(answer.text, *answer.alternatives), *[answer.text] * wanted][:wanted]
 
 
+def _logprobs(request: ProviderRequest, text: str) -> Json | None:
+    """Log-probabilities that fall from word to word, where they are asked for."""
+    if not request.body.get("logprobs"):
+        return None
+    others = range(int(request.body.get("top_logprobs") or 0))
+    content = []
+    for place, word in enumerate(_words(text)):
+        sure = -0.01 * (place + 1)
+        top = [{"token": word if i == 0 else f"{word}{i}", "logprob": sure - i, "bytes": None} for i in others]
+        content.append({"token": word, "logprob": sure, "bytes": None, "top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
 def _finish(answer: Answer) -> str:
     return answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop")
 
@@ -101,7 +114,9 @@ def _completion(request: ProviderRequest, answer: Answer) -> Json:
         message: Json = {"role": "assistant", "content": said, "refusal": answer.refusal}
         if answer.tool_calls:
             message["tool_calls"] = _calls(request, answer)
-        choices.append({"index": index, "message": message, "finish_reason": _finish(answer), "logprobs": None})
+        choices.append(
+            {"index": index, "message": message, "finish_reason": _finish(answer), "logprobs": _logprobs(request, text)}
+        )
     return {
         "id": f"chatcmpl-{request.number}",
         "object": "chat.completion",

@@ -51,6 +51,7 @@ from rlhi_training.stages.rewrite import REWRITES, rewrite
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 TABLE = "follow_ups.json"
+CALLS = "calls.db"
 _PACKAGES = ("rlhi", "torch", "transformers", "trl", "peft", "numpy", "scikit-learn")
 
 Say = Callable[[RenderableType], None]
@@ -93,12 +94,18 @@ class Pipeline:
         Raises:
             UserError: the log cannot be read or holds nothing usable, or no pair survived.
             ArtefactError: a file of the run is damaged, or a stage lost items.
-            ModelCallError: a model that a stage depends on failed at every call.
+            ModelCallError: a model that a stage depends on failed at every call, or cannot be reached.
+            BudgetReachedError: the next call could cost more than the budget leaves.
         """
-        with self.run_dir.locked(), asyncio.Runner() as runner:
-            for stage in STAGES[: STAGES.index(until) + 1]:
-                self._step(stage, runner)
-                self._after(stage)
+        journal = self.run_dir.path / CALLS
+        with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
+            try:
+                for stage in STAGES[: STAGES.index(until) + 1]:
+                    self._step(stage, runner)
+                    self._after(stage)
+            finally:
+                # Also after an error or Ctrl-C: what is on its way is paid for.
+                runner.run(self.resources.settle())
         return self._manifest
 
     def _step(self, stage: Stage, runner: asyncio.Runner) -> None:
@@ -110,6 +117,7 @@ class Pipeline:
             self._say(f"{stage}: reused")
             return
         started = time.monotonic()
+        self.resources.purpose = stage
         if stage == "train":
             # Not inside the event loop, which would swallow the first Ctrl-C until training is over.
             result = self._train()
@@ -183,10 +191,6 @@ class Pipeline:
         model = self.recipe.model
         seed = int(digest_of([self.recipe.seed, stage])[:8], 16)
         return Sampling(model.temperature, model.max_new_tokens, seed)
-
-    def answers(self, stage: Stage) -> Path:
-        """The append-only file of what a stage generated."""
-        return self.run_dir.path / "generated" / f"{stage}.jsonl"
 
     # The manifest.
 
@@ -290,7 +294,6 @@ async def _rewrite(pipeline: Pipeline) -> StageResult:
         resources.client(section.llm),
         (resources.asked_for, resources.encoder),
         (section, pipeline.sampling("rewrite")),
-        answers=pipeline.answers("rewrite"),
     )
 
 
@@ -302,7 +305,6 @@ async def _reward(pipeline: Pipeline) -> StageResult:
         resources.client(),
         (resources.reward_model, resources.asked_for),
         (pipeline.recipe.reward, pipeline.sampling("reward")),
-        answers=pipeline.answers("reward"),
     )
 
 
@@ -315,7 +317,6 @@ async def _contrast(pipeline: Pipeline) -> StageResult:
         pipeline.resources.client(),
         pipeline.resources.asked_for,
         (pipeline.recipe.contrast, pipeline.sampling("contrast")),
-        answers=pipeline.answers("contrast"),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.errors import ConfigError
 
 
@@ -35,6 +36,8 @@ class ModelSection(_Section):
     """Cap on a generated answer; an answer that reaches it is never used as chosen. Ours."""
     temperature: float = Field(default=0.8, ge=0.0, le=2.0)
     """Sampling temperature of candidates. Ours; arXiv 2506.21495 samples at 1.0."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the policy while it writes: transformers on CPU or GPU, or vLLM on a GPU. Ours."""
 
 
 class IngestSection(_Section):
@@ -54,7 +57,7 @@ class LabelSection(_Section):
     labeller: str = "embedded"
     """``embedded`` (MiniLM, no key), ``llm`` (any LiteLLM model; the paper uses GPT-4o), or another package's."""
     llm: str | None = None
-    """LiteLLM model id for ``labeller = "llm"``."""
+    """Model for ``labeller = "llm"``, as ``provider/model`` (LiteLLM) or ``openai:model@http://address/v1``."""
 
 
 class PersonasSection(_Section):
@@ -64,7 +67,7 @@ class PersonasSection(_Section):
     builder: Literal["extractive", "llm"] = "extractive"
     """``extractive`` quotes the user's own feedback (ours); ``llm`` is the paper's."""
     llm: str | None = None
-    """LiteLLM model id for ``builder = "llm"``."""
+    """Model for ``builder = "llm"``, written as for the labeller."""
     max_statements: int = Field(default=6, ge=1, le=20)
     """Statements per persona, best supported first. Ours."""
 
@@ -74,7 +77,7 @@ class RewriteSection(_Section):
 
     enabled: bool = True
     llm: str | None = None
-    """LiteLLM model id that rewrites; None: the policy itself."""
+    """Model that rewrites, written as for the labeller; None: the policy itself."""
     samples_seeing_reply: int = Field(default=3, ge=0, le=32)
     """Rewrites per turn that see the old reply and the follow-up, as in the paper. Count: ours."""
     samples_blind: int = Field(default=3, ge=0, le=32)
@@ -95,8 +98,8 @@ class RewardSection(_Section):
     persona: bool = True
     """False is the paper's user-agnostic ablation; it needs `llm`, since nothing else can score without a persona."""
     llm: str | None = None
-    """LiteLLM model id that scores candidates; None: count which of the user's checkable wishes are kept (ours). The
-    paper uses a reward model with the persona as text."""
+    """Model that scores candidates, written as for the labeller; None: count which of the user's checkable wishes are
+    kept (ours). The paper uses a reward model with the persona as text."""
     max_turns: int | None = Field(default=None, ge=1)
     """Sample for at most so many turns, in file order. None: all. Ours."""
 
@@ -193,6 +196,7 @@ class Recipe(_Section):
     contrast: ContrastSection = ContrastSection()
     filter: FilterSection = FilterSection()
     train: TrainSection = TrainSection()
+    calls: CallOptions = CallOptions()
 
 
 def shipped_recipes() -> dict[str, Recipe]:

@@ -6,7 +6,6 @@ The paper (arXiv 2509.25137) gives the persona as text to a trained reward model
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, Field
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.checks import CHECKS, repeated_share
-from rlhi_plugin.errors import ModelCallError
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.persona import render_persona
 from rlhi_plugin.prompt_files import load_prompt
@@ -126,7 +126,7 @@ class LLMJudgeReward:
         self, turn: LabelledTurn, candidates: Sequence[Candidate], persona: Persona | None
     ) -> list[Verdict]:
         """Scores in [1, 10]; a call that fails or answers otherwise is unscored, never a middle score."""
-        return list(await asyncio.gather(*(self._rate(turn, candidate, persona) for candidate in candidates)))
+        return await each(candidates, lambda one: self._rate(turn, one, persona), at_once=len(candidates))
 
     async def _rate(self, turn: LabelledTurn, candidate: Candidate, persona: Persona | None) -> Verdict:
         content = fill(
@@ -142,5 +142,7 @@ class LLMJudgeReward:
         )
         try:
             return Verdict((await complete_json(self._client, request, _Rating)).score)
+        except ProviderUnavailableError:
+            raise
         except ModelCallError:
             return Verdict(None, "judge_failed")

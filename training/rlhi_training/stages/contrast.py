@@ -14,7 +14,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.checks import CHECKS, word_count
@@ -54,8 +53,6 @@ async def contrast(
     client: ChatClient,
     asked_for: AskedFor,
     recipe: tuple[ContrastSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose pairs for requests that several personas would have answered differently.
 
@@ -81,7 +78,7 @@ async def contrast(
             slots.append((turn, listeners))
             listened.update(listener.persona.user_id for listener in listeners)
     drafts = _drafts(slots, section)
-    drafted = await generate(drafts, client, sampling, answers, description="write contrast candidates")
+    drafted = await generate(drafts, client, sampling, description="write contrast candidates")
     pools = _pools(drafted)
     proposed, turned = _pairs(slots, pools, section, order)
     neutral = _neutral(slots, pools, wishes, math.floor(section.neutral_share * len(proposed)), order)

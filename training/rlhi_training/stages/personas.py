@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.persona import PersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, Persona, Record
 from rlhi_plugin.terminal import progress
@@ -18,6 +19,8 @@ from rlhi_training.run_directory import StageResult
 
 PERSONAS = "personas.jsonl"
 LATEST = "latest_personas.jsonl"
+_AT_ONCE = 64
+"""Personas that are built at once, unless the model's client lets fewer calls through (ours)."""
 
 
 async def personas(
@@ -34,16 +37,20 @@ async def personas(
     labels: dict[str, list[FollowUp]] = defaultdict(list)
     for follow_up in follow_ups:
         labels[follow_up.conversation_id].append(follow_up)
-    before: list[PersonaBefore] = []
-    latest: list[Persona] = []
-    with progress("build personas", len(conversations)) as advance:
-        for conversation in conversations:
-            before.append(await _before(conversation, by_user, labels, builder))
+    with progress("build personas", len(conversations) + len(by_user)) as advance:
+
+        async def begin(conversation: Conversation) -> PersonaBefore:
+            found = await _before(conversation, by_user, labels, builder)
             advance(1)
-    for user_id, theirs in sorted(by_user.items()):
-        persona = await _build(user_id, theirs, labels, builder)
-        if persona is not None:
-            latest.append(persona)
+            return found
+
+        async def end(user_id: str) -> Persona | None:
+            built = await _build(user_id, by_user[user_id], labels, builder)
+            advance(1)
+            return built
+
+        before = await each(conversations, begin, at_once=_AT_ONCE)
+        latest = [persona for persona in await each(sorted(by_user), end, at_once=_AT_ONCE) if persona is not None]
     files: dict[str, Sequence[Record]] = {PERSONAS: before, LATEST: latest}
     return StageResult(len(conversations), len(before), [], files, {"builder": builder.name, "users": len(by_user)})
 

@@ -6,14 +6,13 @@ proposed over the worst.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.records import FollowUpLabel, Persona, Record
 from rlhi_training.asked_for import AskedFor
-from rlhi_training.generation import Draft, Sampling, generate
+from rlhi_training.generation import CONCURRENCY, Draft, Sampling, generate
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import RewardSection
 from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate
@@ -32,8 +31,6 @@ async def reward(
     client: ChatClient,
     judge: tuple[RewardModel, AskedFor],
     recipe: tuple[RewardSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose one pair per turn without feedback.
 
@@ -54,12 +51,12 @@ async def reward(
         else:
             dropped.append(Dropped(stage="reward", key=turn.key, reason=why_not))
     drafts = [_draft(turn, _persona(turn, personas, section), section.samples) for turn in used]
-    drafted = await generate(drafts, client, sampling, answers, description="sample for rewards")
+    drafted = await generate(drafts, client, sampling, description="sample for rewards")
     proposed: list[ProposedPair] = []
     scored: list[ScoredCandidate] = []
     pools = [_distinct(drafted.candidates[draft.turn.key, draft.spec]) for draft in drafts]
     people = [_persona(turn, personas, section) for turn in used]
-    tables = await asyncio.gather(*map(model.score, used, pools, people))
+    tables = await each(range(len(used)), lambda i: model.score(used[i], pools[i], people[i]), at_once=CONCURRENCY)
     for turn, draft, pool, persona, verdicts in zip(used, drafts, pools, people, tables, strict=True):
         rated = [
             ScoredCandidate(

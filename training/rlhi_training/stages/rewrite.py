@@ -8,7 +8,6 @@ meets enough is for the filter to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.checks import CHECKS
@@ -33,8 +32,6 @@ async def rewrite(
     client: ChatClient,
     reader: tuple[AskedFor, Encoder],
     recipe: tuple[RewriteSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose one pair per turn whose follow-up carries feedback.
 
@@ -44,7 +41,6 @@ async def rewrite(
         client: Writes the rewrites.
         reader: Reads what a follow-up asks for; the encoder serves where that is nothing checkable.
         recipe: Section and sampling.
-        answers: Append-only file of model output.
 
     Drops: ``too_long``, ``over_limit``, ``model_call_failed``, ``no_candidate``.
     """
@@ -59,7 +55,7 @@ async def rewrite(
     dropped += [Dropped(stage="rewrite", key=t.key, reason="too_long") for t in with_feedback if _room(t, section) < 0]
     drafts = [draft for turn in used for draft in _drafts(turn, section)]
     drafts.sort(key=lambda draft: draft.spec)
-    drafted = await generate(drafts, client, sampling, answers, description="rewrite")
+    drafted = await generate(drafts, client, sampling, description="rewrite")
     wishes = asked_for.read_all([turn.follow_up or "" for turn in used])
     proposed: list[ProposedPair] = []
     for turn, asked in zip(used, wishes, strict=True):
