@@ -36,6 +36,9 @@ class ModelSection(_Section):
     """Cap on a generated answer; an answer that reaches it is never used as chosen. Ours."""
     temperature: float = Field(default=0.8, ge=0.0, le=2.0)
     """Sampling temperature of candidates. Ours; arXiv 2506.21495 samples at 1.0."""
+    served: str | None = None
+    """Where the policy is served while it writes, such as ``openai:my-model@http://127.0.0.1:8000/v1`` (a vLLM server).
+    None: it runs in this process. Ours."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the policy while it writes: transformers on CPU or GPU, or vLLM on a GPU. Ours."""
 

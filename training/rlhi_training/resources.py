@@ -143,6 +143,7 @@ class Resources:
 
     def client(self, llm: str | None = None) -> ChatClient:
         """A hosted model (`rlhi_plugin.calls.opening`), or the policy; journalled inside `calling`."""
+        llm = llm or (None if self._given[0] else self._recipe.model.served)
         if llm not in self._clients:
             bare = self._policy if llm is None else open_client(llm, self._recipe.calls)
             self._bare.append(bare)
