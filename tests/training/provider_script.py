@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlhi_plugin.fake_provider import (
@@ -57,13 +58,34 @@ class Provider:
     Args:
         delay_s: The longest time to an answer; each takes its own.
         spoilt: Share of answers that are no JSON, or empty.
+        sentences: About so many in an answer that nobody wants short.
+        count: Tokens of a text, for the usage that is reported; by words unless given.
     """
 
-    def __init__(self, *, delay_s: float = 0.0, spoilt: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        delay_s: float = 0.0,
+        spoilt: float = 0.0,
+        sentences: int = 4,
+        count: Callable[[str], int] | None = None,
+    ) -> None:
         self._delay_s = delay_s
         self._spoilt = spoilt
+        self._sentences = sentences
+        self._count = count
 
     def __call__(self, request: ProviderRequest) -> Answer:
+        answer = self._answer(request)
+        if self._count is None:
+            return answer
+        # https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken_: three tokens frame each message, its
+        # role is one, and three begin the answer.
+        prompt = sum(self._count(str(m["content"])) + self._count(m["role"]) + 3 for m in request.messages) + 3
+        texts = (answer.text, *answer.alternatives)
+        return replace(answer, prompt_tokens=prompt, completion_tokens=sum(map(self._count, texts)))
+
+    def _answer(self, request: ProviderRequest) -> Answer:
         draw = random.Random(digest_of_body(request.body))
         delay_s = draw.random() * self._delay_s
         schema = request.body.get("response_format", {}).get("json_schema", {}).get("schema")
@@ -71,7 +93,7 @@ class Provider:
             return Answer("I would rather not say." if schema else "", delay_s=delay_s)
         if schema:
             return Answer(json.dumps(_object(request, schema["properties"], draw)), delay_s=delay_s)
-        texts = [_text(request, draw) for _ in range(int(request.body.get("n") or 1))]
+        texts = [_text(request, draw, self._sentences) for _ in range(int(request.body.get("n") or 1))]
         return Answer(texts[0], alternatives=tuple(texts[1:]), delay_s=delay_s)
 
 
@@ -98,11 +120,13 @@ def _statements(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _text(request: ProviderRequest, draw: random.Random) -> str:
+def _text(request: ProviderRequest, draw: random.Random, sentences: int) -> str:
     """Some sentences, in the form that the last message asks for."""
     asked = (request.last_user_text + request.system_text).lower()
-    count = draw.randint(1, 2) if any(word in asked for word in ("short", "brief")) else draw.randint(3, 6)
-    said = draw.sample(SENTENCES, count)
+    short = any(word in asked for word in ("short", "brief"))
+    said = draw.choices(
+        SENTENCES, k=draw.randint(1, 2) if short else draw.randint(max(1, sentences - 2), sentences + 2)
+    )
     if any(word in asked for word in ("number", "figure")):
         said.append(f"Give it {draw.randint(2, 9)} hours and {draw.randint(2, 5)} cups.")
     return "\n".join(f"- {line}" for line in said) if "bullet" in asked else " ".join(said)

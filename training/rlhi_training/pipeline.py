@@ -117,7 +117,7 @@ class Pipeline:
             self._say(f"{stage}: reused")
             return
         started = time.monotonic()
-        self.resources.purpose = stage
+        self.before(stage)
         if stage == "train":
             # Not inside the event loop, which would swallow the first Ctrl-C until training is over.
             result = self._train()
@@ -140,6 +140,10 @@ class Pipeline:
         )
         self._save(self._manifest.model_copy(update={"stages": {**self._manifest.stages, stage: entry}}))
         self._say(f"{stage}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({entry.seconds:.1f} s)")
+
+    def before(self, stage: Stage) -> None:
+        """Called when a stage begins to work."""
+        self.resources.purpose = stage
 
     def _after(self, stage: Stage) -> None:
         """Print what a stage is for, and stop where nothing is left to work on."""
