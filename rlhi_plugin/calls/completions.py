@@ -61,7 +61,9 @@ def replies_of(model: str, response: Any, price: Price | None) -> list[ChatReply
 
 def _reply(choice: Any, counted: dict[str, Any]) -> ChatReply:
     message = choice.message
-    refusal = getattr(message, "refusal", None)
+    # LiteLLM puts what it has no field for into a field of its own.
+    more = getattr(message, "provider_specific_fields", None) or {}
+    refusal = getattr(message, "refusal", None) or more.get("refusal")
     finish = "refused" if refusal else _FINISH.get(choice.finish_reason, "stop")
     return ChatReply(text=message.content or refusal or "", finish_reason=finish, logprobs=_logprobs(choice), **counted)
 

@@ -45,6 +45,7 @@ class _Limits:
     slots: asyncio.Semaphore
     requests: AsyncLimiter | None
     tokens: AsyncLimiter | None
+    turn: asyncio.Lock
 
 
 class RateLimitedClient:
@@ -62,6 +63,7 @@ class RateLimitedClient:
         self._window_s = window_s
         self._limits = PerLoop(self._make)
         self._ratio = 1.0
+        self._learnt = 0
 
     def _make(self) -> _Limits:
         options, window_s = self._options, self._window_s
@@ -70,6 +72,7 @@ class RateLimitedClient:
             asyncio.Semaphore(options.max_concurrency),
             None if requests is None else bucket(requests, window_s, _BURST),
             None if tokens is None else bucket(tokens, window_s, _TOKEN_BURST),
+            asyncio.Lock(),
         )
 
     @property
@@ -91,13 +94,18 @@ class RateLimitedClient:
             if limits.tokens is None:
                 return await self._client.complete(request)
             expected = likely_prompt_tokens(request) + request.n * request.max_tokens
-            await _take(limits.tokens, self._ratio * expected)
+            async with limits.turn:
+                # One after the other, so that each is sized by what was learnt until its turn.
+                await _take(limits.tokens, self._ratio * expected)
             replies = await self._client.complete(request)
-            used = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
-            if used:
-                # Answers rarely use all of max_tokens: what they do use is learnt from those that came.
-                self._ratio += _LEARNING * (used / expected - self._ratio)
+            self._learn(sum(reply.prompt_tokens + reply.completion_tokens for reply in replies), expected)
             return replies
+
+    def _learn(self, used: int, expected: int) -> None:
+        """Answers rarely use all of `max_tokens`: what they do use is learnt from those that came."""
+        if used:
+            self._learnt += 1
+            self._ratio += max(_LEARNING, 1 / self._learnt) * (used / expected - self._ratio)
 
 
 async def _take(limiter: AsyncLimiter, amount: float) -> None:

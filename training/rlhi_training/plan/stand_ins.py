@@ -140,8 +140,10 @@ def _cut(text: str, size: int, whole: int) -> str:
 
 
 def example_of(schema: dict[str, Any], root: dict[str, Any]) -> Any:
-    """The plainest value of a JSON schema of the kind that pydantic writes; strings have a dozen words, and
-    objects in lists come in twos."""
+    """The plainest value of a JSON schema of the kind that pydantic writes.
+
+    Strings have a dozen words, and objects in lists come in twos.
+    """
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
