@@ -191,7 +191,7 @@ def _answer(_: object) -> Answer:
 
 async def measure(size: Size, folder: Path) -> tuple[list[Row], dict[str, float]]:
     """All rows, and figures by name."""
-    slow, fast = round(20 * size.window_s), round(60 * size.window_s)
+    slow, fast = round(20 * size.window_s), round(40 * size.window_s)
     rows = [
         await limited(size, slow, known=True, folder=folder),
         await limited(size, slow, known=False, folder=folder),
