@@ -74,7 +74,12 @@ def open_hosted(spec: str | ModelSpec, options: CallOptions = DEFAULT) -> ChatCl
     if parsed.client == "openai":
         from rlhi_plugin.calls.openai_client import OpenAIChatClient
 
-        return OpenAIChatClient(parsed.model, base_url=parsed.address, timeout_s=options.timeout_s, price=options.price)
+        price = options.price
+        if price is None and parsed.address is None and options.max_cost_usd is not None:
+            from rlhi_plugin.litellm_client import litellm_price
+
+            price = litellm_price(parsed.model)
+        return OpenAIChatClient(parsed.model, base_url=parsed.address, timeout_s=options.timeout_s, price=price)
     raise ConfigError(
         f"{parsed.client}:{parsed.model} runs in this process, which is not possible here. Use a served one."
     )

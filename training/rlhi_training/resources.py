@@ -111,13 +111,20 @@ class Resources:
             ConfigError: the recipe's budget buys nothing.
         """
         options = self._recipe.calls
-        with CallJournal(journal) as self._journal:
-            if self._journal.resumed:
-                logger.info("%d calls were in flight when the last run ended", self._journal.resumed)
-            spent_usd, calls = self._journal.spent()
+        with CallJournal(journal) as opened:
+            if opened.resumed:
+                logger.info("%d calls were in flight when the last run ended", opened.resumed)
+            spent_usd, calls = opened.spent()
             self._budget = Budget(options.max_cost_usd, options.max_calls, spent_usd=spent_usd, calls=calls)
-            yield
-        self._journal = None
+            self._journal = opened
+            try:
+                yield
+            finally:
+                self._journal = self._budget = None
+                # What was made inside writes into this journal.
+                self._clients.clear()
+                for name in ("labeller", "persona_builder", "reward_model"):
+                    self.__dict__.pop(name, None)
 
     @property
     def purpose(self) -> str:

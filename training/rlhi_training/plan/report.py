@@ -185,9 +185,9 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequ
                     prompt_tokens=sum(row.prompt_tokens for row in own),
                     completion_tokens=sum(row.completion_tokens for row in own),
                 ),
-                3,
+                6,
             ),
-            training_hours=round(hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs), 3),
+            training_hours=round(hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs), 6),
         )
         for card in hardware.CARDS
     )

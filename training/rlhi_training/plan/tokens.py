@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rlhi_plugin.calls.opening import parse_spec
 from rlhi_plugin.errors import ConfigError, MissingExtraError
+from rlhi_plugin.litellm_client import litellm_tokens
 from rlhi_plugin.records import ChatMessage
 
 _CHARS = 4
@@ -27,20 +28,18 @@ class TokenCounter:
         except ConfigError:
             self._model = model
         try:
-            import rlhi_plugin.litellm_client as counted_by
-
-            counted_by.litellm_tokens(self._model, [{"role": "user", "content": "hi"}])
+            litellm_tokens(self._model, [{"role": "user", "content": "hi"}])
             self.by = "LiteLLM's tokenizer for the model, or cl100k"
+            self._exact = True
         except MissingExtraError:
             self.by = f"{_CHARS} characters a token, as LiteLLM is not installed"
+            self._exact = False
 
     def prompt(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of a chat prompt, frame included."""
-        if "LiteLLM is not" in self.by:
-            return sum(len(message.content) // _CHARS + _FRAME for message in messages)
-        from rlhi_plugin.litellm_client import litellm_tokens
-
-        return litellm_tokens(self._model, [message.model_dump() for message in messages])
+        if self._exact:
+            return litellm_tokens(self._model, [message.model_dump() for message in messages])
+        return sum(len(message.content) // _CHARS + _FRAME for message in messages)
 
     def text(self, text: str) -> int:
         """Tokens of an answer, without a frame."""
