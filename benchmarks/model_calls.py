@@ -42,9 +42,10 @@ from rlhi_plugin.records import ChatMessage
 TARGETS = {
     "known_limit_used": 0.9,
     "known_limit_used_fast": 0.9,
-    "token_limit_used": 0.9,
+    "token_limit_used": 0.85,
 }
-"""Lower bounds on shares of the limit (the first two: of requests a window, at two speeds)."""
+"""Lower bounds on shares of the limit. The first two: of requests a window, at two speeds. The last is lower because
+the size of a call is learnt from the first answers, which counts in a short measurement."""
 LATENCY_S = 0.5
 IN_FLIGHT = 128
 WORDS = 20

@@ -36,6 +36,8 @@ class DecodeRow:
     seed: int
     constraint: JSONConstraint | None = None
     """What the answer is held to; of this row alone."""
+    logprobs: int | None = None
+    """Record the log-probability of each token, and of so many of the likeliest in its place."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class DecodedRow:
     """Without the stop token."""
     stopped: bool = False
     """Whether a stop token ended it; else the cap did."""
+    logprobs: list[tuple[float, tuple[tuple[int, float], ...]]] = field(default_factory=list)
+    """For each token its log-probability at temperature 1, and the likeliest ids with theirs; where asked for."""
 
 
 @dataclass(slots=True)
@@ -103,8 +107,12 @@ def decode(
     with torch.inference_mode():
         logits, live = _read_prompts(model, rows, pad_token)
         for step in range(settings.longest):
-            tokens = settings.choose(_constrained(logits, live.rows, rows), live.rows, step)
+            logits = _constrained(logits, live.rows, rows)
+            tokens = settings.choose(logits, live.rows, step)
             kept = _record(tokens, live.rows, results, rows, stop_tokens)
+            for row, entry in _logprobs(logits, tokens, live.rows, rows).items():
+                if not results[row].stopped:
+                    results[row].logprobs.append(entry)
             if on_finished and len(kept) < len(live.rows):
                 on_finished(len(live.rows) - len(kept))
             if not kept:
@@ -176,6 +184,23 @@ def _record(
         if len(results[row].tokens) < rows[row].max_new_tokens:
             kept.append(place)
     return kept
+
+
+def _logprobs(
+    logits: torch.Tensor, tokens: list[int], live: list[int], rows: Sequence[DecodeRow]
+) -> dict[int, tuple[float, tuple[tuple[int, float], ...]]]:
+    """One step's log-probabilities of the rows that want them, by row."""
+    import torch
+
+    found = {}
+    for place, (token, row) in enumerate(zip(tokens, live, strict=True)):
+        count = rows[row].logprobs
+        if count is not None:
+            table = torch.log_softmax(logits[place].float(), dim=-1)
+            values, ids = table.topk(count)
+            likeliest = tuple((int(i), float(v)) for i, v in zip(ids, values, strict=True))
+            found[row] = (float(table[token]), likeliest)
+    return found
 
 
 def _constrained(logits: torch.Tensor, live: list[int], rows: Sequence[DecodeRow]) -> torch.Tensor:

@@ -41,14 +41,14 @@ class LocalClient:
 
     @property
     def capabilities(self) -> Capabilities:
-        """JSON by constrained decoding, repeatable samples; a schema that llguidance does not know is an error."""
-        return Capabilities(json_schema="constrained", seed=True, many=True, remote=False, price=FREE)
+        """All there is; a schema that llguidance does not know is an error."""
+        return Capabilities(json_schema="constrained", logprobs=True, seed=True, many=True, remote=False, price=FREE)
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """Answer a request; concurrent ones share a batch.
 
         Raises:
-            ConfigError: log-probabilities are asked for, or answers cannot be held to the schema.
+            ConfigError: answers cannot be held to the schema.
             InvalidReplyError: the JSON was cut at `max_tokens`.
             ModelCallError: the prompt does not fit, the client is closed, or the model failed.
         """
@@ -88,6 +88,7 @@ class LocalClient:
                 request.temperature,
                 derive_seed(seed, index),
                 json_schema=request.json_schema,
+                logprobs=request.logprobs,
             )
             for index in range(request.n)
         ]

@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from rlhi_adapters.langchain_model import LocalChatModel
 from rlhi_adapters.local_client import LocalClient
-from rlhi_adapters.local_model import LocalModel
+from rlhi_adapters.local_model import GenerationJob, LocalModel
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ConfigError, InvalidReplyError, ModelCallError
 from rlhi_plugin.records import ChatMessage
@@ -113,8 +113,25 @@ def test_json_that_is_cut_or_cannot_be_promised_is_an_error(client: LocalClient)
     assert cut.value.text.startswith("{")
     with pytest.raises(ConfigError, match="plainer"):
         client.complete_sync(ask("Hi", json_schema={"type": "string", "pattern": "(?=a)b"}))
-    with pytest.raises(ConfigError, match="log-probabilities"):
-        client.complete_sync(ask("Hi", logprobs=0))
+
+
+def test_log_probabilities_are_the_models(client: LocalClient, model: LocalModel) -> None:
+    import torch
+
+    asked = ask("Tell me about tea", logprobs=3, n=2)
+    replies = client.complete_sync(asked)
+    assert [reply.text for reply in replies] == [r.text for r in client.complete_sync(ask("Tell me about tea", n=2))]
+    row = model.plan(GenerationJob(asked.messages, 6, 1.0, 0))
+    with torch.inference_mode():
+        table = torch.log_softmax(model._model(torch.tensor([row.prompt])).logits[0, -1].float(), dim=-1)
+    best = table.topk(3)
+    for reply in replies:
+        first = reply.logprobs[0]
+        assert len(reply.logprobs) == reply.completion_tokens
+        assert [value for _, value in first.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert [token for token, _ in first.top] == [model.tokenizer.decode([i]) for i in best.indices.tolist()]
+        assert any(abs(first.logprob - float(value)) < 1e-4 for value in table)
+    assert client.complete_sync(ask("Hi"))[0].logprobs is None
 
 
 def test_a_closed_client_says_so(model: LocalModel) -> None:

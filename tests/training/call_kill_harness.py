@@ -4,7 +4,7 @@
 
 The run is `rlhi-train`'s own: labels, personas, rewrites, ratings and contrast candidates all come from a provider on
 loopback, which also answers 429, 500, 503, nothing in time, half an answer, broken JSON, prose instead of JSON, and
-empty text. SIGKILL ends it at a moment drawn from its length; it is started again until it is done, and then another
+empty text. SIGKILL ends it at a moment after its first call, drawn from its length; it is started again until it is done, and then another
 run begins, until there were as many kills as were asked for. Counted at the provider and in the journal: calls that
 were answered twice, calls that were lost, and whether every file of pairs is byte for byte that of an undisturbed run.
 """
@@ -71,6 +71,7 @@ class Run:
 
     def __init__(self, folder: Path, logs: Path, provider: FakeProvider) -> None:
         self.folder = folder
+        self._provider = provider
         model = f"openai:fake-1@{provider.base_url}"
         roles = ("label.llm", "personas.llm", "rewrite.llm", "reward.llm", "model.served")
         options = [*_OPTIONS, *(f"{role}={model}" for role in roles)]
@@ -86,16 +87,24 @@ class Run:
         )
 
     def to_the_end(self) -> float:
-        """Run until pairs are there; seconds that it took."""
-        started = time.monotonic()
+        """Run until pairs are there; seconds that it took from its first call on."""
         process = self._start("pairs", str(self.folder))
+        self._await_a_call(process)
+        started = time.monotonic()
         output, _ = process.communicate()
         assert process.returncode == 0, output
         return time.monotonic() - started
 
+    def _await_a_call(self, process: subprocess.Popen[str]) -> None:
+        """Return when a process has made its first call, or has ended: before that nothing can be lost."""
+        before = len(self._provider.requests)
+        while len(self._provider.requests) == before and process.poll() is None:
+            time.sleep(0.005)
+
     def kill_after(self, seconds: float) -> bool:
-        """Start, and kill; False where it was done before."""
+        """Start, and kill so many seconds after the first call; False where it was done before."""
         process = self._start("pairs", str(self.folder))
+        self._await_a_call(process)
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -149,7 +158,7 @@ def _one_run(
     kept: set[object] = set()
     with FakeProvider(script) as provider:
         run = Run(folder, logs, provider)
-        while tally.kills < kills and run.kill_after(draw.uniform(0.2 * length, 0.8 * length)):
+        while tally.kills < kills and run.kill_after(draw.uniform(0.0, 0.7 * length)):
             tally.kills += 1
             if not (folder / "calls.db").exists():
                 continue

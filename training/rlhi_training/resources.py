@@ -46,7 +46,7 @@ class PolicyClient:
     @property
     def capabilities(self) -> Capabilities:
         """Those of the client in this process."""
-        return Capabilities(json_schema="constrained", seed=True, many=True, remote=False, price=FREE)
+        return Capabilities(json_schema="constrained", logprobs=True, seed=True, many=True, remote=False, price=FREE)
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""
