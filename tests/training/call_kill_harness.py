@@ -4,9 +4,10 @@
 
 The run is `rlhi-train`'s own: labels, personas, rewrites, ratings and contrast candidates all come from a provider on
 loopback, which also answers 429, 500, 503, nothing in time, half an answer, broken JSON, prose instead of JSON, and
-empty text. SIGKILL ends it at a moment after its first call, drawn from its length; it is started again until it is done, and then another
-run begins, until there were as many kills as were asked for. Counted at the provider and in the journal: calls that
-were answered twice, calls that were lost, and whether every file of pairs is byte for byte that of an undisturbed run.
+empty text. SIGKILL ends it at a random moment after its first call; it is started again until it is done, and then
+another run begins, until there were as many kills as were asked for. Counted at the provider and in the journal: calls
+that were answered twice, calls that were lost, and whether every file of pairs is byte for byte that of an undisturbed
+run.
 """
 
 from __future__ import annotations
