@@ -227,9 +227,10 @@ def _builder(builder: Builder, llm: str | None) -> PersonaBuilder:
         return ExtractivePersonaBuilder()
     if llm is None:
         raise ConfigError("--builder llm needs a model. Name one, as LiteLLM writes it: --llm openai/gpt-4o")
-    from rlhi_plugin.litellm_client import LiteLLMClient
+    from rlhi_plugin.calls.opening import open_hosted
+    from rlhi_plugin.calls.stack import equip
 
-    return LLMPersonaBuilder(LiteLLMClient(llm))
+    return LLMPersonaBuilder(equip(open_hosted(llm)))
 
 
 def main() -> None:

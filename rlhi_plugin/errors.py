@@ -11,6 +11,11 @@
     │   ├── OwnerMismatchError     the conversation belongs to another user
     │   └── StoreTimeoutError      (also a TimeoutError) it did not answer in time
     ├── ModelCallError             a model call failed after its retries
+    │   ├── TransientCallError     in a way that passes: rate limit, time-out, server error, cut answer
+    │   ├── InvalidReplyError      it answered, but not with the JSON that was asked for; the text is kept
+    │   └── ProviderUnavailableError    no call can succeed as things are; what is done is kept
+    │       └── ProviderSetupError (also a UserError)    key, model name, credit or address is wrong
+    ├── BudgetReachedError         exit code 3: stopped before more than the budget was spent; what is done is kept
     └── ArtefactError              a run, an adapter or a report is damaged or does not fit
 
 A message ends with what to do about it.
@@ -19,7 +24,7 @@ A message ends with what to do about it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 class RLHIError(Exception):
@@ -77,6 +82,52 @@ class StoreTimeoutError(StoreError, TimeoutError):
 
 class ModelCallError(RLHIError):
     """A model call failed for good, after whatever retries were configured."""
+
+
+class TransientCallError(ModelCallError):
+    """A call failed in a way that passes; the same call may succeed later.
+
+    Attributes:
+        retry_after_s: Seconds that the provider asked to wait, or None.
+        maybe_paid: Whether the provider may have done the work all the same: it never said that it had not.
+        unreachable: Whether nothing was there to answer.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, maybe_paid: bool = False, unreachable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.maybe_paid = maybe_paid
+        self.unreachable = unreachable
+
+
+class InvalidReplyError(ModelCallError):
+    """A model answered, but not with the JSON that was asked for.
+
+    Attributes:
+        text: The first reply that is wrong.
+        replies: All of them (`rlhi_plugin.chat.ChatReply`); they were paid for.
+    """
+
+    def __init__(self, message: str, *, text: str, replies: tuple[Any, ...]) -> None:
+        super().__init__(message)
+        self.text = text
+        self.replies = replies
+
+
+class ProviderUnavailableError(ModelCallError):
+    """No call can succeed as things are: stop, keep what is done, go on when it is mended."""
+
+
+class ProviderSetupError(ProviderUnavailableError, UserError):
+    """The key, the model's name, the credit or the address is wrong."""
+
+
+class BudgetReachedError(RLHIError):
+    """The next call would cost more than the budget leaves. Nothing is lost; a higher budget goes on from here."""
+
+    exit_code = 3
 
 
 class ArtefactError(RLHIError):

@@ -17,6 +17,8 @@ from rlhi_adapters.sampling import draw, gumbel_noise
 if TYPE_CHECKING:
     import torch
 
+    from rlhi_adapters.json_constraint import JSONConstraint
+
 MIN_SHARED_PREFIX = 48
 """A common beginning of fewer tokens is not worth a forward pass of its own (ours)."""
 
@@ -32,6 +34,10 @@ class DecodeRow:
     """0 is greedy."""
     top_k: int
     seed: int
+    constraint: JSONConstraint | None = None
+    """What the answer is held to; of this row alone."""
+    logprobs: int | None = None
+    """Record the log-probability of each token, and of so many of the likeliest in its place."""
 
 
 @dataclass(slots=True)
@@ -42,6 +48,8 @@ class DecodedRow:
     """Without the stop token."""
     stopped: bool = False
     """Whether a stop token ended it; else the cap did."""
+    logprobs: list[tuple[float, tuple[tuple[int, float], ...]]] = field(default_factory=list)
+    """For each token its log-probability at temperature 1, and the likeliest ids with theirs; where asked for."""
 
 
 @dataclass(slots=True)
@@ -99,8 +107,12 @@ def decode(
     with torch.inference_mode():
         logits, live = _read_prompts(model, rows, pad_token)
         for step in range(settings.longest):
+            logits = _constrained(logits, live.rows, rows)
             tokens = settings.choose(logits, live.rows, step)
             kept = _record(tokens, live.rows, results, rows, stop_tokens)
+            for row, entry in _logprobs(logits, tokens, live.rows, rows).items():
+                if not results[row].stopped:
+                    results[row].logprobs.append(entry)
             if on_finished and len(kept) < len(live.rows):
                 on_finished(len(live.rows) - len(kept))
             if not kept:
@@ -166,9 +178,43 @@ def _record(
             results[row].stopped = True
             continue
         results[row].tokens.append(token)
+        constraint = rows[row].constraint
+        if constraint is not None:
+            constraint.accept(token)
         if len(results[row].tokens) < rows[row].max_new_tokens:
             kept.append(place)
     return kept
+
+
+def _logprobs(
+    logits: torch.Tensor, tokens: list[int], live: list[int], rows: Sequence[DecodeRow]
+) -> dict[int, tuple[float, tuple[tuple[int, float], ...]]]:
+    """One step's log-probabilities of the rows that want them, by row."""
+    import torch
+
+    found = {}
+    for place, (token, row) in enumerate(zip(tokens, live, strict=True)):
+        count = rows[row].logprobs
+        if count is not None:
+            table = torch.log_softmax(logits[place].float(), dim=-1)
+            values, ids = table.topk(count)
+            likeliest = tuple((int(i), float(v)) for i, v in zip(ids, values, strict=True))
+            found[row] = (float(table[token]), likeliest)
+    return found
+
+
+def _constrained(logits: torch.Tensor, live: list[int], rows: Sequence[DecodeRow]) -> torch.Tensor:
+    """The logits, without the tokens that a row's constraint does not allow."""
+    import torch
+
+    held = [(place, constraint) for place, row in enumerate(live) if (constraint := rows[row].constraint) is not None]
+    if not held:
+        return logits
+    logits = logits.clone()
+    for place, constraint in held:
+        allowed = torch.from_numpy(constraint.allowed(logits.shape[-1])).to(logits.device)
+        logits[place] = logits[place].masked_fill(~allowed, float("-inf"))
+    return logits
 
 
 def _read_prompts(model: Any, rows: Sequence[DecodeRow], pad_token: int) -> tuple[torch.Tensor, _Live]:

@@ -15,7 +15,7 @@ from rlhi_adapters.digests import adapter_digests
 from rlhi_adapters.loading import Device, DType, load_causal_lm, load_tokenizer, quiet
 from rlhi_adapters.templates import encode
 from rlhi_plugin import terminal
-from rlhi_plugin.chat import ChatReply
+from rlhi_plugin.chat import ChatReply, TokenLogprob
 from rlhi_plugin.errors import ArtefactError, ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
 
@@ -51,6 +51,10 @@ class GenerationJob:
     temperature: float
     seed: int
     top_k: int = 50
+    json_schema: Mapping[str, Any] | None = None
+    """The answer is JSON that keeps to it, unless it is cut at `max_new_tokens`."""
+    logprobs: int | None = None
+    """Also give the log-probability of each token, and of so many of the likeliest in its place."""
 
 
 class LocalModel:
@@ -227,7 +231,12 @@ class LocalModel:
                 f"the prompt has {len(prompt)} tokens and may grow by {job.max_new_tokens}; {self.base.name} takes "
                 f"{self._window}. Trim the history by whole turns, or lower max_tokens."
             )
-        return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed)
+        constraint = None
+        if job.json_schema is not None:
+            from rlhi_adapters.json_constraint import JSONConstraint
+
+            constraint = JSONConstraint(self.tokenizer, job.json_schema)
+        return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed, constraint, job.logprobs)
 
     def _reply(self, row: DecodeRow, result: DecodedRow) -> ChatReply:
         text = self.tokenizer.decode(result.tokens, skip_special_tokens=True).strip()
@@ -236,6 +245,18 @@ class LocalModel:
             finish_reason="stop" if result.stopped else "length",
             prompt_tokens=len(row.prompt),
             completion_tokens=len(result.tokens),
+            logprobs=None if row.logprobs is None else self._logprobs(result),
+        )
+
+    def _logprobs(self, result: DecodedRow) -> tuple[TokenLogprob, ...]:
+        def text(token: int) -> str:
+            return str(self.tokenizer.decode([token]))
+
+        return tuple(
+            TokenLogprob(
+                token=text(token), logprob=min(0.0, own), top=tuple((text(other), value) for other, value in likeliest)
+            )
+            for token, (own, likeliest) in zip(result.tokens, result.logprobs, strict=True)
         )
 
     @contextmanager

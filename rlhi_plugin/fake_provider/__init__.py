@@ -11,6 +11,7 @@ For tests and examples that need a real HTTP server, real streams and real fault
 from rlhi_plugin.fake_provider.behaviours import (
     Answer,
     Behaviour,
+    ByContent,
     CutStream,
     Disconnect,
     Hang,
@@ -20,6 +21,7 @@ from rlhi_plugin.fake_provider.behaviours import (
     RateLimit,
     Script,
     ToolCall,
+    digest_of_body,
     echo,
     rate_limited,
 )
@@ -28,6 +30,7 @@ from rlhi_plugin.fake_provider.server import FakeProvider
 __all__ = [
     "Answer",
     "Behaviour",
+    "ByContent",
     "CutStream",
     "Disconnect",
     "FakeProvider",
@@ -38,6 +41,7 @@ __all__ = [
     "RateLimit",
     "Script",
     "ToolCall",
+    "digest_of_body",
     "echo",
     "rate_limited",
 ]

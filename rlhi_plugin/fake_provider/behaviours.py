@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -98,9 +101,10 @@ class CutStream:
 
 @dataclass(frozen=True, slots=True)
 class InvalidBody:
-    """Status 200 with a body that is no JSON."""
+    """Status 200 with a body that is no completion: broken JSON, or the web page of a gateway."""
 
     body: str = '{"choices": ['
+    content_type: str = "application/json"
 
 
 Behaviour: TypeAlias = Answer | HTTPFault | Hang | Disconnect | CutStream | InvalidBody
@@ -167,6 +171,57 @@ Script: TypeAlias = "Callable[[ProviderRequest], Behaviour | str] | Iterable[Beh
 def echo(request: ProviderRequest) -> Answer:
     """Answers with the last user message: what a provider without a script does."""
     return Answer(f"You said: {request.last_user_text}")
+
+
+class ByContent:
+    """A script whose answer depends on what is asked and on nothing else: not on the order, and not on the process.
+
+    Some requests fail a few times first, in ways drawn from `faults`; which and how often is their content's, too. So a
+    run that is killed and resumed gets the answers that an undisturbed one gets.
+
+    Args:
+        write: Answers a request.
+        faults: What a request may be met with before it is answered.
+        share: Share of requests, in [0, 1], that are met with faults.
+        most: The most faults before an answer.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[ProviderRequest], Behaviour | str],
+        *,
+        faults: Sequence[Behaviour] = (),
+        share: float = 0.3,
+        most: int = 2,
+    ) -> None:
+        self._write = write
+        self._faults = tuple(faults)
+        self._share = share if faults else 0.0
+        self._most = most
+        self._lock = threading.Lock()
+        self.asked: Counter[str] = Counter()
+        """Times that a request came in, by `digest_of_body`."""
+        self.answered: Counter[str] = Counter()
+        """Times that it was answered and not met with a fault."""
+
+    def __call__(self, request: ProviderRequest) -> Behaviour | str:
+        """What to do with this request."""
+        digest = digest_of_body(request.body)
+        draw = random.Random(digest)
+        count = draw.randint(1, self._most) if draw.random() < self._share else 0
+        met_with = [draw.choice(self._faults) for _ in range(count)]
+        with self._lock:
+            number = self.asked[digest]
+            self.asked[digest] += 1
+            if number < count:
+                return met_with[number]
+            self.answered[digest] += 1
+        return self._write(request)
+
+
+def digest_of_body(body: Mapping[str, Any]) -> str:
+    """SHA-256 of a request's JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def rate_limited(retry_after_s: float = 0.05) -> HTTPFault:

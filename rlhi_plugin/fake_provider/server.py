@@ -214,8 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._cut(request, answer, chunks)
             case HTTPFault():
                 self._fault(behaviour)
-            case InvalidBody(body):
-                self._send(200, body)
+            case InvalidBody(body, content_type):
+                self._send(200, body, {"content-type": content_type})
             case Hang(seconds):
                 self.server.provider.closing.wait(seconds)
                 self.close_connection = True

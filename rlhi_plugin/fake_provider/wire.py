@@ -85,6 +85,23 @@ def _texts(request: ProviderRequest, answer: Answer) -> list[str]:
     return [*(answer.text, *answer.alternatives), *[answer.text] * wanted][:wanted]
 
 
+def _logprobs(request: ProviderRequest, answer: Answer, text: str) -> Json | None:
+    """Log-probabilities where they are asked for: the script's for the first token, else falling from word to word."""
+    if not request.body.get("logprobs"):
+        return None
+    wanted = int(request.body.get("top_logprobs") or 0)
+    if answer.top_logprobs:
+        tokens = [{"token": t, "bytes": list(t.encode()), "logprob": value} for t, value in answer.top_logprobs]
+        return {"content": [{**tokens[0], "top_logprobs": tokens[:wanted]}], "refusal": None}
+    others = range(wanted)
+    content = []
+    for place, word in enumerate(_words(text)):
+        sure = -0.01 * (place + 1)
+        top = [{"token": word if i == 0 else f"{word}{i}", "logprob": sure - i, "bytes": None} for i in others]
+        content.append({"token": word, "logprob": sure, "bytes": None, "top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
 def _finish(answer: Answer) -> str:
     return answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop")
 
@@ -101,7 +118,7 @@ def _completion(request: ProviderRequest, answer: Answer) -> Json:
         message: Json = {"role": "assistant", "content": said, "refusal": answer.refusal}
         if answer.tool_calls:
             message["tool_calls"] = _calls(request, answer)
-        logprobs = _logprobs(request, answer)
+        logprobs = _logprobs(request, answer, text)
         choices.append({"index": index, "message": message, "finish_reason": _finish(answer), "logprobs": logprobs})
     return {
         "id": f"chatcmpl-{request.number}",
@@ -111,15 +128,6 @@ def _completion(request: ProviderRequest, answer: Answer) -> Json:
         "choices": choices,
         "usage": _chat_usage(request, answer),
     }
-
-
-def _logprobs(request: ProviderRequest, answer: Answer) -> Json | None:
-    """The first token's log-probabilities, as many as were asked for; None where none were asked for or scripted."""
-    if not request.body.get("logprobs") or not answer.top_logprobs:
-        return None
-    tokens = [{"token": token, "bytes": list(token.encode()), "logprob": value} for token, value in answer.top_logprobs]
-    wanted = int(request.body.get("top_logprobs") or 0)
-    return {"content": [{**tokens[0], "top_logprobs": tokens[:wanted]}], "refusal": None}
 
 
 def _chunks(request: ProviderRequest, answer: Answer) -> Iterator[Json]:

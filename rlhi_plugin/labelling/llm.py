@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.json_reply import complete_json
@@ -16,8 +16,8 @@ from rlhi_plugin.labelling.exchange import Exchange
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage, FollowUp, FollowUpLabel
 
-CONCURRENCY = 8
-"""Calls in flight (ours)."""
+CONCURRENCY = 64
+"""Calls in flight, unless the client lets fewer through (ours)."""
 MAX_SHOWN = 4_000
 """Characters of each text that the model is shown: its beginning and its end (ours)."""
 
@@ -36,7 +36,7 @@ class LLMLabeller:
 
     Args:
         client: What is asked.
-        llm: Instead of a client, the name of a model for LiteLLM.
+        llm: Instead of a client, a model's name (`rlhi_plugin.calls.opening`).
 
     Raises:
         ConfigError: neither or both were given.
@@ -47,9 +47,10 @@ class LLMLabeller:
         if (client is None) == (llm is None):
             raise ConfigError("the llm labeller needs a model. Name one, as LiteLLM writes it: --llm openai/gpt-4o")
         if llm is not None:
-            from rlhi_plugin.litellm_client import LiteLLMClient
+            from rlhi_plugin.calls.opening import open_hosted
+            from rlhi_plugin.calls.stack import equip
 
-            client = LiteLLMClient(llm)
+            client = equip(open_hosted(llm))
         assert client is not None  # noqa: S101 - tells the type checker what the first check has made sure
         self._client = client
         self._prompt = load_prompt("rlhi_plugin.labelling", "follow_up")
@@ -61,19 +62,7 @@ class LLMLabeller:
 
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """See `Labeller.label`. Evidence that does not stand in the follow-up is dropped, the label kept."""
-        slots = asyncio.Semaphore(CONCURRENCY)
-
-        async def one(exchange: Exchange) -> FollowUp:
-            async with slots:
-                return await self._label(exchange)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(exchange)) for exchange in exchanges]
-        except ExceptionGroup as failures:
-            # The first failure has cancelled the other calls; callers expect it bare.
-            raise failures.exceptions[0] from None
-        return [task.result() for task in tasks]
+        return await each(exchanges, self._label, at_once=CONCURRENCY)
 
     async def _label(self, exchange: Exchange) -> FollowUp:
         shown = {

@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from rlhi_plugin.chat import ChatReply, ChatRequest
+from rlhi_plugin.calls.replies import check_replies
+from rlhi_plugin.chat import Capabilities, ChatReply, ChatRequest, require
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.persona.llm import LLMPersonaBuilder
 from rlhi_plugin.persona.memory import DEFAULT, MemoryOptions
@@ -51,15 +52,22 @@ class LangChainClient:
                 return name
         return type(self._chat).__name__
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """JSON, by structured output or by the prompt; LangChain hides the rest."""
+        return Capabilities(json_schema="asked")
+
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`. A schema becomes structured output where the model knows that."""
+        require(self, request)
         messages = [_ROLES[message.role](message.content) for message in request.messages]
         try:
-            return tuple([await self._one(messages, request.json_schema) for _ in range(request.n)])
+            replies = [await self._one(messages, request.json_schema) for _ in range(request.n)]
         except Exception as error:
             raise ModelCallError(
                 f"{self.model}: {type(error).__name__}: {error}. See the provider's message, or use another model."
             ) from error
+        return check_replies(self.model, request, replies)
 
     async def _one(self, messages: list[BaseMessage], schema: dict[str, Any] | None) -> ChatReply:
         structured = None if schema is None else self._structured(schema)

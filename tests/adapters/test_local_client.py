@@ -1,6 +1,7 @@
 """The in-process chat client and LangChain model: concurrent requests share a batch and get their own answers."""
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from rlhi_adapters.langchain_model import LocalChatModel
 from rlhi_adapters.local_client import LocalClient
-from rlhi_adapters.local_model import LocalModel
+from rlhi_adapters.local_model import GenerationJob, LocalModel
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ConfigError, ModelCallError
+from rlhi_plugin.errors import ConfigError, InvalidReplyError, ModelCallError
 from rlhi_plugin.records import ChatMessage
 
 
@@ -86,10 +87,55 @@ def test_what_the_model_raises_reaches_the_caller(client: LocalClient, monkeypat
     assert client.complete_sync(ask("Hi"))
 
 
-def test_json_is_refused_and_a_closed_client_says_so(model: LocalModel) -> None:
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["new request", "praise"]}, "sure": {"type": "boolean"}},
+    "required": ["label", "sure"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_is_held_to_a_schema_beside_free_ones(client: LocalClient) -> None:
+    # A random model has no idea of JSON: what it writes is the grammar's doing.
+    with ThreadPoolExecutor(4) as pool:
+        asked = [ask("Hi", max_tokens=40, n=3, json_schema=SCHEMA), ask("Hi", max_tokens=40, n=3)]
+        held, free = pool.map(client.complete_sync, asked)
+    assert {json.loads(reply.text)["label"] for reply in held} <= {"new request", "praise"}
+    assert {reply.finish_reason for reply in held} == {"stop"}
+    with pytest.raises(ValueError):
+        [json.loads(reply.text) for reply in free]
+    assert client.complete_sync(ask("Hi", max_tokens=40, n=3)) == free, "a neighbour's grammar changed an answer"
+
+
+def test_json_that_is_cut_or_cannot_be_promised_is_an_error(client: LocalClient) -> None:
+    with pytest.raises(InvalidReplyError, match="cut at max_tokens") as cut:
+        client.complete_sync(ask("Hi", max_tokens=3, json_schema=SCHEMA))
+    assert cut.value.text.startswith("{")
+    with pytest.raises(ConfigError, match="plainer"):
+        client.complete_sync(ask("Hi", json_schema={"type": "string", "pattern": "(?=a)b"}))
+
+
+def test_log_probabilities_are_the_models(client: LocalClient, model: LocalModel) -> None:
+    import torch
+
+    asked = ask("Tell me about tea", logprobs=3, n=2)
+    replies = client.complete_sync(asked)
+    assert [reply.text for reply in replies] == [r.text for r in client.complete_sync(ask("Tell me about tea", n=2))]
+    row = model.plan(GenerationJob(asked.messages, 6, 1.0, 0))
+    with torch.inference_mode():
+        table = torch.log_softmax(model._model(torch.tensor([row.prompt])).logits[0, -1].float(), dim=-1)
+    best = table.topk(3)
+    for reply in replies:
+        first = reply.logprobs[0]
+        assert len(reply.logprobs) == reply.completion_tokens
+        assert [value for _, value in first.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert [token for token, _ in first.top] == [model.tokenizer.decode([i]) for i in best.indices.tolist()]
+        assert any(abs(first.logprob - float(value)) < 1e-4 for value in table)
+    assert client.complete_sync(ask("Hi"))[0].logprobs is None
+
+
+def test_a_closed_client_says_so(model: LocalModel) -> None:
     client = LocalClient(model)
-    with pytest.raises(ModelCallError, match="JSON"):
-        client.complete_sync(ask("Hi", json_schema={"type": "object"}))
     client.complete_sync(ask("Hi"))
     client.close()
     client.close()

@@ -17,7 +17,16 @@ PACKAGES = {
 ONE_VENDOR_ONE_PLACE = {
     "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
     "litellm": {"rlhi_plugin/litellm_client.py", "rlhi_plugin/integrations/litellm_callback.py"},
-    "openai": {"rlhi_plugin/integrations/openai_client.py", "rlhi_plugin/integrations/openai_streams.py"},
+    "openai": {
+        "rlhi_plugin/calls/openai_client.py",
+        "rlhi_plugin/integrations/openai_client.py",
+        "rlhi_plugin/integrations/openai_streams.py",
+    },
+    "vllm": {"adapters/rlhi_adapters/vllm_client.py"},
+    "llguidance": {"adapters/rlhi_adapters/json_constraint.py"},
+    "aiolimiter": {"rlhi_plugin/calls/rate_limit.py"},
+    "jsonschema": {"rlhi_plugin/calls/replies.py"},
+    "tenacity": {"rlhi_plugin/calls/retrying.py"},
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
     "pyarrow": {

@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from rlhi_plugin import litellm_client
+from rlhi_plugin.calls import opening
 from rlhi_plugin.chat import ScriptedClient
 from rlhi_plugin.errors import ConfigError, MissingExtraError, ModelCallError
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges, labeller, load_labeller
@@ -118,7 +118,7 @@ class Plain:
 
 def test_labellers_are_found_by_name(registered, monkeypatch):
     # Importing LiteLLM takes seconds, and its own test does that.
-    monkeypatch.setattr(litellm_client, "_import_litellm", object)
+    monkeypatch.setattr(opening, "open_hosted", lambda spec: ScriptedClient([], model=spec))
     assert isinstance(load_labeller("llm", llm="openai/gpt-4o"), Labeller)
     registered("rlhi_plugin.labelling.llm:LLMLabeller")
     with pytest.raises(ConfigError, match="Choose one of: mine"):

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ConfigError, MissingExtraError, ModelCallError
+from rlhi_plugin.errors import ConfigError, InvalidReplyError, MissingExtraError, ProviderSetupError
 from rlhi_plugin.litellm_client import LiteLLMClient
 from rlhi_plugin.records import ChatMessage
 
@@ -65,19 +65,23 @@ def request(**more):
 
 @pytest.mark.slow
 async def test_replies_and_errors(address, monkeypatch):
-    client = LiteLLMClient("openai/some-model", api_base=address, num_retries=0)
+    client = LiteLLMClient("openai/some-model", api_base=address)
     assert isinstance(client, ChatClient)
-    schema = {"type": "object", "properties": {}}
-    replies = await client.complete(request(n=3, seed=4, json_schema=schema, max_tokens=9, temperature=0.5))
+    replies = await client.complete(request(n=3, seed=4, max_tokens=9, temperature=0.5))
     assert [reply.text for reply in replies] == ["reply 0", "reply 1", "reply 0"]
     assert [reply.finish_reason for reply in replies] == ["stop", "length", "stop"]
     assert [reply.prompt_tokens for reply in replies] == [7, 0, 7]
-    first, second = Handler.seen
+    first, second = Handler.seen[:2]
     assert (first["n"], first["seed"], first["max_tokens"], first["temperature"]) == (3, 4, 9, 0.5)
-    assert first["response_format"]["json_schema"]["schema"]["type"] == "object"
+    assert second["seed"] != first["seed"], "the rest must not be the first replies again"
+    schema = {"type": "object", "properties": {}}
+    with pytest.raises(InvalidReplyError, match="no JSON") as wrong:
+        await client.complete(request(json_schema=schema))
+    assert wrong.value.text == "reply 0"
+    assert Handler.seen[-1]["response_format"]["json_schema"]["schema"]["type"] == "object"
     assert "n" not in second
     monkeypatch.setattr(Handler, "status", 401)
-    with pytest.raises(ModelCallError, match=r"AuthenticationError.*Set the provider's API key"):
+    with pytest.raises(ProviderSetupError, match=r"AuthenticationError.*Set the provider's API key"):
         await client.complete(request())
 
 
@@ -87,7 +91,7 @@ def test_a_missing_litellm_names_the_extra(monkeypatch):
         LiteLLMClient("openai/gpt-4o")
 
 
-@pytest.mark.parametrize("arguments", [{"model": ""}, {"timeout_s": 0}, {"num_retries": -1}, {"max_concurrency": 0}])
+@pytest.mark.parametrize("arguments", [{"model": ""}, {"timeout_s": 0}, {"max_concurrency": 0}])
 def test_wrong_arguments_are_refused(arguments):
     with pytest.raises(ConfigError, match="Give"):
         LiteLLMClient(**{"model": "openai/gpt-4o"} | arguments)

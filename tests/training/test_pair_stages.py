@@ -95,7 +95,7 @@ async def _rewrite(turns, client, encoder, path: Path, **section):
     recipe = (RewriteSection(**section), SAMPLING)
     reader = (AskedFor(), encoder)
     writers = Writers(rewriter=client, policy=client)
-    return await rewrite(turns, {"c": persona("Be brief please.")}, writers, reader, recipe, answers=path)
+    return await rewrite(turns, {"c": persona("Be brief please.")}, writers, reader, recipe)
 
 
 async def test_the_rewrite_that_meets_the_feedback_is_proposed(tmp_path, word_encoder):
@@ -184,7 +184,7 @@ async def test_rewrites_without_guidance_see_at_most_the_old_reply(tmp_path, wor
 async def _reward(turns, people, client, path: Path, model: RewardModel | None = None):
     reader = AskedFor()
     recipe = (RewardSection(samples=3, max_turns=2), SAMPLING)
-    return await reward(turns, people, client, (model or CheckedReward(reader), reader), recipe, answers=path)
+    return await reward(turns, people, client, (model or CheckedReward(reader), reader), recipe)
 
 
 async def test_best_beats_worst_under_the_persona_and_the_persona_is_in_the_prompt(tmp_path):
@@ -273,7 +273,7 @@ async def _contrast(talks, labeller, path, **section):
     audience = Audience(talks, people.files[PERSONAS], people.files[LATEST])
     recipe = (ContrastSection(**section), SAMPLING)
     client = ScriptedClient(_guided)
-    result = await contrast(labelled.files[TURNS], Material(audience, AskedFor()), client, recipe, answers=path)
+    result = await contrast(labelled.files[TURNS], Material(audience, AskedFor()), client, recipe)
     return result, labelled.files[TURNS], audience
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi_plugin.errors import ModelCallError, ProviderSetupError
 from rlhi_plugin.persona import ExtractivePersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, Message
 from rlhi_training.recipe import IngestSection
@@ -44,6 +46,35 @@ def test_why_a_conversation_has_no_persona(conversation, cue_labeller):
     assert [s.text for s in before["b"].persona.statements] == ["Much shorter please."]
     assert [p.user_id for p in result.files[LATEST]] == ["ann"]
     assert result.inputs == result.passed == 6
+
+
+class _Moody(ExtractivePersonaBuilder):
+    """Fails for some users, in a way of their own."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors = errors
+
+    async def build(self, user_id, conversations, follow_ups):
+        if user_id in self.errors:
+            raise self.errors[user_id]
+        return await super().build(user_id, conversations, follow_ups)
+
+
+def test_a_persona_that_cannot_be_had_is_missing_for_a_reason(four_users, cue_labeller):
+    follow_ups = list(asyncio.run(label(four_users, cue_labeller, IngestSection())).files[FOLLOW_UPS])
+
+    def build(errors):
+        return asyncio.run(personas(four_users, follow_ups, _Moody(errors)))
+
+    result = build({"ann": ModelCallError("it does not follow schemas. Use another.")})
+    why = {entry.conversation_id: entry.why_none for entry in result.files[PERSONAS]}
+    assert (why["ann1"], why["ann2"], why["bob1"]) == ("model_call_failed", "model_call_failed", None)
+    assert [persona.user_id for persona in result.files[LATEST]] == ["bob", "cyd", "dan"]
+    with pytest.raises(ModelCallError, match="every persona"):
+        build(dict.fromkeys(("ann", "bob", "cyd", "dan"), ModelCallError("no.")))
+    with pytest.raises(ProviderSetupError, match="no key"):
+        build({"ann": ProviderSetupError("no key. Set one.")})
 
 
 def test_of_a_thread_still_going_on_only_its_past_is_known(conversation):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rlhi_plugin.chat import ChatReply, ChatRequest, ScriptedClient
+from rlhi_plugin.calls.journal import CallJournal
+from rlhi_plugin.chat import Capabilities, ChatReply, ChatRequest, ScriptedClient
 from rlhi_plugin.errors import UserError
 from rlhi_plugin.logs import write_conversations
-from rlhi_training.pipeline import STAGES, STEPS, Pipeline
+from rlhi_training.pipeline import CALLS, STAGES, STEPS, Pipeline
 from rlhi_training.recipe import Recipe, override_recipe
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.resources import Resources
@@ -91,6 +92,7 @@ class _PowerCut:
     """Answers a few requests, then everything ends."""
 
     model = "scripted"
+    capabilities = Capabilities(remote=False)
 
     def __init__(self, lives: int) -> None:
         self.lives = lives
@@ -105,7 +107,9 @@ class _PowerCut:
 def test_a_run_that_was_killed_while_generating_continues(run, tmp_path):
     with pytest.raises(RuntimeError, match="power cut"):
         run(client=_PowerCut(5))
-    assert len((tmp_path / "run" / "generated" / "rewrite.jsonl").read_text().splitlines()) == 5
+    with CallJournal(tmp_path / "run" / CALLS) as journal:
+        (usage,) = journal.usage()
+    assert (usage.purpose, usage.answered) == ("rewrite", 5)
     pipeline, manifest, client, _ = run()
     assert pipeline.reused == ["ingest", "label", "personas"]
     assert manifest.stages["rewrite"].notes["drafts"] == 24

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_plugin import terminal
+from rlhi_training.plan.command import plan
 from rlhi_training.report_command import report
 
 if TYPE_CHECKING:
@@ -58,12 +59,23 @@ def run(
     recipe: RecipeName = "smoke_cpu",
     out: Out = None,
     overrides: Overrides = None,
+    *,
     registry: Registry = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            metavar="USD",
+            help="Stop before the run, all its starts together, has cost more; exit code 3. What is done is kept.",
+        ),
+    ] = None,
 ) -> None:
     """Run every stage: from a conversation log to a registered adapter. Run it again to continue or reuse.
 
     Example: rlhi-train run logs.jsonl --recipe rewrites_lora --out runs/1 --set train.epochs=1
     """
+    if max_cost is not None:
+        overrides = [*(overrides or []), f"calls.max_cost_usd={max_cost}"]
     directory, manifest = _start(logs, recipe, out, overrides, registry, until="train")
     notes = manifest.stages["train"].notes
     for warning in notes["warnings"]:
@@ -71,6 +83,9 @@ def run(
     terminal.stdout.print(f"adapter: {directory.path / 'adapter'}", markup=False)
     terminal.stdout.print(f"registered as {notes['adapter_id']} in {notes['registry']}", markup=False)
     terminal.stdout.print(f"manifest: {directory.path / 'manifest.json'}", markup=False)
+
+
+app.command()(plan)
 
 
 @app.command()
@@ -93,8 +108,10 @@ def show(run_directory: Run) -> None:
 
     Example: rlhi-train show runs/1
     """
+    from rlhi_training.calls_table import render_calls
     from rlhi_training.follow_up_table import FollowUpTable, render_follow_ups
     from rlhi_training.funnel import identity_notes, render_funnel
+    from rlhi_training.pipeline import CALLS
 
     manifest = _existing(run_directory).manifest()
     assert manifest is not None  # noqa: S101 - _existing raises where there is none
@@ -104,6 +121,9 @@ def show(run_directory: Run) -> None:
     terminal.stdout.print(render_funnel(manifest))
     for line in identity_notes(manifest):
         terminal.stdout.print(line, markup=False, highlight=False)
+    calls = render_calls(run_directory / CALLS)
+    if calls is not None:
+        terminal.stdout.print(calls)
 
 
 @app.command("ingest")

@@ -63,6 +63,7 @@ from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
 TABLE = "follow_ups.json"
+CALLS = "calls.db"
 _PACKAGES = ("rlhi", "torch", "transformers", "trl", "peft", "numpy", "scikit-learn")
 
 Say = Callable[[RenderableType], None]
@@ -106,16 +107,22 @@ class Pipeline:
             UserError: the log cannot be read or holds nothing usable, no pair survived, or (before anything is done)
                 the base model cannot be trained as the recipe wants.
             ArtefactError: a file of the run is damaged, or a stage lost items.
-            ModelCallError: a model that a stage depends on failed at every call.
+            ModelCallError: a model that a stage depends on failed at every call, or cannot be reached.
+            BudgetReachedError: the next call could cost more than the budget leaves.
         """
         if until == "train":
             check_base(self.recipe)
         if STAGES.index(until) >= STAGES.index("rewrite"):
             self.resources.check_pair_sources()
-        with self.run_dir.locked(), asyncio.Runner() as runner:
-            for stage in STAGES[: STAGES.index(until) + 1]:
-                self._step(stage, runner)
-                self._after(stage)
+        journal = self.run_dir.path / CALLS
+        with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
+            try:
+                for stage in STAGES[: STAGES.index(until) + 1]:
+                    self._step(stage, runner)
+                    self._after(stage)
+            finally:
+                # Also after an error or Ctrl-C: what is on its way is paid for.
+                runner.run(self.resources.settle())
         return self._manifest
 
     def _step(self, stage: Stage, runner: asyncio.Runner) -> None:
@@ -127,6 +134,7 @@ class Pipeline:
             self._say(f"{stage}: reused")
             return
         started = time.monotonic()
+        self.before(stage)
         if stage == "train":
             # Not inside the event loop, which would swallow the first Ctrl-C until training is over.
             result = self._train()
@@ -149,6 +157,10 @@ class Pipeline:
         )
         self._save(self._manifest.model_copy(update={"stages": {**self._manifest.stages, stage: entry}}))
         self._say(f"{stage}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({entry.seconds:.1f} s)")
+
+    def before(self, stage: Stage) -> None:
+        """Called when a stage begins to work."""
+        self.resources.purpose = stage
 
     def _after(self, stage: Stage) -> None:
         """Print what a stage is for, and stop where nothing is left to work on."""
@@ -208,10 +220,6 @@ class Pipeline:
         model = self.recipe.model
         seed = int(digest_of([self.recipe.seed, stage])[:8], 16)
         return Sampling(model.temperature, model.max_new_tokens, seed)
-
-    def answers(self, stage: Stage) -> Path:
-        """The append-only file of what a stage generated."""
-        return self.run_dir.path / "generated" / f"{stage}.jsonl"
 
     # The manifest.
 
@@ -321,7 +329,6 @@ async def _rewrite(pipeline: Pipeline) -> StageResult:
         Writers(rewriter=resources.client(section.llm), policy=resources.client()),
         (resources.asked_for, resources.encoder),
         (section, pipeline.sampling("rewrite")),
-        answers=pipeline.answers("rewrite"),
     )
 
 
@@ -333,7 +340,6 @@ async def _reward(pipeline: Pipeline) -> StageResult:
         resources.client(),
         (resources.reward_model, resources.asked_for),
         (pipeline.recipe.reward, pipeline.sampling("reward")),
-        answers=pipeline.answers("reward"),
     )
 
 
@@ -351,7 +357,6 @@ async def _contrast(pipeline: Pipeline) -> StageResult:
         material,
         resources.client(),
         (section, pipeline.sampling("contrast")),
-        answers=pipeline.answers("contrast"),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.errors import ConfigError
 
 
@@ -36,6 +37,11 @@ class ModelSection(_Section):
     """Cap on a generated answer; an answer that reaches it is never used as chosen. Ours."""
     temperature: float = Field(default=0.8, ge=0.0, le=2.0)
     """Sampling temperature of candidates. Ours; arXiv 2506.21495 samples at 1.0."""
+    served: str | None = None
+    """Where the policy is served while it writes, such as ``openai:my-model@http://127.0.0.1:8000/v1`` (a vLLM server).
+    None: it runs in this process. Ours."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the policy while it writes: transformers on CPU or GPU, or vLLM on a GPU. Ours."""
 
 
 class IngestSection(_Section):
@@ -117,7 +123,7 @@ class LabelSection(_Section):
     labeller: str = "embedded"
     """``embedded`` (MiniLM, no key), ``llm`` (any LiteLLM model; the paper uses GPT-4o), or another package's."""
     llm: str | None = None
-    """LiteLLM model id for ``labeller = "llm"``."""
+    """Model for ``labeller = "llm"``, as ``provider/model`` (LiteLLM) or ``openai:model@http://address/v1``."""
 
 
 class PersonasSection(_Section):
@@ -127,7 +133,7 @@ class PersonasSection(_Section):
     builder: Literal["extractive", "llm"] = "extractive"
     """``extractive`` quotes the user's own feedback (ours); ``llm`` is the paper's."""
     llm: str | None = None
-    """LiteLLM model id for ``builder = "llm"``."""
+    """Model for ``builder = "llm"``, written as for the labeller."""
     max_statements: int = Field(default=6, ge=1, le=20)
     """Statements per persona, best supported first. Ours."""
 
@@ -137,7 +143,7 @@ class RewriteSection(_Section):
 
     enabled: bool = True
     llm: str | None = None
-    """LiteLLM model id that rewrites; None: the policy itself."""
+    """Model that rewrites, written as for the labeller; None: the policy itself."""
     guidance: Literal["follow_up", "none"] = "follow_up"
     """``follow_up``: the rewriter reads what the user said. ``none`` is the paper's ablation without user guidance:
     neither the rewriter nor the choice among its answers, nor the filter, knows what the user said."""
@@ -167,7 +173,7 @@ class RewardSection(_Section):
     each answer, ``judge_pairs`` has it compare every two in both orders; ``classifier`` is a trained reward model as in
     the paper. ``auto``: a classifier where one is named, else a judge where `llm` is, else ``checked``."""
     llm: str | None = None
-    """LiteLLM model id of the judge, or ``policy`` for the policy itself."""
+    """Model that judges, written as for the labeller, or ``policy`` for the policy itself."""
     classifier: str | None = None
     """Folder or hub id of a reward model in safetensors: Athene's, Skywork's, or whatever
     ``AutoModelForSequenceClassification`` opens. The paper is reported to use Nexusflow/Athene-RM-8B."""
@@ -372,6 +378,7 @@ class Recipe(_Section):
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
     dataset: DatasetSection = DatasetSection()
+    calls: CallOptions = CallOptions()
 
 
 def shipped_recipes() -> dict[str, Recipe]:

@@ -91,7 +91,8 @@ class PersonaBefore(Record):
     user_id: UserId | None = None
     persona: Persona | None = None
     why_none: str | None = None
-    """``anonymous``, ``time_unknown``, ``no_earlier_history`` or ``nothing_said``; None exactly when there is one."""
+    """``anonymous``, ``time_unknown``, ``no_earlier_history``, ``nothing_said``, ``model_call_failed`` or
+    ``personas_off``; None exactly when there is one."""
 
     @model_validator(mode="after")
     def _persona_or_reason(self) -> Self:

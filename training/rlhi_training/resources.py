@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 
-from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
+from rlhi_adapters.opening import open_client
+from rlhi_plugin import terminal
+from rlhi_plugin.calls.budget import Budget
+from rlhi_plugin.calls.journal import CallJournal
+from rlhi_plugin.calls.stack import equip
+from rlhi_plugin.chat import FREE, Capabilities, ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Labeller, load_labeller
+from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.filters.contamination import EvaluationPrompts, evaluation_files, read_prompts
@@ -39,6 +48,11 @@ class PolicyClient:
         """The base model's name."""
         return self._section.base
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the client in this process."""
+        return Capabilities(json_schema="constrained", logprobs=True, seed=True, many=True, remote=False, price=FREE)
+
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""
         async with self._lock:
@@ -47,6 +61,10 @@ class PolicyClient:
         return await self._client.complete(request)
 
     def _load(self) -> ChatClient:
+        if self._section.engine == "vllm":
+            from rlhi_adapters.vllm_client import VLLMClient
+
+            return VLLMClient(self._section.base, dtype=self._section.dtype)
         from rlhi_adapters.local_client import LocalClient
         from rlhi_adapters.local_model import LocalModel
 
@@ -82,16 +100,66 @@ class Resources:
     ) -> None:
         self._recipe = recipe
         self._given = (policy, labeller, encoder)
-        self._clients: dict[str, ChatClient] = {}
+        self._clients: dict[str | None, ChatClient] = {}
+        self._bare: list[ChatClient] = []
+        self._journal: CallJournal | None = None
+        self._budget: Budget | None = None
+
+    @contextmanager
+    def calling(self, journal: Path) -> Iterator[None]:
+        """Keep a journal of every call that is made inside; what it holds already is not asked for again.
+
+        Nothing that calls a model may have been asked for before.
+
+        Raises:
+            ArtefactError: the journal cannot be used.
+            ConfigError: the recipe's budget buys nothing.
+        """
+        options = self._recipe.calls
+        with CallJournal(journal) as opened:
+            if opened.resumed:
+                logger.info("%d calls were in flight when the last run ended", opened.resumed)
+            spent_usd, calls = opened.spent()
+            self._budget = Budget(options.max_cost_usd, options.max_calls, spent_usd=spent_usd, calls=calls)
+            self._journal = opened
+            try:
+                yield
+            finally:
+                self._journal = self._budget = None
+                # What was made inside writes into this journal.
+                self._clients.clear()
+                for name in ("labeller", "persona_builder", "reward_model"):
+                    self.__dict__.pop(name, None)
+
+    @property
+    def purpose(self) -> str:
+        """The stage that the journal records with each call."""
+        return self._journal.purpose if self._journal else ""
+
+    @purpose.setter
+    def purpose(self, name: str) -> None:
+        if self._journal is not None:
+            self._journal.purpose = name
+
+    async def settle(self) -> None:
+        """Wait for calls that are still in flight, and close connections."""
+        if self._journal is not None and self._journal.in_flight:
+            terminal.stderr.print(
+                f"waiting for {self._journal.in_flight} calls in flight; their answers are kept (Ctrl-C: do not wait)"
+            )
+            await self._journal.land()
+        for client in self._bare:
+            aclose = getattr(client, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     def client(self, llm: str | None = None) -> ChatClient:
-        """A hosted model by its LiteLLM id, or the policy."""
-        if llm is None:
-            return self._policy
+        """A hosted model (`rlhi_plugin.calls.opening`), or the policy; journalled inside `calling`."""
+        llm = llm or (None if self._given[0] else self._recipe.model.served)
         if llm not in self._clients:
-            from rlhi_plugin.litellm_client import LiteLLMClient
-
-            self._clients[llm] = LiteLLMClient(llm)
+            bare = self._policy if llm is None else open_client(llm, self._recipe.calls)
+            self._bare.append(bare)
+            self._clients[llm] = equip(bare, self._recipe.calls, journal=self._journal, budget=self._budget)
         return self._clients[llm]
 
     @cached_property
@@ -112,7 +180,11 @@ class Resources:
     def labeller(self) -> Labeller:
         """Labels follow-ups."""
         section = self._recipe.label
-        return self._given[1] or load_labeller(section.labeller, llm=section.llm)
+        if self._given[1] is not None:
+            return self._given[1]
+        if section.labeller == "llm" and section.llm is not None:
+            return LLMLabeller(self.client(section.llm))
+        return load_labeller(section.labeller, llm=section.llm)
 
     @cached_property
     def persona_builder(self) -> PersonaBuilder:

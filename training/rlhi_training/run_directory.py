@@ -6,7 +6,7 @@
       manifest.json            recipe, input digest, versions, prompts; per stage: digests, counts, reasons, seconds
       conversations.jsonl ...  one JSONL per stage output
       dropped/<stage>.jsonl    what the stage did not pass on, and why
-      generated/<stage>.jsonl  model output, appended as it arrives, so that a killed run loses nothing
+      calls.db                 every model call, written before it is made and after it is answered
       adapter/                 the trained adapter
 
 Files are replaced atomically. A stage whose inputs have the digest that the manifest recorded, and whose files are

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ModelCallError
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage
@@ -110,5 +110,7 @@ class Comparer:
         async with self._gate:
             try:
                 return (await complete_json(self._client, request, _Choice)).better
+            except ProviderUnavailableError:
+                raise
             except ModelCallError:
                 return None

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ModelCallError
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.persona import render_persona
 from rlhi_plugin.prompt_files import load_prompt
@@ -74,6 +74,8 @@ class LLMJudgeReward:
         async with self._gate:
             try:
                 return Verdict((await complete_json(self._client, request, _Rating)).score)
+            except ProviderUnavailableError:
+                raise
             except ModelCallError:
                 return Verdict(None, "judge_failed")
 

@@ -20,7 +20,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rlhi_plugin.chat import ChatClient
@@ -63,8 +62,6 @@ async def contrast(
     material: Material,
     client: ChatClient,
     recipe: tuple[ContrastSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose pairs for requests that several personas would have answered differently.
 
@@ -85,7 +82,7 @@ async def contrast(
     drafts = [draft for slot in slots for draft in _drafts(slot, section)]
     # Equal beginnings are neighbours.
     drafts.sort(key=lambda draft: (draft.spec, draft.turn.key))
-    drafted = await generate(drafts, client, sampling, answers, description="write contrast candidates")
+    drafted = await generate(drafts, client, sampling, description="write contrast candidates")
     gathered = gather(slots, _written(drafted), material.more)
     pools = await rank(slots, gathered, wishes, material.reward_model)
     noise = np.random.default_rng(sampling.seed)

@@ -6,18 +6,25 @@ builders are those of the live half, so that training sees what serving would ha
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.persona import PersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, Persona, Record
 from rlhi_plugin.terminal import progress
 from rlhi_training.records import PersonaBefore
 from rlhi_training.run_directory import StageResult
 
+logger = logging.getLogger("rlhi.training")
+
 PERSONAS = "personas.jsonl"
 LATEST = "latest_personas.jsonl"
+_AT_ONCE = 64
+"""Personas that are built at once, unless the model's client lets fewer calls through (ours)."""
 
 
 async def personas(
@@ -26,6 +33,9 @@ async def personas(
     """Build the persona before each conversation, and each user's latest one.
 
     Nothing is dropped: a conversation without a persona says why it has none.
+
+    Raises:
+        ModelCallError: no persona at all could be had, or no call can succeed as things are.
     """
     by_user: dict[str, list[Conversation]] = defaultdict(list)
     for conversation in conversations:
@@ -34,16 +44,27 @@ async def personas(
     labels: dict[str, list[FollowUp]] = defaultdict(list)
     for follow_up in follow_ups:
         labels[follow_up.conversation_id].append(follow_up)
-    before: list[PersonaBefore] = []
-    latest: list[Persona] = []
-    with progress("build personas", len(conversations)) as advance:
-        for conversation in conversations:
-            before.append(await _before(conversation, by_user, labels, builder))
+    with progress("build personas", len(conversations) + len(by_user)) as advance:
+
+        async def begin(conversation: Conversation) -> PersonaBefore:
+            found = await _before(conversation, by_user, labels, builder)
             advance(1)
-    for user_id, theirs in sorted(by_user.items()):
-        persona = await _build(user_id, theirs, labels, builder)
-        if persona is not None:
-            latest.append(persona)
+            return found
+
+        async def end(user_id: str) -> Persona | None:
+            try:
+                built = await _build(user_id, by_user[user_id], labels, builder)
+            except ModelCallError as error:
+                _failed(error, user_id)
+                built = None
+            advance(1)
+            return built
+
+        before = await each(conversations, begin, at_once=_AT_ONCE)
+        latest = [persona for persona in await each(sorted(by_user), end, at_once=_AT_ONCE) if persona is not None]
+    failed = any(entry.why_none == "model_call_failed" for entry in before)
+    if failed and not latest and not any(entry.persona for entry in before):
+        raise ModelCallError(f"every persona that {builder.name} was asked for failed. See the log; try another model.")
     files: dict[str, Sequence[Record]] = {PERSONAS: before, LATEST: latest}
     return StageResult(len(conversations), len(before), [], files, {"builder": builder.name, "users": len(by_user)})
 
@@ -84,10 +105,21 @@ async def _before(
         why = "time_unknown"
     else:
         history = earlier(conversation, by_user[user_id])
-        persona = await _build(user_id, history, labels, builder)
-        if persona is None:
+        try:
+            persona = await _build(user_id, history, labels, builder)
+        except ModelCallError as error:
+            why = _failed(error, user_id)
+        if persona is None and why is None:
             why = "nothing_said" if history else "no_earlier_history"
     return PersonaBefore(conversation_id=conversation.conversation_id, user_id=user_id, persona=persona, why_none=why)
+
+
+def _failed(error: ModelCallError, user_id: str) -> str:
+    """The reason for having no persona; where no call can succeed, the error."""
+    if isinstance(error, ProviderUnavailableError):
+        raise error
+    logger.warning("no persona for %s: %s", user_id, error)
+    return "model_call_failed"
 
 
 async def _build(

@@ -7,16 +7,15 @@ a score that does not know the user.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import FollowUpLabel, Persona, Record
 from rlhi_training.asked_for import AskedFor
-from rlhi_training.generation import Draft, Sampling, generate
+from rlhi_training.generation import CONCURRENCY, Draft, Sampling, generate
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import RewardSection
 from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate
@@ -34,8 +33,6 @@ async def reward(
     client: ChatClient,
     judge: tuple[RewardModel, AskedFor],
     recipe: tuple[RewardSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose one pair per turn without feedback.
 
@@ -50,10 +47,10 @@ async def reward(
     used, dropped = _usable(eligible, scored_under, model, section)
     shown = {turn.key: personas.get(turn.conversation_id) if section.persona_in_prompt else None for turn in used}
     drafts = [_draft(turn, shown[turn.key], section.samples) for turn in used]
-    drafted = await generate(drafts, client, sampling, answers, description="sample for rewards")
+    drafted = await generate(drafts, client, sampling, description="sample for rewards")
     pools = [_distinct(drafted.candidates[draft.turn.key, draft.spec]) for draft in drafts]
     people = [scored_under[turn.key] for turn in used]
-    tables = await asyncio.gather(*map(model.score, used, pools, people))
+    tables = await each(range(len(used)), lambda i: model.score(used[i], pools[i], people[i]), at_once=CONCURRENCY)
     proposed: list[ProposedPair] = []
     scored: list[list[ScoredCandidate]] = []
     for turn, draft, pool, persona, verdicts in zip(used, drafts, pools, people, tables, strict=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.prompt_files import load_prompt
@@ -60,8 +59,6 @@ async def rewrite(
     writers: Writers,
     reader: tuple[AskedFor, Encoder],
     recipe: tuple[RewriteSection, Sampling],
-    *,
-    answers: Path,
 ) -> StageResult:
     """Propose one pair per turn whose follow-up carries feedback.
 
@@ -71,7 +68,6 @@ async def rewrite(
         writers: Who writes.
         reader: Reads what a follow-up asks for; the encoder serves where that is nothing checkable.
         recipe: Section and sampling.
-        answers: Append-only file of model output.
 
     Drops: ``too_long``, ``over_limit``, ``model_call_failed``, ``original_unfinished`` (the policy's own answer reached
     the token cap), ``no_original`` (it was empty), ``no_candidate``.
@@ -79,7 +75,7 @@ async def rewrite(
     section, sampling = recipe
     with_feedback = [turn for turn in turns if turn.label is FollowUpLabel.WITH_FEEDBACK]
     used, dropped = _usable(with_feedback, personas, section)
-    originals = await _originals(used, personas, writers.policy, recipe, answers)
+    originals = await _originals(used, personas, writers.policy, recipe)
     dropped += [
         Dropped(stage="rewrite", key=key, reason=reason, detail=detail)
         for key, (reason, detail) in originals.failures.items()
@@ -87,7 +83,7 @@ async def rewrite(
     used = [turn for turn in used if turn.key in originals.of]
     drafts = [draft for turn in used for draft in _drafts(turn, originals.of[turn.key].text, section)]
     drafts.sort(key=lambda draft: draft.spec)
-    drafted = await generate(drafts, writers.rewriter, sampling, answers, description="rewrite")
+    drafted = await generate(drafts, writers.rewriter, sampling, description="rewrite")
     candidates: dict[str, list[Candidate]] = {turn.key: [] for turn in used}
     for (key, _), written in drafted.candidates.items():
         original = originals.of[key].text.strip()
@@ -131,7 +127,6 @@ async def _originals(
     personas: Mapping[str, Persona | None],
     policy: ChatClient,
     recipe: tuple[RewriteSection, Sampling],
-    answers: Path,
 ) -> _Originals:
     """The answers that the rewrites are to beat: as logged, or as the policy gives them under the pair's own prompt."""
     section, sampling = recipe
@@ -145,7 +140,7 @@ async def _originals(
         Draft(turn, _ORIGINAL, with_persona_message(turn.context, personas.get(turn.conversation_id)), 1, "sample")
         for turn in turns
     ]
-    drafted = await generate(drafts, policy, sampling, answers, description="write originals anew")
+    drafted = await generate(drafts, policy, sampling, description="write originals anew")
     for turn in turns:
         written = drafted.candidates[turn.key, _ORIGINAL]
         error = drafted.failures.get((turn.key, _ORIGINAL))

@@ -1,0 +1,32 @@
+"""Many pieces of work at once, and never more of them begun than can be under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int) -> list[_R]:
+    """`work` on every item, `at_once` of them at a time; results in the order of `items`.
+
+    The first error ends the rest and comes out bare.
+    """
+    waiting = enumerate(items)
+    results: dict[int, _R] = {}
+
+    async def worker() -> None:
+        for place, item in waiting:
+            results[place] = await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
+    except ExceptionGroup as several:
+        # One task's error ended the others; it is the one to report.
+        raise several.exceptions[0] from several
+    return [results[place] for place in sorted(results)]

@@ -1,0 +1,45 @@
+"""The command ``rlhi-train plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlhi_plugin import terminal
+
+
+def plan(
+    logs: Annotated[Path, typer.Argument(help="Conversation log: an rlhi export or WildChat rows, .jsonl(.gz).")],
+    recipe: Annotated[str, typer.Option("--recipe", help="A shipped recipe, or a .toml file.")] = "smoke_cpu",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")
+    ] = None,
+    *,
+    price_of: Annotated[
+        list[str] | None, typer.Option("--price-of", metavar="MODEL", help="Also name the cost with this model.")
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", min=0.0, max=1.0, help="Share of users that the evaluation keeps.")
+    ] = 0.2,
+    json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say what a run would take, before anything is spent: pairs, calls, tokens, money, GPU, statistical power.
+
+    Example: rlhi-train plan logs.jsonl --recipe rewrites_lora --set rewrite.llm=openai/gpt-4o-mini
+    """
+    from rlhi_plugin.errors import UserError
+    from rlhi_training.plan.report import make_plan, render
+    from rlhi_training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides=overrides or [])
+    if not logs.is_file():
+        what = "is a directory" if logs.is_dir() else "does not exist"
+        raise UserError(f"{logs} {what}. Give a log file: one conversation per line, .jsonl or .jsonl.gz")
+    made = make_plan(logs, loaded, price_of_others=price_of or [], held_out=held_out)
+    if json_:
+        print(made.model_dump_json(indent=2))  # noqa: T201 - not wrapped at the terminal's width
+        return
+    for part in render(made):
+        terminal.stdout.print(part, markup=False) if isinstance(part, str) else terminal.stdout.print(part)

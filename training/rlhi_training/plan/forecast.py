@@ -1,0 +1,231 @@
+"""The run's own stages, from ingest to contrast, with stand-ins for models: what they would ask is counted.
+
+So the forecast cannot drift away from the stages. What it cannot know is named: labels come from the embedded labeller
+where a model would give them, personas from quotations, and the length of new answers from those in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rlhi_adapters.opening import open_client
+from rlhi_plugin.chat import FREE, Capabilities, ChatClient
+from rlhi_plugin.labelling import Labeller, load_labeller
+from rlhi_plugin.labelling.llm import LLMLabeller
+from rlhi_plugin.logs import read_conversations
+from rlhi_plugin.persona import LLMPersonaBuilder, PersonaBuilder
+from rlhi_plugin.records import Conversation
+from rlhi_training.asked_for import AskedFor
+from rlhi_training.pipeline import Pipeline
+from rlhi_training.plan.stand_ins import (
+    Counted,
+    ForecastClient,
+    ForecastLabeller,
+    ForecastPersonaBuilder,
+    Ledger,
+    NoEncoder,
+)
+from rlhi_training.plan.tokens import TokenCounter
+from rlhi_training.recipe import Recipe
+from rlhi_training.records import Stage
+from rlhi_training.resources import Resources
+from rlhi_training.run_directory import Manifest, RunDirectory
+from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
+
+_ANSWERS = 2_000
+"""Answers of the log's assistant that stand for new ones, drawn by chance (ours)."""
+FREE_LABELLER = "embedded"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run's stages would do.
+
+    Attributes:
+        manifest: Counts of every stage, as a run's manifest has them.
+        calls: What each stage asks of each model.
+        conversations: Usable conversations.
+        guided: Contrast candidates' specifications that a persona asked for: each is about one pair.
+        answer_tokens: Tokens of the log's average answer.
+        counted_by: How tokens were counted.
+        history: For each user with more than one dated conversation, the requests of the last one.
+    """
+
+    manifest: Manifest
+    calls: tuple[Counted, ...]
+    conversations: int
+    guided: int
+    answer_tokens: float
+    counted_by: str
+    history: dict[str, int]
+
+
+def forecast(logs: Path, recipe: Recipe, *, encoder: Encoder | None = None) -> Forecast:
+    """Forecast a run. No model is called.
+
+    Args:
+        logs: The conversation log.
+        recipe: What would be done.
+        encoder: Stands in for the embedded sentence encoder.
+
+    Raises:
+        UserError: the log cannot be read, or holds nothing usable.
+    """
+    answers = _answers(logs)
+    counter = TokenCounter(recipe.rewrite.llm or recipe.model.base)
+    resources = ForecastResources(recipe, answers, counter, encoder=encoder)
+    with tempfile.TemporaryDirectory(prefix="rlhi-plan-") as folder, _quiet():
+        pipeline = ForecastPipeline(logs, recipe, RunDirectory(folder), resources=resources, say=lambda _: None)
+        manifest = pipeline.run(until="contrast")
+        conversations = pipeline.conversations()
+    drafts = int(manifest.stages["contrast"].notes.get("drafts", 0))
+    used = manifest.stages["contrast"]
+    asked = used.inputs - sum(used.reasons.get(reason, 0) for reason in _NOT_ASKED)
+    plain = asked if recipe.contrast.plain_samples and drafts else 0
+    sample = answers[:200]
+    return Forecast(
+        manifest,
+        tuple(resources.ledger.rows.values()),
+        len(conversations),
+        max(0, drafts - plain),
+        sum(counter.text(text) for text in sample) / len(sample),
+        counter.by,
+        _history(conversations),
+    )
+
+
+_NOT_ASKED = (
+    "not_a_request",
+    "feedback_in_context",
+    "duplicate_request",
+    "cross_user_off",
+    "no_persona",
+    "over_limit",
+)
+"""Reasons of the contrast stage for asking nothing about a turn."""
+
+
+class ForecastPipeline(Pipeline):
+    """A pipeline whose ledger knows which stage asks."""
+
+    def before(self, stage: Stage) -> None:
+        """See `Pipeline.before`."""
+        if isinstance(self.resources, ForecastResources):
+            self.resources.ledger.stage = stage
+
+
+class ForecastResources(Resources):
+    """Stand-ins for everything that costs.
+
+    Args:
+        recipe: Says what would be asked.
+        answers: Answers of the log's own assistant.
+        counter: Counts tokens.
+        encoder: Stands in for the embedded sentence encoder.
+    """
+
+    def __init__(
+        self, recipe: Recipe, answers: Sequence[str], counter: TokenCounter, *, encoder: Encoder | None = None
+    ) -> None:
+        super().__init__(recipe, encoder=encoder)
+        self.ledger = Ledger()
+        self._recipe = recipe
+        self._answers = answers
+        self._counter = counter
+        self._reader = encoder
+        self._made: dict[str, ChatClient] = {}
+
+    def client(self, llm: str | None = None) -> ChatClient:
+        """A stand-in for the model; hosted ones are opened to learn what they offer, and not called."""
+        name = llm or self._recipe.model.served
+        if name is None:
+            model = self._recipe.model.base
+            offered = Capabilities(json_schema="constrained", seed=True, many=True, remote=False, price=FREE)
+        elif name.startswith(("local:", "vllm:")):
+            model = name.partition(":")[2]
+            offered = Capabilities(json_schema="constrained", seed=True, many=True, remote=False, price=FREE)
+        else:
+            bare = open_client(name, self._recipe.calls)
+            model, offered = bare.model, bare.capabilities
+        if model not in self._made:
+            self._made[model] = ForecastClient(model, offered, self.ledger, self._answers, self._counter)
+        return self._made[model]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Nothing that is counted depends on nearness."""
+        return NoEncoder()
+
+    @cached_property
+    def asked_for(self) -> AskedFor:
+        """Reads wishes as a run does: contrast depends on them."""
+        return AskedFor(self._reader or SentenceEncoder())
+
+    @cached_property
+    def labeller(self) -> Labeller:
+        """One that costs nothing."""
+        section = self._recipe.label
+        if section.labeller != "llm" or section.llm is None:
+            return super().labeller
+        return ForecastLabeller(load_labeller(FREE_LABELLER), LLMLabeller(self.client(section.llm)))
+
+    @cached_property
+    def persona_builder(self) -> PersonaBuilder:
+        """One that costs nothing."""
+        built = super().persona_builder
+        if not isinstance(built, LLMPersonaBuilder):
+            return built
+        return ForecastPersonaBuilder(built, max_statements=self._recipe.personas.max_statements)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remarks of live code on answers that nobody gave."""
+    noisy = logging.getLogger("rlhi.persona")
+    level = noisy.level
+    noisy.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        noisy.setLevel(level)
+
+
+def _answers(logs: Path) -> list[str]:
+    """Answers of the log's assistant, a sample that does not depend on their order alone; never empty."""
+    draw = random.Random(0)
+    kept: list[str] = []
+    seen = 0
+    for item in read_conversations(logs):
+        if not isinstance(item, Conversation):
+            continue
+        for message in item.messages:
+            if message.role != "assistant" or not message.content.strip():
+                continue
+            seen += 1
+            # Reservoir sampling (Vitter 1985, algorithm R).
+            if len(kept) < _ANSWERS:
+                kept.append(message.content)
+            elif (place := draw.randrange(seen)) < _ANSWERS:
+                kept[place] = message.content
+    return kept or ["There is no answer in this log."]
+
+
+def _history(conversations: Sequence[Conversation]) -> dict[str, int]:
+    """Users of whom something is known before their last conversation, and its requests."""
+    by_user: dict[str, list[Conversation]] = {}
+    for conversation in conversations:
+        if conversation.user_id is not None and conversation.started_at is not None:
+            by_user.setdefault(conversation.user_id, []).append(conversation)
+    last = {user: max(theirs, key=_began) for user, theirs in by_user.items() if len(theirs) > 1}
+    return {user: sum(message.role == "user" for message in found.messages) for user, found in last.items()}
+
+
+def _began(conversation: Conversation) -> float:
+    return conversation.started_at.timestamp() if conversation.started_at else 0.0

@@ -1,0 +1,289 @@
+"""A plan: the forecast's numbers in one record, and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from rlhi_plugin.records import Record
+from rlhi_plugin.terminal import table
+from rlhi_training.plan import hardware, power
+from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast
+from rlhi_training.plan.money import ELSEWHERE, cost, listed_price, price_of
+from rlhi_training.plan.stand_ins import SHORT, Counted
+from rlhi_training.recipe import Recipe
+
+YIELDS: dict[str, tuple[float, float]] = {"rewrite": (0.19, 0.86), "reward": (0.33, 0.90), "contrast": (0.79, 0.93)}
+"""Usable pairs an item that a stage works on. Measured on our own runs, but for the upper ends of the first two:
+rewrites 0.19 to 0.40 with the embedded model, 0.86 of invented complaints met by 6 samples; rewards 0.33 to 0.58 with
+the embedded reward, which a judge of ten grades should exceed; contrast, for each specification that a persona asked
+for, 0.79 to 0.93 after the filter."""
+HELD_OUT = 0.2
+"""Share of the users with a history that an evaluation keeps to itself (ours)."""
+
+
+class PlannedCalls(Record):
+    """What one stage asks of one model."""
+
+    stage: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None
+    """None where the price is not known; 0 in this process."""
+
+
+class PlannedPairs(Record):
+    """What one method yields."""
+
+    method: str
+    items: int
+    """Turns that it works on; for contrast, specifications of candidates."""
+    low: int
+    high: int
+
+
+class Gpu(Record):
+    """What the policy takes on one card."""
+
+    card: str
+    memory_gib: float
+    """At the peak of training."""
+    fits: bool
+    writing_hours: float
+    training_hours: float
+
+
+class Evaluation(Record):
+    """What an evaluation on held-out users of this log could see."""
+
+    users: int
+    answers_per_user: float
+    detectable_points: float | None
+    users_for_3_points: int
+    users_for_5_points: int
+
+
+class Plan(Record):
+    """Everything that a run will take."""
+
+    schema_version: int = 1
+    logs: str
+    recipe: str
+    conversations: int
+    turns: int
+    pairs: tuple[PlannedPairs, ...]
+    calls: tuple[PlannedCalls, ...]
+    total_calls: int
+    total_prompt_tokens: int
+    total_completion_tokens: int
+    usd: float | None
+    """Of the recipe's models; None where a price is not known."""
+    elsewhere: dict[str, float]
+    """US dollars for the same hosted calls with other models."""
+    gpu: tuple[Gpu, ...]
+    evaluation: Evaluation
+    assumptions: tuple[str, ...]
+
+
+def make_plan(
+    logs: Path, recipe: Recipe, *, price_of_others: Sequence[str] = (), held_out: float = HELD_OUT, **stand_ins: Any
+) -> Plan:
+    """Plan a run; see `forecast` for the other arguments and what is raised."""
+    found = forecast(logs, recipe, **stand_ins)
+    hosted = _hosted(found, recipe)
+    calls = tuple(_planned(row, recipe, hosted=row in hosted) for row in found.calls)
+    known = [row.usd for row in calls]
+    pairs = tuple(_pairs(found, recipe))
+    return Plan(
+        logs=str(logs),
+        recipe=recipe.name,
+        conversations=found.conversations,
+        turns=found.manifest.stages["label"].passed,
+        pairs=pairs,
+        calls=calls,
+        total_calls=sum(row.calls for row in calls),
+        total_prompt_tokens=sum(row.prompt_tokens for row in calls),
+        total_completion_tokens=sum(row.completion_tokens for row in calls),
+        usd=None if None in known else sum(usd for usd in known if usd is not None),
+        elsewhere={
+            name: round(cost(hosted, price), 4)
+            for name in (*ELSEWHERE, *price_of_others)
+            if hosted and (price := listed_price(name)) is not None
+        },
+        gpu=_gpu(found, recipe, hosted, pairs),
+        evaluation=_evaluation(found, held_out),
+        assumptions=tuple(_assumptions(found, recipe, held_out)),
+    )
+
+
+def _hosted(found: Forecast, recipe: Recipe) -> list[Counted]:
+    here = {recipe.model.base} if recipe.model.served is None else set()
+    return [row for row in found.calls if row.model not in here]
+
+
+def _planned(row: Counted, recipe: Recipe, *, hosted: bool) -> PlannedCalls:
+    price = price_of(row.model, recipe) if hosted else None
+    usd = (None if price is None else cost([row], price)) if hosted else 0.0
+    return PlannedCalls(
+        stage=row.stage,
+        model=row.model,
+        calls=row.calls,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        usd=usd,
+    )
+
+
+def _pairs(found: Forecast, recipe: Recipe) -> Iterator[PlannedPairs]:
+    stages = found.manifest.stages
+    cap = recipe.filter.max_pairs or 10**12
+    for method, (low, high) in YIELDS.items():
+        entry = stages[method]
+        left_out = sum(
+            entry.reasons.get(why, 0) for why in ("over_limit", "too_long", "no_persona", "nothing_checkable")
+        )
+        items = found.guided if method == "contrast" else max(0, entry.inputs - left_out)
+        yield PlannedPairs(
+            method=method, items=items, low=min(cap, int(low * items)), high=min(cap, round(high * items))
+        )
+
+
+def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequence[PlannedPairs]) -> tuple[Gpu, ...]:
+    shape = hardware.shape_of(recipe.model.base)
+    if shape is None:
+        return ()
+    own = [row for row in found.calls if row not in hosted]
+    written = [row for row in found.calls if row.stage in YIELDS and row.calls]
+    each = [row.prompt_tokens / row.calls for row in written] or [0.0]
+    prompt = min(float(recipe.train.max_length), sum(each) / len(each))
+    # Chosen and rejected are two sequences.
+    tokens = 2 * (prompt + found.answer_tokens)
+    count = min(recipe.filter.max_pairs or 10**12, sum((row.low + row.high) // 2 for row in pairs))
+    longest = min(
+        recipe.train.max_length, max([row.longest_prompt for row in written], default=0) + found.answer_tokens
+    )
+    memory = hardware.training_memory_gib(
+        shape,
+        rank=recipe.train.lora_rank,
+        tokens=round(2 * longest * recipe.train.micro_batch_size),
+        answer_tokens=round(2 * found.answer_tokens * recipe.train.micro_batch_size),
+    )
+    return tuple(
+        Gpu(
+            card=card.name,
+            memory_gib=round(memory, 1),
+            fits=memory <= 0.9 * card.memory_gib,
+            writing_hours=round(
+                hardware.writing_hours(
+                    shape,
+                    card,
+                    prompt_tokens=sum(row.prompt_tokens for row in own),
+                    completion_tokens=sum(row.completion_tokens for row in own),
+                ),
+                6,
+            ),
+            training_hours=round(hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs), 6),
+        )
+        for card in hardware.CARDS
+    )
+
+
+def _evaluation(found: Forecast, held_out: float) -> Evaluation:
+    users = round(held_out * len(found.history))
+    answers = sum(found.history.values()) / len(found.history) if found.history else 1.0
+    seen = power.detectable(users, answers)
+    return Evaluation(
+        users=users,
+        answers_per_user=round(answers, 2),
+        detectable_points=None if seen is None else round(seen, 1),
+        users_for_3_points=power.users_for(3, answers),
+        users_for_5_points=power.users_for(5, answers),
+    )
+
+
+def _assumptions(found: Forecast, recipe: Recipe, held_out: float) -> Iterator[str]:
+    yield f"tokens are counted by {found.counted_by}; a schema that a provider adds to the prompt is not counted"
+    yield (
+        f"new answers are as long as those in the log ({found.answer_tokens:.0f} tokens), cut at model.max_new_tokens, "
+        f"and {SHORT:.0%} of that where a short one is asked for"
+    )
+    if recipe.label.labeller == "llm":
+        yield f"follow-ups are what the {FREE_LABELLER} labeller takes them for"
+    if recipe.personas.builder == "llm":
+        yield "personas are as long as quotations of the feedback"
+    yield "calls that fail and are tried again are not counted"
+    ranges = ", ".join(f"{method} {low:.2f} to {high:.2f}" for method, (low, high) in YIELDS.items())
+    yield f"usable pairs an item: {ranges}, from our own runs"
+    yield f"GPU hours: {hardware.TRAINING_SHARE:.0%} of peak in training, formulas in rlhi_training/plan/hardware.py"
+    yield (
+        f"evaluation: {held_out:.0%} of the users with a history are held out; level {power.LEVEL}, "
+        f"power {power.POWER}, correlation of a user's answers {power.CORRELATION}"
+    )
+
+
+def render(plan: Plan) -> Iterator[RenderableType]:
+    """The plan as tables and sentences."""
+    yield (
+        f"{plan.logs}, recipe {plan.recipe}: {plan.conversations} usable conversations, {plan.turns} answered requests"
+    )
+    yield table(
+        "Expected usable pairs",
+        ("method", "items", "pairs"),
+        [(p.method, p.items, f"{p.low} to {p.high}") for p in plan.pairs],
+    )
+    rows = [
+        (row.stage, row.model, row.calls, f"{row.prompt_tokens:,}", f"{row.completion_tokens:,}", _usd(row.usd))
+        for row in plan.calls
+    ]
+    total = (
+        "all",
+        "",
+        plan.total_calls,
+        f"{plan.total_prompt_tokens:,}",
+        f"{plan.total_completion_tokens:,}",
+        _usd(plan.usd),
+    )
+    calls = table("Model calls", ("stage", "model", "calls", "prompt tokens", "answer tokens", "USD"), [*rows, total])
+    calls.columns[1].justify = "left"
+    yield calls
+    if plan.elsewhere:
+        yield table("The same hosted calls with", ("model", "USD"), [(n, _usd(v)) for n, v in plan.elsewhere.items()])
+    if plan.gpu:
+        gpus = [
+            (
+                g.card,
+                f"{g.memory_gib:.1f}",
+                "yes" if g.fits else "no",
+                _hours(g.writing_hours),
+                _hours(g.training_hours),
+            )
+            for g in plan.gpu
+        ]
+        yield table("GPU of the policy", ("card", "GiB", "fits", "hours writing", "hours training"), gpus)
+    else:
+        yield "GPU: the size of the base model is not known; give a folder, or a name that holds it, such as ...-8B"
+    yield _seen(plan.evaluation)
+    yield "Assumed: " + "; ".join(plan.assumptions) + "."
+
+
+def _seen(found: Evaluation) -> str:
+    needed = f"+3 points take {found.users_for_3_points} users, +5 points {found.users_for_5_points}"
+    if found.detectable_points is None:
+        return f"Evaluation: too few users with a history in this log to hold any out; {needed}."
+    return (
+        f"Evaluation: with {found.users} held-out users and {found.answers_per_user:.1f} answers each you can see "
+        f"+{found.detectable_points:.1f} points of win rate; {needed}."
+    )
+
+
+def _hours(value: float) -> str:
+    return "< 0.01" if 0 < value < 0.01 else f"{value:.2f}"  # noqa: PLR2004 - what two digits can show
+
+
+def _usd(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.4f}" if value < 1 else f"{value:,.2f}"
