@@ -243,16 +243,32 @@ def test_a_chat_without_a_thread_is_told_the_truth(made):
     assert not exclusions_in(chat.middleware.store)
 
 
-def test_a_failing_store_is_admitted(made, monkeypatch, caplog):
-    chat = made()
-
+def failing(chat, monkeypatch):
     def fail(event):
         raise StoreError("the disk is full. Free some space.")
 
     monkeypatch.setattr(chat.middleware.store, "record_feedback", fail)
+
+
+def test_a_refusal_that_nothing_takes_is_admitted(made, monkeypatch, caplog):
+    chat = made(journal=None)
+    failing(chat, monkeypatch)
     assert chat.say("/do-not-learn") == phrases.FAILED
     assert "could not be carried out" in caplog.text
     assert chat.say("How do plants grow?") == "reply 1"
+
+
+def test_a_refusal_waits_in_the_journal_for_a_store_that_fails(made, monkeypatch):
+    chat = made()
+    with monkeypatch.context() as patch:
+        failing(chat, patch)
+        assert chat.say("/do-not-learn") != phrases.FAILED
+        assert chat.middleware.status().waiting == 1
+        assert not exclusions_in(chat.middleware.store)
+    deadline = time.monotonic() + 30
+    while chat.middleware.status().waiting and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert exclusions_in(chat.middleware.store)
 
 
 def test_a_hanging_store_does_not_hold_the_user(made, monkeypatch):
