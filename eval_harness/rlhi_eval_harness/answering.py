@@ -20,7 +20,7 @@ from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
 from rlhi_eval_harness.side_by_side import run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
-from rlhi_plugin.errors import ModelCallError
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.records import ChatMessage
 from rlhi_plugin.terminal import Advance, progress
 
@@ -48,8 +48,11 @@ class Attempts:
         """The reason to record, unless nothing has succeeded so far.
 
         Raises:
-            ModelCallError: `error`, once too many calls have failed with no success before.
+            ModelCallError: `error`, once too many calls have failed with no success before, and at once where no call
+                can succeed as things are.
         """
+        if isinstance(error, ProviderUnavailableError):
+            raise error
         self._failed += 1
         if not self._succeeded and self._failed >= HOPELESS_AFTER:
             raise error

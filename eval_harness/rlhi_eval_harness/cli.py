@@ -12,7 +12,7 @@ from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
-    from rlhi_eval_harness.models import OpenModels, WrapClient
+    from rlhi_eval_harness.models import OpenModels
     from rlhi_eval_harness.suites.kind import SuiteKind
     from rlhi_plugin.chat import ChatClient
 
@@ -66,8 +66,8 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     """Answer, judge, score, and write report.html, report.md and report.json."""
     from rlhi_eval_harness.evaluate import evaluate
 
-    judges = _judges(judge, out)
-    kind, models = _open(suite, subject, adapter, base, registry, set_, out)
+    judges = _judges(judge)
+    kind, models = _open(suite, subject, adapter, base, registry, set_)
     try:
         evaluate(kind, models, out, judges=judges)
     finally:
@@ -90,7 +90,7 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     """Only answer: the part that needs the models. Go on with rlhi-eval score."""
     from rlhi_eval_harness.evaluate import answer_suite
 
-    kind, models = _open(suite, subject, adapter, base, registry, set_, out)
+    kind, models = _open(suite, subject, adapter, base, registry, set_)
     try:
         answer_suite(kind, models, out, plan_only=plan_only)
     finally:
@@ -108,7 +108,7 @@ def score(
     """Score the stored answers again and rewrite the report; needs no GPU, and a model only where a judge is named."""
     from rlhi_eval_harness.evaluate import score_again
 
-    score_again(folder, judges=_judges(judge, folder))
+    score_again(folder, judges=_judges(judge))
     _show(folder)
 
 
@@ -172,18 +172,11 @@ def suites(
     terminal.stdout.print(terminal.table("Suites", ("suite", "what it does"), rows))
 
 
-def _around(folder: Path) -> WrapClient:
-    """What goes around every served model's client, judges and subjects alike: the one seam for journal and budget."""
-    from rlhi_eval_harness.models import bare
-
-    del folder  # the folder of the evaluation is where a journal would lie
-    return bare
-
-
-def _judges(names: list[str] | None, folder: Path) -> list[ChatClient]:
+def _judges(names: list[str] | None) -> list[ChatClient]:
     from rlhi_eval_harness.models import open_served
+    from rlhi_plugin.calls.stack import equip
 
-    return [_around(folder)(open_served(name)) for name in names or ()]
+    return [equip(open_served(name)) for name in names or ()]
 
 
 def _open(  # noqa: PLR0917 - the options of run and answer, in their order
@@ -193,7 +186,6 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     base: str | None,
     registry: Path | None,
     set_: list[str] | None,
-    out: Path,
 ) -> tuple[SuiteKind, OpenModels]:
     """The suite and the models behind its subjects."""
     from rlhi_eval_harness.adapter_folders import read_adapter_folder, read_registered_adapter
@@ -201,6 +193,7 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     from rlhi_eval_harness.subjects import parse_subjects
     from rlhi_eval_harness.suites import load_suite
     from rlhi_eval_harness.suites.kinds import open_kind
+    from rlhi_plugin.calls.stack import equip
 
     named = [f"subjects={json.dumps(subject)}"] if subject else []
     chosen = load_suite(suite, overrides=[*(set_ or ()), *named])
@@ -210,7 +203,7 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     elif adapter is not None:
         folder = read_adapter_folder(Path(adapter), base=base)
     subjects = parse_subjects(chosen.subjects)
-    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=_around(out))
+    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=equip)
 
 
 def _show(folder: Path) -> None:

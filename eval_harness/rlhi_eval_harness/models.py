@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rlhi_eval_harness.adapter_folders import AdapterFolder, read_adapter_folder
 from rlhi_eval_harness.subjects import Subject
+from rlhi_plugin.calls.opening import open_hosted
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import ChatMessage
@@ -146,16 +147,13 @@ class OpenModels:
 
 
 def open_served(spec: str) -> ChatClient:
-    """A served model by ``MODEL`` or ``MODEL@URL``, in LiteLLM's names; nothing is asked yet.
+    """A served model by one line of text (`rlhi_plugin.calls.opening`); nothing is asked yet.
 
     Raises:
         ConfigError: there is no model in it.
         MissingExtraError: LiteLLM is not installed.
     """
-    from rlhi_plugin.litellm_client import LiteLLMClient
-
-    model, at, address = spec.partition("@http")
-    return LiteLLMClient(model, api_base=f"http{address}" if at else None)
+    return open_hosted(spec)
 
 
 def open_assistants(

@@ -164,7 +164,7 @@ def test_wildchat_rows_are_a_log(tmp_path):
         ("a3", "a3:0", 0), ("a3", "a3:2", 1),
     ]  # fmt: skip
     assert manifest.dropped_items == {"toxic_conversation": 1}
-    assert next(iter(manifest.users)).startswith("w_")
+    assert next(iter(manifest.users)).startswith("u_")
 
 
 def test_mistakes_are_named(log, tmp_path, suite):

@@ -142,7 +142,7 @@ async def _originals_anew(path: Path, encoder, policy: ScriptedClient, turns=Non
     recipe = (RewriteSection(original="policy", samples_blind=0, **section), SAMPLING)
     writers = Writers(rewriter=rewriter, policy=policy)
     people = {"c": persona("Be brief please.")}
-    result = await rewrite(turns or [turn()], people, writers, (AskedFor(), encoder), recipe, answers=path)
+    result = await rewrite(turns or [turn()], people, writers, (AskedFor(), encoder), recipe)
     check_conservation("rewrite", result)
     return result, rewriter
 
