@@ -22,7 +22,7 @@ from rlhi_plugin.importers.realhumaneval import REALHUMANEVAL
 from rlhi_plugin.importers.rlhi_export import RLHI
 from rlhi_plugin.importers.row import Format, Imported, Row, Value
 from rlhi_plugin.importers.sharegpt import SHAREGPT
-from rlhi_plugin.importers.wildchat import WILDCHAT
+from rlhi_plugin.importers.wildchat import WILDCHAT, WILDCHAT_IN_ANY_ORDER
 from rlhi_plugin.privacy.tombstones import is_tombstone_row
 
 FORMATS = (
@@ -41,13 +41,17 @@ FORMATS = (
 """All formats, the ones that more fields tell first: the first that recognises a row reads it."""
 
 
-def read_log(path: str | Path, log_format: str | None = None, watch: Watch | None = None) -> Iterator[Imported]:
+def read_log(
+    path: str | Path, log_format: str | None = None, watch: Watch | None = None, *, any_order: bool = False
+) -> Iterator[Imported]:
     """Read everything in a file, an archive or a folder.
 
     Args:
         path: What to read, see `rlhi_plugin.importers.files`.
         log_format: Name of the format of every row; None tells each row's from its fields.
         watch: Hears how many more bytes were read from disk.
+        any_order: Read WildChat rows whose turns are empty or out of order too: good for labelling what users said,
+            not for making pairs.
 
     Returns:
         Conversations and feedback events in the order of the file, and the errors of rows that cannot be used in their
@@ -58,7 +62,7 @@ def read_log(path: str | Path, log_format: str | None = None, watch: Watch | Non
         MissingExtraError: a Parquet file, and pyarrow is not installed.
     """
     chosen = None if log_format is None else format_named(log_format)
-    return _read(rows_of(path, _Columns(chosen), watch), chosen)
+    return _read(rows_of(path, _Columns(chosen), watch), chosen, any_order=any_order)
 
 
 def format_named(name: str) -> Format:
@@ -88,7 +92,7 @@ def _format_of(value: Value) -> Format | None:
     return next((known for known in FORMATS if known.recognises(value)), None)
 
 
-def _read(rows: Iterator[Row | RecordError], chosen: Format | None) -> Iterator[Imported]:
+def _read(rows: Iterator[Row | RecordError], chosen: Format | None, *, any_order: bool) -> Iterator[Imported]:
     waiting: dict[str, Gathering] = {}
     with ExitStack() as stack:
         for row in rows:
@@ -101,6 +105,8 @@ def _read(rows: Iterator[Row | RecordError], chosen: Format | None) -> Iterator[
             if found is None:
                 yield row.refuse(_unknown(row.value))
                 continue
+            if any_order and found is WILDCHAT:
+                found = WILDCHAT_IN_ANY_ORDER
             try:
                 place = found.place(row) if found.place else None
             except ValueError as error:

@@ -1,0 +1,68 @@
+"""Cues: groups of wordings (``cues.toml``), heard in a text.
+
+A wording of one or several words is matched word by word, and what a word can begin is remembered, so that hearing some
+forty cues in a message takes microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+_REMEMBERED = 50_000
+"""Distinct words whose meaning is remembered, some megabytes."""
+
+
+class Cues:
+    """A set of named cues.
+
+    Args:
+        wordings: By name, ``words`` (regular expressions of words, a space between words) and ``parts`` (regular
+            expressions that are searched for in the whole text).
+    """
+
+    def __init__(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        self.names = tuple(wordings)
+        self._phrases = [
+            (name, [re.compile(word) for word in phrase.split(" ")])
+            for name, cue in wordings.items()
+            for phrase in cue.get("words", ())
+        ]
+        firsts = "|".join(f"(?:{phrase[0].pattern})" for _, phrase in self._phrases)
+        self._known = re.compile(firsts) if firsts else re.compile(r"(?!)")
+        self._parts = [
+            (name, re.compile("|".join(cue["parts"]))) for name, cue in wordings.items() if cue.get("parts")
+        ]
+        self._begins: dict[str, tuple[tuple[str, list[re.Pattern[str]]], ...]] = {}
+
+    def heard(self, text: str, words: Sequence[str]) -> set[str]:
+        """Names of the cues in a lower-case text with these words."""
+        found = {name for name, pattern in self._parts if pattern.search(text)}
+        for place, word in enumerate(words):
+            for name, rest in self._begun_by(word):
+                if name not in found and all(
+                    place + k < len(words) and pattern.fullmatch(words[place + k]) for k, pattern in enumerate(rest, 1)
+                ):
+                    found.add(name)
+        return found
+
+    def _begun_by(self, word: str) -> tuple[tuple[str, list[re.Pattern[str]]], ...]:
+        known = self._begins.get(word)
+        if known is None:
+            known = (
+                tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
+                if self._known.match(word)
+                else ()
+            )
+            if len(self._begins) < _REMEMBERED:
+                self._begins[word] = known
+        return known
+
+
+CUES: dict[str, Cues] = {
+    group: Cues(wordings)
+    for group, wordings in tomllib.loads((files("rlhi_training") / "labelling" / "cues.toml").read_text("utf-8")).items()
+}
+"""By whose text it is: ``follow_up``, ``reply``, ``request``."""
