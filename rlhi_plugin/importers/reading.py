@@ -92,6 +92,10 @@ def _format_of(value: Value) -> Format | None:
     return next((known for known in FORMATS if known.recognises(value)), None)
 
 
+def _reader(found: Format | None, *, any_order: bool) -> Format | None:
+    return WILDCHAT_IN_ANY_ORDER if any_order and found is WILDCHAT else found
+
+
 def _read(rows: Iterator[Row | RecordError], chosen: Format | None, *, any_order: bool) -> Iterator[Imported]:
     waiting: dict[str, Gathering] = {}
     with ExitStack() as stack:
@@ -101,12 +105,10 @@ def _read(rows: Iterator[Row | RecordError], chosen: Format | None, *, any_order
                 continue
             if is_tombstone_row(row.value):
                 continue
-            found = chosen or _format_of(row.value)
+            found = _reader(chosen or _format_of(row.value), any_order=any_order)
             if found is None:
                 yield row.refuse(_unknown(row.value))
                 continue
-            if any_order and found is WILDCHAT:
-                found = WILDCHAT_IN_ANY_ORDER
             try:
                 place = found.place(row) if found.place else None
             except ValueError as error:

@@ -338,7 +338,7 @@ async def _no_loop(_: Pipeline) -> StageResult:
 _READING = ("asked_for.toml",)
 STEPS: dict[Stage, Step] = {
     "ingest": Step(_ingest, (CONVERSATIONS,), ("ingest",)),
-    "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/examples.jsonl",)),
+    "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/weights",)),
     "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),
     "rewrite": Step(_rewrite, (REWRITES,), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")),
     "reward": Step(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
 _REMEMBERED = 50_000
@@ -32,14 +32,15 @@ class Cues:
         ]
         firsts = "|".join(f"(?:{phrase[0].pattern})" for _, phrase in self._phrases)
         self._known = re.compile(firsts) if firsts else re.compile(r"(?!)")
-        self._parts = [
-            (name, re.compile("|".join(cue["parts"]))) for name, cue in wordings.items() if cue.get("parts")
-        ]
+        self._parts = _compiled(wordings, foreign=False)
+        self._foreign = _compiled(wordings, foreign=True)
         self._begins: dict[str, tuple[tuple[str, list[re.Pattern[str]]], ...]] = {}
 
     def heard(self, text: str, words: Sequence[str]) -> set[str]:
         """Names of the cues in a lower-case text with these words."""
-        found = {name for name, pattern in self._parts if pattern.search(text)}
+        found = {name for name, search in self._parts if search(text)}
+        if not text.isascii():
+            found |= {name for name, search in self._foreign if search(text)}
         for place, word in enumerate(words):
             for name, rest in self._begun_by(word):
                 if name not in found and all(
@@ -61,8 +62,28 @@ class Cues:
         return known
 
 
+def _compiled(
+    wordings: Mapping[str, Mapping[str, Sequence[str]]], *, foreign: bool
+) -> list[tuple[str, Callable[[str], object]]]:
+    """Searches of the parts that can, or cannot, only be in a text that is not ASCII."""
+    found = []
+    for name, cue in wordings.items():
+        parts = [part for part in cue.get("parts", ()) if _needs_foreign(part) is foreign]
+        if parts:
+            pattern = re.compile("|".join(parts))
+            # An expression that can only match at the beginning need not be tried elsewhere.
+            found.append((name, pattern.match if all(part.startswith("^") for part in parts) else pattern.search))
+    return found
+
+
+def _needs_foreign(part: str) -> bool:
+    return not part.isascii() and not re.search(r"[a-z]", re.sub(r"\\.", "", part))
+
+
 CUES: dict[str, Cues] = {
     group: Cues(wordings)
-    for group, wordings in tomllib.loads((files("rlhi_training") / "labelling" / "cues.toml").read_text("utf-8")).items()
+    for group, wordings in tomllib.loads(
+        (files("rlhi_training") / "labelling" / "cues.toml").read_text("utf-8")
+    ).items()
 }
 """By whose text it is: ``follow_up``, ``reply``, ``request``."""

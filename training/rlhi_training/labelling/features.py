@@ -1,18 +1,19 @@
 """What the embedded labellers look at in one exchange: cues, how its three texts relate, and words.
 
-`facts` are a few dozen numbers with names: wordings that show what a message does (``cues.toml``), whether the reply
-refused, asked back or broke off, how much of the request and the reply the follow-up takes up, and products of the two
-kinds. `terms` are the words themselves, for the linear model of the fast tier. Only what was said up to the follow-up is
-looked at, never what came after it.
+`facts` are numbers with names: wordings that show what a message does (``cues.toml``), whether the reply refused, asked
+back or broke off, how much of the request and the reply the follow-up takes up, and products of the two kinds. `terms`
+are the words themselves, for the linear model of the fast tier. Only what was said up to the follow-up is looked at,
+never what came after it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rlhi_plugin.labelling import Exchange
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _HEAD, _TAIL = 240, 100
 """Characters of a text that are looked at: what a message is for shows where it begins and where it ends."""
-_WIDE = 1200
+_WIDE = 800
 """Characters of a text that overlaps are computed on."""
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
@@ -33,7 +34,7 @@ _LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s", re.MULTILINE)
 _CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
 _ENDED = ".!?)]}\"'`:*>|~\u3002\uff01\uff1f\u201d\u300d\u2026"
 _SCRIPTS = ((0x0400, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
-_SAME, _SIMILAR = 0.9, 0.5
+_SAME, _SIMILAR, _HALF = 0.9, 0.5, 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,20 @@ class _Text:
     wide: frozenset[str]
     """Distinct words of its first `_WIDE` characters; runs of ideographs as pairs."""
     script: str
+    cues: dict[str, set[str]] = field(default_factory=dict)
+    """Cues that were heard in it, by the group that was listened for."""
+
+    def heard(self, group: str) -> set[str]:
+        """Names of the cues of a group."""
+        if group not in self.cues:
+            self.cues[group] = CUES[group].heard(self.shown, self.words)
+        return self.cues[group]
 
 
 def _look(raw: str) -> _Text:
     clipped = raw if len(raw) <= _HEAD + _TAIL else f"{raw[:_HEAD]} \n {raw[-_TAIL:]}"
     shown = clipped.lower().strip()
-    wide = frozenset(_split_runs(_WORD.findall(raw[:_WIDE].lower())))
+    wide = frozenset(_split_runs(_WORD.findall(raw[:_WIDE].lower()), ascii_only=raw.isascii()))
     return _Text(raw, shown, tuple(_WORD.findall(shown)), wide, _script(shown))
 
 
@@ -61,7 +70,12 @@ _look_again = lru_cache(maxsize=64)(_look)
 """A conversation's texts come up in several of its exchanges."""
 
 
-def _split_runs(words: Sequence[str]) -> Iterator[str]:
+def _split_runs(words: Sequence[str], *, ascii_only: bool) -> Iterable[str]:
+    """Words, with runs of ideographs as overlapping pairs."""
+    return words if ascii_only else _pairs(words)
+
+
+def _pairs(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if len(word) > 1 and word[0] >= "\u3040":
             yield from (word[i : i + 2] for i in range(len(word) - 1))
@@ -77,6 +91,11 @@ def _script(text: str) -> str:
                 if low <= code <= high:
                     return name
     return "latin"
+
+
+def script_of(text: str) -> str:
+    """``latin``, ``cyrillic``, ``arabic``, ``kana`` or ``han``, by the first letter that tells."""
+    return _script(text.lower())
 
 
 def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
@@ -97,11 +116,14 @@ def relations(exchange: Exchange) -> dict[str, float]:
     """How the follow-up relates to what came before it. Every value is in about [0, 1]."""
     follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
     same = _overlap(follow_up.wide, request.wide)
-    earlier = max((_overlap(follow_up.wide, _look_again(t).wide) for t in exchange.earlier), default=0.0)
     known = request.wide | reply.wide
     mine, theirs = follow_up.words, request.words
     end = reply.raw.rstrip()[-1:]
-    opening = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
+    added, removed = len(follow_up.wide - request.wide), len(request.wide - follow_up.wide)
+    before = [_overlap(follow_up.wide, _look_again(t).wide) for t in exchange.earlier[-8:]]
+    opening = next(
+        (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
+    )
     return {
         "size": _size(follow_up.raw),
         "words<=2": float(len(mine) <= 2),  # noqa: PLR2004 - the name says it
@@ -114,7 +136,7 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "question_inside": float("?" in follow_up.shown or "\uff1f" in follow_up.shown),
         "exclaims": float("!" in follow_up.shown or "\uff01" in follow_up.shown),
         "colon": float(follow_up.shown.endswith((":", "\uff1a"))),
-        "quotes": float(any(q in follow_up.shown for q in "\"\u201c\u300c\u00ab")),
+        "quotes": float(any(q in follow_up.shown for q in '"\u201c\u300c\u00ab')),
         "ellipsis": float("..." in follow_up.shown or "\u2026" in follow_up.shown),
         "code": float(bool(_CODE.search(follow_up.raw[:2000]))),
         "digits": float(bool(_DIGIT.search(follow_up.shown))),
@@ -140,8 +162,15 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "same": same,
         "is_same": float(same > _SAME),
         "is_similar": float(_SIMILAR < same <= _SAME),
-        "same_as_earlier": earlier,
-        "is_earlier": float(earlier > _SAME),
+        "same_as_earlier": max(before, default=0.0),
+        "is_earlier": float(max(before, default=0.0) > _SAME),
+        "like_earlier": sum(before) / max(1, len(before)),
+        "added": math.log1p(added) / 4,
+        "removed": math.log1p(removed) / 4,
+        "extends": float(removed == 0 and added > 0 and len(request.wide) > 2),  # noqa: PLR2004 - more than a greeting
+        "cuts": float(added == 0 and removed > 0),
+        "swaps": float(0 < added <= 3 and 0 < removed <= 3 and same > _HALF),  # noqa: PLR2004 - an item in a sentence
+        "reply_on_request": _taken(request.wide, reply.wide),
         "in_request": _taken(follow_up.wide, request.wide),
         "request_in": _taken(request.wide, follow_up.wide),
         "in_reply": _taken(follow_up.wide, reply.wide),
@@ -155,21 +184,33 @@ def relations(exchange: Exchange) -> dict[str, float]:
 
 
 _CROSSED = (
-    ("reply:refuses", ("size", "question", "same", "news", "words<=5", "fu:negation_first", "fu:must", "fu:task", "fu:wh")),
+    (
+        "reply:refuses",
+        ("size", "question", "same", "news", "words<=5", "fu:negation_first", "fu:must", "fu:task", "fu:wh"),
+    ),
     ("reply:apologises", ("size", "question", "same", "fu:wh", "fu:not_done", "fu:task")),
     ("reply:asks", ("size", "question", "same", "news", "words<=12", "fu:task", "fu:wh")),
     ("reply_question", ("size", "question", "news", "words<=5", "fu:task")),
-    ("question", ("fu:wh", "fu:doubt", "fu:not_done", "fu:you_did", "fu:pointing", "in_reply", "same", "fu:contrast_first")),
+    (
+        "question",
+        ("fu:wh", "fu:doubt", "fu:not_done", "fu:you_did", "fu:pointing", "in_reply", "same", "fu:contrast_first"),
+    ),
     ("request:greets", ("size", "question", "fu:task")),
     ("request:role", ("size", "fu:acts", "fu:must", "question")),
     ("reply_code", ("fu:not_done", "fu:broken", "fu:must", "question", "code")),
     ("fu:pointing", ("fu:make_it", "fu:must", "fu:more_less", "fu:add_remove", "fu:form", "fu:new_thing", "words<=12")),
     ("words<=12", ("fu:more_less", "fu:form", "fu:add_remove", "fu:make_it", "fu:fault", "news", "same", "fu:wish")),
-    ("request:makes", ("fu:more_less", "fu:form", "fu:add_remove", "fu:make_it", "fu:pointing", "fu:task", "fu:wh", "question")),
+    (
+        "request:makes",
+        ("fu:more_less", "fu:form", "fu:add_remove", "fu:make_it", "fu:pointing", "fu:task", "fu:wh", "question"),
+    ),
     ("rq:fault", ("fu:fault", "fu:not_done", "fu:wh", "fu:task")),
     ("long", ("same", "code", "in_reply", "fu:task")),
     ("very_long", ("same", "code", "in_reply", "prefix")),
     ("second", ("same", "fu:fault", "fu:not_done", "size")),
+    ("extends", ("reply:refuses", "reply:asks", "request_size", "words<=12")),
+    ("swaps", ("reply:refuses", "request_size", "second", "like_earlier", "digits")),
+    ("template", ("reply:refuses", "request_size", "like_earlier", "second")),
 )
 
 
@@ -183,7 +224,7 @@ def facts(exchange: Exchange) -> dict[str, float]:
         ("request", "request", request),
         ("reply", "reply", reply),
     ):
-        for name in CUES[group].heard(text.shown, text.words):
+        for name in text.heard(group):
             found[f"{prefix}:{name}"] = 1.0
     for first, others in _CROSSED:
         value = found.get(first, 0.0)
@@ -222,19 +263,29 @@ def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
     return rows
 
 
+def clause_terms(clause: str) -> list[str]:
+    """The terms that a clause of a follow-up has on its own."""
+    words = list(_split_runs(_WORD.findall(clause.lower()), ascii_only=clause.isascii()))
+    return _own_terms(words, clause.lower())
+
+
+def _own_terms(words: Sequence[str], shown: str) -> list[str]:
+    found = [f"f {word}" for word in words]
+    found += [f"f {a}_{b}" for a, b in pairwise(words)]
+    return [*found, *(f"^ {word}" for word in words[:1]), f"^ {'_'.join(words[:2])}", f"$ {shown[-1:]}"]
+
+
 def terms(exchange: Exchange) -> list[str]:
     """Words of the follow-up and pairs of them, the reply's first and last words, and the request's first words.
 
     What a term belongs to is in its name: ``f not``, ``^ no``, ``r i_apologize``.
     """
     follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
-    mine = list(_split_runs(follow_up.words))
-    found = [f"f {word}" for word in mine]
-    found += [f"f {a}_{b}" for a, b in zip(mine, mine[1:], strict=False)]
-    found += [f"^ {word}" for word in mine[:1]] + [f"^ {'_'.join(mine[:2])}", f"$ {follow_up.shown[-1:]}"]
-    said = list(_split_runs(reply.words))
-    found += [f"r {word}" for word in said[:12]] + [f"r {a}_{b}" for a, b in zip(said[:8], said[1:9], strict=False)]
+    mine = list(_split_runs(follow_up.words, ascii_only=follow_up.raw.isascii()))
+    found = _own_terms(mine, follow_up.shown)
+    said = list(_split_runs(reply.words, ascii_only=reply.raw.isascii()))
+    found += [f"r {word}" for word in said[:12]] + [f"r {a}_{b}" for a, b in pairwise(said[:9])]
     found += [f"s {word}" for word in said[-10:]] + [f"s$ {reply.shown[-1:]}"]
-    asked = list(_split_runs(request.words))
+    asked = list(_split_runs(request.words[:16], ascii_only=request.raw.isascii()))
     found += [f"q {word}" for word in asked[:12]] + [f"q^ {'_'.join(asked[:2])}"]
     return found

@@ -1,4 +1,4 @@
-"""From what annotators wrote to the label set: tab-separated files, one line per follow-up, checked and joined with texts.
+"""From what annotators wrote to the label set: one line per follow-up, checked and joined with its text.
 
 A folder of annotations holds ``key.json`` (for each name in the files its source, conversation and turn),
 ``texts.json`` (for each name the follow-up) and ``out/partN.tsv`` (first readings by reader N) and ``out/secondN.tsv``
@@ -41,7 +41,7 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(folder: Path) -> Annotations:
-    """Read and check a folder of annotations; a follow-up that was labelled twice in one file counts once, the last time.
+    """Read and check a folder of annotations; of a follow-up that a file has twice, the last line counts.
 
     Raises:
         ConfigError: a file that the folder must hold is absent.
