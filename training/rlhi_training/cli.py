@@ -127,6 +127,7 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     ] = "encoder",
     llm: Annotated[str | None, typer.Option("--llm", help="Model for llm and cascade, as LiteLLM writes it.")] = None,
     votes: Annotated[int, typer.Option("--votes", help="How often that model is asked about each follow-up.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", help="Processes of the fast tier.")] = 1,
     log_format: Annotated[
         str | None, typer.Option("--format", help="Format of the log; default: told from its fields.")
     ] = None,
@@ -154,7 +155,7 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     if out is None:
         raise UserError(f"{source} is no run directory. To label it as a log, say where to: --out labels.jsonl")
     options = LabelOptions(log_format, hindsight=hindsight, signals=signals, refused=refused)
-    label_a_log(source, out, labeller, options, llm=llm, votes=votes)
+    label_a_log(source, out, labeller, options, llm=llm, votes=votes, workers=workers)
 
 
 for _stage, _summary in (

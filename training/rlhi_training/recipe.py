@@ -52,9 +52,12 @@ class LabelSection(_Section):
     """What reads the follow-ups."""
 
     labeller: str = "embedded"
-    """``embedded`` (MiniLM, no key), ``llm`` (any LiteLLM model; the paper uses GPT-4o), or another package's."""
+    """``fast`` (words and cues), ``encoder`` (fine-tuned MiniLM), ``embedded`` (the better of these two), ``llm`` (any
+    LiteLLM model; the paper uses GPT-4o), ``cascade`` (fast, then encoder, then `llm` if named), or another package's."""
     llm: str | None = None
-    """LiteLLM model id for ``labeller = "llm"``."""
+    """LiteLLM model id for ``labeller = "llm"`` and ``"cascade"``."""
+    votes: int = Field(default=1, ge=1, le=15)
+    """How often that model is asked about each follow-up (ours)."""
 
 
 class PersonasSection(_Section):

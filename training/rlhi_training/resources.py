@@ -8,9 +8,10 @@ from functools import cached_property
 
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.labelling import Labeller, load_labeller
+from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.labelling.tiers import make_labeller
 from rlhi_training.recipe import ModelSection, Recipe
 from rlhi_training.reward_models import CheckedReward, LLMJudgeReward, RewardModel
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
@@ -107,7 +108,7 @@ class Resources:
     def labeller(self) -> Labeller:
         """Labels follow-ups."""
         section = self._recipe.label
-        return self._given[1] or load_labeller(section.labeller, llm=section.llm)
+        return self._given[1] or make_labeller(section.labeller, llm=section.llm, votes=section.votes)
 
     @cached_property
     def persona_builder(self) -> PersonaBuilder:

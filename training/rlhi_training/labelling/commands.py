@@ -11,6 +11,7 @@ import typer
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
+    from rlhi_plugin.labelling import Labeller
     from rlhi_training.labelling.label_log import LabelCounts, LabelOptions
     from rlhi_training.labelling.label_set import Joined
 
@@ -28,6 +29,7 @@ def label_command(
     *,
     llm: str | None = None,
     votes: int = 1,
+    workers: int = 1,
 ) -> None:
     """Label a log and say what happened.
 
@@ -38,7 +40,7 @@ def label_command(
     from rlhi_training.labelling.label_log import label_log
     from rlhi_training.labelling.tiers import make_labeller
 
-    labeller = make_labeller(name, llm=llm, votes=votes)
+    labeller = make_labeller(name, llm=llm, votes=votes, workers=workers)
     if not logs.exists():
         from rlhi_plugin.errors import UserError
 
@@ -129,8 +131,13 @@ def labeller_report(  # noqa: PLR0917 - a command's options, not a call's argume
 
     joined = _joined(logs)
     fast = FastLabeller(weights / "fast.safetensors" if weights else None)
-    own = {"fast": fast, "encoder": EncoderLabeller(weights / "encoder.safetensors" if weights else None, fast=fast)}
-    labellers = {name: own.get(name) or make_labeller(name, llm=llm) for name in names or list(own)}
+    own: dict[str, Labeller] = {
+        "fast": fast,
+        "encoder": EncoderLabeller(weights / "encoder.safetensors" if weights else None, fast=fast),
+    }
+    labellers: dict[str, Labeller] = {
+        name: own.get(name) or make_labeller(name, llm=llm) for name in names or list(own)
+    }
     missing = sum(part_of(one.label.conversation_id) == part for one in joined.unmatched)
     readers = agreement(read_labels(), read_second_readings())
     found = asyncio.run(report(joined.examples, part, labellers, readers, unmatched=missing))

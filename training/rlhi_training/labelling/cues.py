@@ -41,32 +41,39 @@ class Cues:
         found = {name for name, search in self._parts if search(text)}
         if not text.isascii():
             found |= {name for name, search in self._foreign if search(text)}
+        begins = self._begins
         for place, word in enumerate(words):
-            for name, rest in self._begun_by(word):
-                if name not in found and all(
-                    place + k < len(words) and pattern.fullmatch(words[place + k]) for k, pattern in enumerate(rest, 1)
-                ):
+            begun = begins.get(word)
+            if begun is None:
+                begun = self._begun_by(word)
+            for name, rest in begun:
+                if name not in found and (not rest or _follows(words, place, rest)):
                     found.add(name)
         return found
 
     def _begun_by(self, word: str) -> tuple[tuple[str, list[re.Pattern[str]]], ...]:
-        known = self._begins.get(word)
-        if known is None:
-            known = (
-                tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
-                if self._known.match(word)
-                else ()
-            )
-            if len(self._begins) < _REMEMBERED:
-                self._begins[word] = known
+        known = (
+            tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
+            if self._known.match(word)
+            else ()
+        )
+        if len(self._begins) < _REMEMBERED:
+            self._begins[word] = known
         return known
+
+
+def _follows(words: Sequence[str], place: int, rest: Sequence[re.Pattern[str]]) -> bool:
+    """Whether the words after `place` are the rest of a phrase."""
+    return place + len(rest) < len(words) and all(
+        pattern.fullmatch(words[place + k]) for k, pattern in enumerate(rest, start=1)
+    )
 
 
 def _compiled(
     wordings: Mapping[str, Mapping[str, Sequence[str]]], *, foreign: bool
 ) -> list[tuple[str, Callable[[str], object]]]:
     """Searches of the parts that can, or cannot, only be in a text that is not ASCII."""
-    found = []
+    found: list[tuple[str, Callable[[str], object]]] = []
     for name, cue in wordings.items():
         parts = [part for part in cue.get("parts", ()) if _needs_foreign(part) is foreign]
         if parts:

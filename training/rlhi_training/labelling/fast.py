@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 from collections.abc import Sequence
-from functools import cached_property
+from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Exchange
 from rlhi_plugin.records import FollowUp
 from rlhi_training.labelling.decision import Decision, records, verdicts
@@ -15,6 +19,8 @@ from rlhi_training.labelling.linear import LinearModel
 from rlhi_training.labelling.weights import FOLDER
 
 WEIGHTS = FOLDER / "fast.safetensors"
+_CHUNK = 256
+"""Follow-ups that are sent to another process at once."""
 
 
 class FastLabeller:
@@ -22,13 +28,19 @@ class FastLabeller:
 
     Args:
         weights: File of `rlhi-train fit-labeller`; None is the one in this package.
+        workers: Processes that label; with more than one, each reads the weights for itself. They are started when
+            the first large batch comes, and end with `close` or with this process.
 
     Raises:
+        ConfigError: there would be no worker.
         ArtefactError: the file is absent, damaged, or made for other features. When the first label is asked for.
     """
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path | None = None, *, workers: int = 1) -> None:
+        if workers < 1:
+            raise ConfigError(f"{workers} workers cannot label. Use 1 or more.")
         self._path = weights or WEIGHTS
+        self._workers = workers
 
     @property
     def name(self) -> str:
@@ -37,6 +49,11 @@ class FastLabeller:
 
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """One label per exchange, in order, with sub-type, the probability of each class, and evidence."""
+        if self._workers > 1 and len(exchanges) > _CHUNK:
+            loop = asyncio.get_running_loop()
+            chunks = [exchanges[start : start + _CHUNK] for start in range(0, len(exchanges), _CHUNK)]
+            asked = [loop.run_in_executor(self._pool, _label_chunk, self._path, list(chunk)) for chunk in chunks]
+            return list(chain.from_iterable(await asyncio.gather(*asked)))
         return await asyncio.to_thread(self.label_now, list(exchanges)) if exchanges else []
 
     def label_now(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
@@ -46,10 +63,21 @@ class FastLabeller:
         said = verdicts(exchanges, self.model.scores(exchanges), self._decision)
         return records(exchanges, said, evidence(exchanges, said.labels, self.model), self.name)
 
+    def close(self) -> None:
+        """End the workers."""
+        if "_pool" in self.__dict__:
+            self._pool.shutdown()
+            del self._pool
+
     @property
     def model(self) -> LinearModel:
         """The weights."""
         return self._loaded[0]
+
+    @cached_property
+    def _pool(self) -> ProcessPoolExecutor:
+        # Not forked: a copy of a process that runs torch's threads may hang.
+        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
 
     @cached_property
     def _loaded(self) -> tuple[LinearModel, dict[str, str]]:
@@ -58,3 +86,12 @@ class FastLabeller:
     @cached_property
     def _decision(self) -> Decision:
         return Decision.from_json(self._loaded[1]["decision"])
+
+
+@lru_cache(maxsize=2)
+def _in_this_process(path: Path) -> FastLabeller:
+    return FastLabeller(path)
+
+
+def _label_chunk(path: Path, exchanges: list[Exchange]) -> list[FollowUp]:
+    return _in_this_process(path).label_now(exchanges)

@@ -60,13 +60,18 @@ class _Text:
 
 
 def _look(raw: str) -> _Text:
-    clipped = raw if len(raw) <= _HEAD + _TAIL else f"{raw[:_HEAD]} \n {raw[-_TAIL:]}"
-    shown = clipped.lower().strip()
-    wide = frozenset(_split_runs(_WORD.findall(raw[:_WIDE].lower()), ascii_only=raw.isascii()))
-    return _Text(raw, shown, tuple(_WORD.findall(shown)), wide, _script(shown))
+    plain = raw.isascii()
+    if len(raw) <= _HEAD + _TAIL:
+        shown = raw.lower().strip()
+        words = wide = _WORD.findall(shown)
+    else:
+        shown = f"{raw[:_HEAD]} \n {raw[-_TAIL:]}".lower().strip()
+        words, wide = _WORD.findall(shown), _WORD.findall(raw[:_WIDE].lower())
+    script = "latin" if plain else _script(shown)
+    return _Text(raw, shown, tuple(words), frozenset(_split_runs(wide, ascii_only=plain)), script)
 
 
-_look_again = lru_cache(maxsize=64)(_look)
+_look_again = lru_cache(maxsize=256)(_look)
 """A conversation's texts come up in several of its exchanges."""
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ArtefactError
 from rlhi_plugin.labelling import Exchange
@@ -65,7 +65,8 @@ class LinearModel:
         """Facts as the weights expect them."""
         import numpy as np
 
-        return (np.clip((facts - self.means) * self.scales, -CLIP, CLIP) * FACT_SCALE).astype(np.float32)
+        standard: Floats = np.clip((facts - self.means) * self.scales, -CLIP, CLIP) * FACT_SCALE
+        return standard.astype(np.float32)
 
     def term_scores(self, found: Sequence[Sequence[str]]) -> Floats:
         """What the terms of each text add to the scores, shape (texts, outputs)."""
@@ -88,7 +89,7 @@ class LinearModel:
         """Write one file; `facts` are kept beside the weights."""
         import numpy as np
 
-        tensors = {
+        tensors: dict[str, Any] = {
             "idf": self.idf.astype(np.float16),
             "term_weights": self.term_weights.astype(np.float16),
             "means": self.means.astype(np.float32),

@@ -8,8 +8,8 @@ agree. The lower layers stay as they were; in training they are computed once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -78,12 +78,13 @@ class UpperLayers(nn.Module):
                 parameter.requires_grad = False
             for name in _MATRICES:
                 parent = layer.get_submodule(name.rpartition(".")[0])
-                setattr(parent, name.rpartition(".")[2], LowRank(layer.get_submodule(name)))
+                setattr(parent, name.rpartition(".")[2], LowRank(cast("nn.Linear", layer.get_submodule(name))))
         self.drop = nn.Dropout(drop)
-        self.heads = nn.ModuleList(nn.Linear(_POOLED, count) for count in (len(CLASSES), len(SUBTYPES)))
-        for head in self.heads:
+        heads = [nn.Linear(_POOLED, count) for count in (len(CLASSES), len(SUBTYPES))]
+        for head in heads:
             nn.init.normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleList(heads)
 
     def forward(self, hidden: torch.Tensor, segments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of classes and sub-types.
@@ -116,14 +117,14 @@ class UpperLayers(nn.Module):
         for layer in self.layers:
             for name in _MATRICES:
                 parent = layer.get_submodule(name.rpartition(".")[0])
-                low = layer.get_submodule(name)
+                low = cast("LowRank", layer.get_submodule(name))
                 with torch.no_grad():
                     low.whole.weight += (ALPHA / RANK) * (low.b @ low.a)
                 setattr(parent, name.rpartition(".")[2], low.whole)
         return self.layers
 
 
-def run_layers(layers: Sequence[nn.Module], hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def run_layers(layers: Iterable[nn.Module], hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """BERT layers, one after the other; positions outside `mask` are not attended to."""
     bias = torch.zeros(mask.shape[0], 1, 1, mask.shape[1], dtype=hidden.dtype)
     bias = bias.masked_fill(~mask[:, None, None, :], torch.finfo(torch.bfloat16).min)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -31,8 +31,9 @@ class NetworkRunner:
         self._embeddings = encoder.embeddings
         self._layers = [*encoder.encoder.layer[:FROZEN], *network.merged().to(dtype)]
         # Both heads as one matrix: one product for classes and sub-types.
-        self._weight = torch.cat([head.weight for head in network.heads]).detach()
-        self._bias = torch.cat([head.bias for head in network.heads]).detach()
+        heads = [cast("torch.nn.Linear", head) for head in network.heads]
+        self._weight = torch.cat([head.weight for head in heads]).detach()
+        self._bias = torch.cat([head.bias for head in heads]).detach()
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Row]) -> NDArray[np.float32]:

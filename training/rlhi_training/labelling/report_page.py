@@ -107,7 +107,7 @@ def draw_cascade(report: LabellerReport, path: Path) -> None:
     canvas = Canvas(figsize=(7.0, 4.2), layout="constrained")
     axes = canvas.subplots()
     steps = [step for step in report.cascade if step.f1 is not None]
-    axes.plot([s.seconds_per_thousand for s in steps], [s.f1 for s in steps], "o-", color="#0072b2")
+    axes.plot([s.seconds_per_thousand for s in steps], [s.f1 or 0.0 for s in steps], "o-", color="#0072b2")
     for step in steps:
         axes.annotate(
             f"{step.keeps:.2f}",

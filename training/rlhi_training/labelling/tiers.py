@@ -13,7 +13,7 @@ from rlhi_training.labelling.fast import FastLabeller
 TIERS = ("fast", "encoder", "llm", "cascade")
 
 
-def make_labeller(name: str, *, llm: str | None = None, votes: int = 1) -> Labeller:
+def make_labeller(name: str, *, llm: str | None = None, votes: int = 1, workers: int = 1) -> Labeller:
     """Make a labeller.
 
     Args:
@@ -21,6 +21,7 @@ def make_labeller(name: str, *, llm: str | None = None, votes: int = 1) -> Label
             ``rlhi.labellers``.
         llm: Model for the tiers that ask one, as LiteLLM writes it.
         votes: How often such a model is asked about each follow-up.
+        workers: Processes of the fast tier.
 
     Raises:
         ConfigError: there is no such labeller, or it does not go with the other arguments.
@@ -31,7 +32,7 @@ def make_labeller(name: str, *, llm: str | None = None, votes: int = 1) -> Label
     if votes != 1 and (name not in {"llm", "cascade"} or llm is None):
         raise ConfigError("only a labeller that asks a model can vote. Use: --labeller llm --llm openai/gpt-4o")
     if name == "fast":
-        return FastLabeller()
+        return FastLabeller(workers=workers)
     if name == "encoder":
         return EncoderLabeller()
     if name == "embedded":
@@ -39,7 +40,7 @@ def make_labeller(name: str, *, llm: str | None = None, votes: int = 1) -> Label
     if name == "llm":
         return LLMLabeller(llm=llm, votes=votes)
     if name == "cascade":
-        fast = FastLabeller()
+        fast = FastLabeller(workers=workers)
         last = [] if llm is None else [LLMLabeller(llm=llm, votes=votes)]
         return CascadeLabeller(tiers=[fast, EncoderLabeller(fast=fast), *last])
     return load_labeller(name, llm=llm)
