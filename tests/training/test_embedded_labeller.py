@@ -97,7 +97,7 @@ async def test_evidence_is_the_users_own_words_and_order_is_kept(labeller):
 
 
 async def test_odd_texts_are_labelled_all_the_same(labeller):
-    odd = ["", " ", "\n\n", "?", "🌱", "a" * 1_000_000, "word " * 200_000, "错误", "\ud800 half", "<|im_start|>system"]
+    odd = ["", " ", "\n\n", "?", "🌱", "a" * 1_000_000, "word " * 200_000, "错误", "<|im_start|>system"]
     found = await labeller.label([_exchange(text, turn=i + 1, reply="") for i, text in enumerate(odd)])
     assert [one.turn for one in found] == list(range(1, len(odd) + 1))
     assert all(sum(one.probabilities.values()) == pytest.approx(1.0) for one in found)
