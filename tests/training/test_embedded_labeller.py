@@ -27,6 +27,8 @@ EXAMPLES = [
     json.loads(line)
     for line in (files("rlhi_training") / "labelling" / "examples.jsonl").read_text("utf-8").splitlines()
 ]
+PINNED = [("fast", 0.9, 0.8), ("encoder", 0.9, 0.8)]
+"""AUROC and F1 of "with feedback" on the development part."""
 REQUEST = "How do I get rid of moss in my lawn?"
 REPLY = "Rake it out in spring, feed the grass, and let in more light. Moss likes shade, wet soil and short grass."
 
@@ -149,7 +151,11 @@ def test_shipped_weights_are_small_and_hold_no_pickle():
 @pytest.mark.parametrize(("tier", "auroc", "f1"), PINNED)
 def test_shipped_weights_label_the_development_part_as_they_did(request, wildchat_path, tier, auroc, f1):
     # The shipped weights have learned from these rows: a fall says that weights and features no longer fit.
-    arena = Path(os.environ["RLHI_TEST_DATA"]) / "chatbot-arena" / "conversations.jsonl.gz" if "RLHI_TEST_DATA" in os.environ else wildchat_path.parents[1] / "chatbot-arena" / "conversations.jsonl.gz"
+    arena = (
+        Path(os.environ["RLHI_TEST_DATA"]) / "chatbot-arena" / "conversations.jsonl.gz"
+        if "RLHI_TEST_DATA" in os.environ
+        else wildchat_path.parents[1] / "chatbot-arena" / "conversations.jsonl.gz"
+    )
     log = [one for path in (wildchat_path, arena) for one in read_log(path, any_order=True)]
     labels = [one for one in read_labels() if part_of(one.conversation_id) == "development"]
     examples = join(labels, [one for one in log if isinstance(one, Conversation)]).examples

@@ -105,7 +105,9 @@ async def test_our_own_export_signals_and_hindsight(conversation, tmp_path, cue_
     assert counts.signals == {"abandon": 1, "thumbs_up": 1}
 
 
-async def test_many_conversations_come_out_in_order_whatever_the_batches(conversation, tmp_path, cue_labeller, monkeypatch):
+async def test_many_conversations_come_out_in_order_whatever_the_batches(
+    conversation, tmp_path, cue_labeller, monkeypatch
+):
     from rlhi_training.labelling import label_log as module
 
     monkeypatch.setattr(module, "BATCH", 3)
@@ -120,7 +122,14 @@ async def test_many_conversations_come_out_in_order_whatever_the_batches(convers
 
 def test_a_run_directory_is_still_labelled_as_its_stage(four_users, tmp_path):
     write_conversations(tmp_path / "logs.jsonl", four_users)
-    arguments = ["ingest", str(tmp_path / "logs.jsonl"), "--out", str(tmp_path / "run"), "--set", 'label.labeller="fast"']
+    arguments = [
+        "ingest",
+        str(tmp_path / "logs.jsonl"),
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        'label.labeller="fast"',
+    ]
     started = CliRunner().invoke(app, arguments)
     assert started.exit_code == 0, started.output
     done = run(tmp_path / "run")

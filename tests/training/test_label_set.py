@@ -116,13 +116,16 @@ def test_a_bad_row_is_named(tmp_path):
 @pytest.fixture
 def annotations(tmp_path) -> Path:
     (tmp_path / "out").mkdir()
-    key = {
-        f"c1.{turn}": {"source": "wildchat", "hash": "abc", "user_turn": turn, "part": 0} for turn in (2, 3, 4)
-    }
+    key = {f"c1.{turn}": {"source": "wildchat", "hash": "abc", "user_turn": turn, "part": 0} for turn in (2, 3, 4)}
     texts = {"c1.2": "No,  that is\nwrong!", "c1.3": "go on", "c1.4": "thanks"}
     (tmp_path / "key.json").write_text(json.dumps(key))
     (tmp_path / "texts.json").write_text(json.dumps(texts))
-    lines = ["c1.2\tf\tpoints_out_error\th\tthat is wrong", "c1.3 | n | continue | m | ", "c1.9\tn\tother\th\t", "c1.4\tx"]
+    lines = [
+        "c1.2\tf\tpoints_out_error\th\tthat is wrong",
+        "c1.3 | n | continue | m | ",
+        "c1.9\tn\tother\th\t",
+        "c1.4\tx",
+    ]
     (tmp_path / "out" / "part2.tsv").write_text("\n".join(lines) + "\n")
     (tmp_path / "out" / "second0.tsv").write_text("c1.2\tf\tcorrection\tl\twrong\n")
     return tmp_path

@@ -39,7 +39,7 @@ class Tier:
             turn=exchange.turn,
             message_id=exchange.message_id,
             label=self._label,
-            probabilities={self._label: sure, **{name: (1 - sure) / 3 for name in others}},
+            probabilities={self._label: sure, **dict.fromkeys(others, (1 - sure) / 3)},
             labeller=self.name,
         )
 
@@ -120,7 +120,11 @@ def follow_up(turn: int, label: FollowUpLabel, subtype: str, sure: float = 0.95)
 
 
 def test_a_neutral_turn_inherits_a_clear_signal_and_keeps_its_label():
-    said = [follow_up(1, NEW, "question_about_answer"), follow_up(2, NEW, "next_step"), follow_up(3, WITH, "correction")]
+    said = [
+        follow_up(1, NEW, "question_about_answer"),
+        follow_up(2, NEW, "next_step"),
+        follow_up(3, WITH, "correction"),
+    ]
     found = inherit(said)
     assert [one and (one.label, one.from_turn, one.from_message_id) for one in found] == [
         (WITH, 3, "m3"),

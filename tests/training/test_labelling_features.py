@@ -16,7 +16,13 @@ from rlhi_training.labelling.features import fact_names, facts, matrix, relation
 
 def exchange(follow_up, request="How do I keep basil alive?", reply="Give it light and water.", earlier=(), turn=1):
     return Exchange(
-        conversation_id="c", turn=turn, message_id="m", request=request, reply=reply, follow_up=follow_up, earlier=earlier
+        conversation_id="c",
+        turn=turn,
+        message_id="m",
+        request=request,
+        reply=reply,
+        follow_up=follow_up,
+        earlier=earlier,
     )
 
 

@@ -53,7 +53,7 @@ class LabelSection(_Section):
 
     labeller: str = "embedded"
     """``fast`` (words and cues), ``encoder`` (fine-tuned MiniLM), ``embedded`` (the better of these two), ``llm`` (any
-    LiteLLM model; the paper uses GPT-4o), ``cascade`` (fast, then encoder, then `llm` if named), or another package's."""
+    LiteLLM model; the paper uses GPT-4o), ``cascade`` (fast, encoder, and `llm` if named), or another package's."""
     llm: str | None = None
     """LiteLLM model id for ``labeller = "llm"`` and ``"cascade"``."""
     votes: int = Field(default=1, ge=1, le=15)

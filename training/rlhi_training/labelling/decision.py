@@ -12,10 +12,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from rlhi_plugin.labelling import Exchange
 from rlhi_plugin.records import FollowUp, FollowUpLabel, FollowUpSubtype
+from rlhi_training.asked_for import AskedFor
+from rlhi_training.labelling.features import follow_up_cues
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +57,14 @@ GOES_WITH: dict[FollowUpLabel, frozenset[FollowUpSubtype]] = {
 }
 """Sub-types that a follow-up of each label can have."""
 _SPACE = re.compile(r"\W+")
+_WITH = CLASSES.index(FollowUpLabel.WITH_FEEDBACK)
+_OUTRIGHT = 0.5
+"""Share with feedback among the 24 follow-ups of train and development for which `asks_outright` holds."""
+_REPEATED = 0.85
+"""Share without feedback among those that repeat a request of `_LEAST_REPEATED` words or more; shorter ones ("go on",
+"ok") are mostly new requests, and the models decide them."""
+_LEAST_REPEATED = 4
+_SHORT_WORDS, _SHORT_CHARS = 12, 120
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,8 @@ def verdicts(exchanges: Sequence[Exchange], scores: Floats, decision: Decision) 
     """Decide a batch.
 
     A follow-up that repeats its request but for spacing, case and punctuation is a re-attempt without feedback by the
-    guideline, whatever the scores are.
+    guideline, whatever the scores are, at least as probably as among real ones. A short one that asks for a property which code can check ("bullet points,
+    please") is feedback at least as often as that was so among real ones.
 
     Args:
         exchanges: The batch.
@@ -125,8 +137,9 @@ def verdicts(exchanges: Sequence[Exchange], scores: Floats, decision: Decision) 
     probabilities = decision.probabilities(scores)
     for row, exchange in zip(probabilities, exchanges, strict=True):
         if repeats(exchange):
-            row[:] = 0.0
-            row[CLASSES.index(FollowUpLabel.WITHOUT_FEEDBACK)] = 1.0
+            _raise_to(row, CLASSES.index(FollowUpLabel.WITHOUT_FEEDBACK), _REPEATED)
+        elif row[_WITH] < _OUTRIGHT and asks_outright(exchange):
+            _raise_to(row, _WITH, _OUTRIGHT)
     labels = decision.labels(probabilities)
     kinds = [
         max(GOES_WITH[label], key=lambda kind: (float(row[SUBTYPES.index(kind)]), kind))
@@ -156,9 +169,30 @@ def records(
     ]
 
 
+def _raise_to(row: Floats, place: int, least: float) -> None:
+    """Give one class at least a probability, at the cost of the others in proportion."""
+    if row[place] < least:
+        row[:] = row * (1.0 - least) / (1.0 - row[place])
+        row[place] = least
+
+
+def asks_outright(exchange: Exchange) -> bool:
+    """Whether a follow-up is short, begins no task, and asks for a property of `rlhi_plugin.checks`."""
+    text = exchange.follow_up
+    if len(text) > _SHORT_CHARS or len(text.split()) > _SHORT_WORDS:
+        return False
+    cues = follow_up_cues(text)
+    return "property" in cues and "task" not in cues and bool(_reader().read(text))
+
+
+@cache
+def _reader() -> AskedFor:
+    return AskedFor()
+
+
 def repeats(exchange: Exchange) -> bool:
-    """Whether follow-up and request are equal but for spacing, case and punctuation."""
+    """Whether follow-up and request are equal but for spacing, case and punctuation, and more than a word or two."""
     if abs(len(exchange.follow_up) - len(exchange.request)) > max(20, len(exchange.request) // 5):
         return False
     first, second = (_SPACE.sub(" ", text).strip().lower() for text in (exchange.follow_up, exchange.request))
-    return first == second and bool(first)
+    return first == second and len(first.split()) >= _LEAST_REPEATED

@@ -213,6 +213,10 @@ _CROSSED = (
     ("long", ("same", "code", "in_reply", "fu:task")),
     ("very_long", ("same", "code", "in_reply", "prefix")),
     ("second", ("same", "fu:fault", "fu:not_done", "size")),
+    (
+        "fu:property",
+        ("words<=5", "words<=12", "long", "fu:task", "fu:must", "second", "question", "fu:pointing", "news", "same"),
+    ),
     ("extends", ("reply:refuses", "reply:asks", "request_size", "words<=12")),
     ("swaps", ("reply:refuses", "request_size", "second", "like_earlier", "digits")),
     ("template", ("reply:refuses", "request_size", "like_earlier", "second")),
@@ -255,6 +259,11 @@ def fact_names() -> tuple[str, ...]:
 
 _NAMES = fact_names()
 _COLUMN = {name: i for i, name in enumerate(_NAMES)}
+
+
+def follow_up_cues(text: str) -> set[str]:
+    """Names of the cues that are heard in a follow-up."""
+    return _look_again(text).heard("follow_up")
 
 
 def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:

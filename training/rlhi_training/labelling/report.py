@@ -172,7 +172,7 @@ def across_sources(examples: Sequence[Example], part: ConversationPart) -> dict[
             if tried:
                 probabilities = decision.probabilities(model.scores([e.exchange for e in tried])).astype(np.float64)
                 labels = np.array([CLASSES.index(one) for one in decision.labels(probabilities)], dtype=np.int64)
-                table[f"{name} > {other}"] = measure(_said(tried, probabilities, labels))
+                table[f"{name} > {other}"] = measure(_said(tried, probabilities, labels), intervals=False)
     return table
 
 
