@@ -24,7 +24,7 @@ ONE_VENDOR_ONE_PLACE = {
     "cryptography": {"rlhi_plugin/privacy/vault.py"},
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
-    "matplotlib": {"eval_harness/rlhi_eval_harness/report"},
+    "matplotlib": {"eval_harness/rlhi_eval_harness/report", "training/rlhi_training/labelling/report_page.py"},
     "jinja2": {"eval_harness/rlhi_eval_harness/report"},
 }
 

@@ -27,7 +27,7 @@ EXAMPLES = [
     json.loads(line)
     for line in (files("rlhi_training") / "labelling" / "examples.jsonl").read_text("utf-8").splitlines()
 ]
-PINNED = [("fast", 0.9, 0.8), ("encoder", 0.9, 0.8)]
+PINNED = [("fast", 0.982, 0.889), ("encoder", 0.993, 0.921)]
 """AUROC and F1 of "with feedback" on the development part."""
 REQUEST = "How do I get rid of moss in my lawn?"
 REPLY = "Rake it out in spring, feed the grass, and let in more light. Moss likes shade, wet soil and short grass."

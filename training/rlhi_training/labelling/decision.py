@@ -126,8 +126,8 @@ def verdicts(exchanges: Sequence[Exchange], scores: Floats, decision: Decision) 
     """Decide a batch.
 
     A follow-up that repeats its request but for spacing, case and punctuation is a re-attempt without feedback by the
-    guideline, whatever the scores are, at least as probably as among real ones. A short one that asks for a property which code can check ("bullet points,
-    please") is feedback at least as often as that was so among real ones.
+    guideline, at least as probably as that was so among real ones. So is a short one that asks for a property which
+    code can check ("bullet points, please") feedback.
 
     Args:
         exchanges: The batch.

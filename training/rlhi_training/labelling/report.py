@@ -170,9 +170,11 @@ def across_sources(examples: Sequence[Example], part: ConversationPart) -> dict[
         for other in ("arena", "wildchat"):
             tried = [e for e in examples if e.label.source == other and part_of(e.label.conversation_id) == part]
             if tried:
-                probabilities = decision.probabilities(model.scores([e.exchange for e in tried])).astype(np.float64)
+                probabilities = decision.probabilities(model.scores([e.exchange for e in tried]))
                 labels = np.array([CLASSES.index(one) for one in decision.labels(probabilities)], dtype=np.int64)
-                table[f"{name} > {other}"] = measure(_said(tried, probabilities, labels), intervals=False)
+                table[f"{name} > {other}"] = measure(
+                    _said(tried, probabilities.astype(np.float64), labels), intervals=False
+                )
     return table
 
 
