@@ -153,7 +153,10 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
         _run_stage("label", source, overrides, registry)
         return
     if out is None:
-        raise UserError(f"{source} is no run directory. To label it as a log, say where to: --out labels.jsonl")
+        raise UserError(
+            f"{source} is no run directory. Start one with: rlhi-train ingest logs.jsonl --out {source}"
+            " Or label a log into a file: add --out labels.jsonl"
+        )
     options = LabelOptions(log_format, hindsight=hindsight, signals=signals, refused=refused)
     label_a_log(source, out, labeller, options, llm=llm, votes=votes, workers=workers)
 
