@@ -17,8 +17,8 @@ from rlhi_training.labelling.encoder import EncoderLabeller
 from rlhi_training.labelling.fast import FastLabeller
 
 FAST_KEEPS = 0.8
-"""Least probability of its most probable class with which the fast tier decides: half of the follow-ups go on, and the F1
-of "with feedback" is the encoder's own (on rows of train and development that neither had learned from)."""
+"""Least probability of its most probable class with which the fast tier decides: half of the follow-ups go on, and the
+F1 of "with feedback" is the encoder's own (on rows of train and development that neither had learned from)."""
 ENCODER_KEEPS = 0.75
 """The same of the encoder, where a language model follows: of what it keeps, two thirds, 90 % are right."""
 

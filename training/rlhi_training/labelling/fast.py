@@ -13,7 +13,7 @@ from pathlib import Path
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Exchange
 from rlhi_plugin.records import FollowUp
-from rlhi_training.labelling.decision import Decision, records, verdicts
+from rlhi_training.labelling.decision import Decision, Verdicts, records, verdicts
 from rlhi_training.labelling.evidence import evidence
 from rlhi_training.labelling.linear import LinearModel
 from rlhi_training.labelling.weights import FOLDER
@@ -50,18 +50,25 @@ class FastLabeller:
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """One label per exchange, in order, with sub-type, the probability of each class, and evidence."""
         if self._workers > 1 and len(exchanges) > _CHUNK:
-            loop = asyncio.get_running_loop()
             chunks = [exchanges[start : start + _CHUNK] for start in range(0, len(exchanges), _CHUNK)]
-            asked = [loop.run_in_executor(self._pool, _label_chunk, self._path, list(chunk)) for chunk in chunks]
-            return list(chain.from_iterable(await asyncio.gather(*asked)))
+            loop = asyncio.get_running_loop()
+            asked = [
+                loop.run_in_executor(self._pool, _decide, self._path, [(one.turn, *_texts(one)) for one in chunk])
+                for chunk in chunks
+            ]
+            answers = await asyncio.gather(*asked)
+            made = (records(chunk, *answer, self.name) for chunk, answer in zip(chunks, answers, strict=True))
+            return list(chain.from_iterable(made))
         return await asyncio.to_thread(self.label_now, list(exchanges)) if exchanges else []
 
     def label_now(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """As `label`, in this thread."""
-        if not exchanges:
-            return []
+        return records(exchanges, *self.decide(exchanges), self.name) if exchanges else []
+
+    def decide(self, exchanges: Sequence[Exchange]) -> tuple[Verdicts, list[str | None]]:
+        """Verdicts and evidence, before they become records."""
         said = verdicts(exchanges, self.model.scores(exchanges), self._decision)
-        return records(exchanges, said, evidence(exchanges, said.labels, self.model), self.name)
+        return said, evidence(exchanges, said.labels, self.model)
 
     def close(self) -> None:
         """End the workers."""
@@ -93,5 +100,19 @@ def _in_this_process(path: Path) -> FastLabeller:
     return FastLabeller(path)
 
 
-def _label_chunk(path: Path, exchanges: list[Exchange]) -> list[FollowUp]:
-    return _in_this_process(path).label_now(exchanges)
+def _texts(exchange: Exchange) -> tuple[str, str, str, tuple[str, ...]]:
+    return exchange.request, exchange.reply, exchange.follow_up, exchange.earlier
+
+
+_Asked = tuple[int, str, str, str, tuple[str, ...]]
+"""Turn and texts: records cost more to send between processes than they hold."""
+
+
+def _decide(path: Path, asked: list[_Asked]) -> tuple[Verdicts, list[str | None]]:
+    exchanges = [
+        Exchange.model_construct(
+            conversation_id="", message_id="", turn=turn, request=request, reply=reply, follow_up=said, earlier=earlier
+        )
+        for turn, request, reply, said, earlier in asked
+    ]
+    return _in_this_process(path).decide(exchanges)
