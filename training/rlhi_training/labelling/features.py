@@ -29,6 +29,7 @@ _WIDE = 800
 """Characters of a text that overlaps are computed on."""
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
+_RUNS = re.compile("[\u3040-\U0010ffff]")
 _DIGIT = re.compile(r"\d")
 _LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s", re.MULTILINE)
 _CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
@@ -68,16 +69,21 @@ def _look(raw: str) -> _Text:
         shown = f"{raw[:_HEAD]} \n {raw[-_TAIL:]}".lower().strip()
         words, wide = _WORD.findall(shown), _WORD.findall(raw[:_WIDE].lower())
     script = "latin" if plain else _script(shown)
-    return _Text(raw, shown, tuple(words), frozenset(_split_runs(wide, ascii_only=plain)), script)
+    return _Text(raw, shown, tuple(words), frozenset(_split_runs(wide, spaced=plain or _is_spaced(raw))), script)
 
 
 _look_again = lru_cache(maxsize=256)(_look)
 """A conversation's texts come up in several of its exchanges."""
 
 
-def _split_runs(words: Sequence[str], *, ascii_only: bool) -> Iterable[str]:
+def _is_spaced(text: str) -> bool:
+    """Whether no script of this text runs its words together."""
+    return text.isascii() or not _RUNS.search(text)
+
+
+def _split_runs(words: Sequence[str], *, spaced: bool) -> Iterable[str]:
     """Words, with runs of ideographs as overlapping pairs."""
-    return words if ascii_only else _pairs(words)
+    return words if spaced else _pairs(words)
 
 
 def _pairs(words: Sequence[str]) -> Iterator[str]:
@@ -279,7 +285,7 @@ def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
 
 def clause_terms(clause: str) -> list[str]:
     """The terms that a clause of a follow-up has on its own."""
-    words = list(_split_runs(_WORD.findall(clause.lower()), ascii_only=clause.isascii()))
+    words = list(_split_runs(_WORD.findall(clause.lower()), spaced=_is_spaced(clause)))
     return _own_terms(words, clause.lower())
 
 
@@ -295,11 +301,11 @@ def terms(exchange: Exchange) -> list[str]:
     What a term belongs to is in its name: ``f not``, ``^ no``, ``r i_apologize``.
     """
     follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
-    mine = list(_split_runs(follow_up.words, ascii_only=follow_up.raw.isascii()))
+    mine = list(_split_runs(follow_up.words, spaced=_is_spaced(follow_up.raw)))
     found = _own_terms(mine, follow_up.shown)
-    said = list(_split_runs(reply.words, ascii_only=reply.raw.isascii()))
+    said = list(_split_runs(reply.words, spaced=_is_spaced(reply.raw)))
     found += [f"r {word}" for word in said[:12]] + [f"r {a}_{b}" for a, b in pairwise(said[:9])]
     found += [f"s {word}" for word in said[-10:]] + [f"s$ {reply.shown[-1:]}"]
-    asked = list(_split_runs(request.words[:16], ascii_only=request.raw.isascii()))
+    asked = list(_split_runs(request.words[:16], spaced=_is_spaced(request.raw)))
     found += [f"q {word}" for word in asked[:12]] + [f"q^ {'_'.join(asked[:2])}"]
     return found
