@@ -161,6 +161,27 @@ class FollowUpLabel(StrEnum):
     POSITIVE_FEEDBACK = "positive_feedback"
 
 
+class FollowUpSubtype(StrEnum):
+    """What a follow-up does in more detail; several go with more than one label."""
+
+    CORRECTION = "correction"
+    POINTS_OUT_ERROR = "points_out_error"
+    CONSTRAINT_ADDED = "constraint_added"
+    STYLE_OR_FORMAT = "style_or_format"
+    MORE_DETAIL = "more_detail"
+    SHORTER = "shorter"
+    CLARIFIES_INTENT = "clarifies_intent"
+    FRUSTRATION = "frustration"
+    REPEAT = "repeat"
+    THANKS = "thanks"
+    NEXT_STEP = "next_step"
+    NEW_TOPIC = "new_topic"
+    QUESTION_ABOUT_ANSWER = "question_about_answer"
+    CONTINUE = "continue"
+    ROLEPLAY_TURN = "roleplay_turn"
+    OTHER = "other"
+
+
 class FollowUp(Record):
     """The label of one user message after the first, judged against the reply just before it."""
 
@@ -169,6 +190,9 @@ class FollowUp(Record):
     """0-based count of user messages: the first follow-up is turn 1."""
     message_id: str
     label: FollowUpLabel
+    """What the labeller decided; not always the likeliest class, see the labeller."""
+    subtype: FollowUpSubtype | None = None
+    """None where the labeller gives none."""
     probabilities: dict[FollowUpLabel, float] = Field(default_factory=dict)
     """Probability of each class, summing to 1; empty where the labeller gives none."""
     evidence: str | None = None

@@ -22,7 +22,7 @@ from rlhi_plugin.importers.realhumaneval import REALHUMANEVAL
 from rlhi_plugin.importers.rlhi_export import RLHI
 from rlhi_plugin.importers.row import Format, Imported, Row, Value
 from rlhi_plugin.importers.sharegpt import SHAREGPT
-from rlhi_plugin.importers.wildchat import WILDCHAT
+from rlhi_plugin.importers.wildchat import WILDCHAT, WILDCHAT_IN_ANY_ORDER
 from rlhi_plugin.privacy.tombstones import is_tombstone_row
 
 FORMATS = (
@@ -41,13 +41,17 @@ FORMATS = (
 """All formats, the ones that more fields tell first: the first that recognises a row reads it."""
 
 
-def read_log(path: str | Path, log_format: str | None = None, watch: Watch | None = None) -> Iterator[Imported]:
+def read_log(
+    path: str | Path, log_format: str | None = None, watch: Watch | None = None, *, any_order: bool = False
+) -> Iterator[Imported]:
     """Read everything in a file, an archive or a folder.
 
     Args:
         path: What to read, see `rlhi_plugin.importers.files`.
         log_format: Name of the format of every row; None tells each row's from its fields.
         watch: Hears how many more bytes were read from disk.
+        any_order: Read WildChat rows whose turns are empty or out of order too: good for labelling what users said,
+            not for making pairs.
 
     Returns:
         Conversations and feedback events in the order of the file, and the errors of rows that cannot be used in their
@@ -58,12 +62,12 @@ def read_log(path: str | Path, log_format: str | None = None, watch: Watch | Non
         MissingExtraError: a Parquet file, and pyarrow is not installed.
     """
     chosen = None if log_format is None else format_named(log_format)
-    return _read(rows_of(path, _Columns(chosen), watch), chosen)
+    return _read(rows_of(path, _Columns(chosen), watch), chosen, any_order=any_order)
 
 
 def read_rows(rows: Iterator[Row | RecordError], log_format: str | None = None) -> Iterator[Imported]:
     """As `read_log`, for rows that come from elsewhere than a file."""
-    return _read(rows, None if log_format is None else format_named(log_format))
+    return _read(rows, None if log_format is None else format_named(log_format), any_order=False)
 
 
 def format_named(name: str) -> Format:
@@ -93,7 +97,11 @@ def _format_of(value: Value) -> Format | None:
     return next((known for known in FORMATS if known.recognises(value)), None)
 
 
-def _read(rows: Iterator[Row | RecordError], chosen: Format | None) -> Iterator[Imported]:
+def _reader(found: Format | None, *, any_order: bool) -> Format | None:
+    return WILDCHAT_IN_ANY_ORDER if any_order and found is WILDCHAT else found
+
+
+def _read(rows: Iterator[Row | RecordError], chosen: Format | None, *, any_order: bool) -> Iterator[Imported]:
     waiting: dict[str, Gathering] = {}
     with ExitStack() as stack:
         for row in rows:
@@ -102,7 +110,7 @@ def _read(rows: Iterator[Row | RecordError], chosen: Format | None) -> Iterator[
                 continue
             if is_tombstone_row(row.value):
                 continue
-            found = chosen or _format_of(row.value)
+            found = _reader(chosen or _format_of(row.value), any_order=any_order)
             if found is None:
                 yield row.refuse(_unknown(row.value))
                 continue

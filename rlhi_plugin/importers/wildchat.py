@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rlhi_plugin.importers.fields import check_asked, time_of, user_in
@@ -19,8 +20,17 @@ def _read(rows: Sequence[Row]) -> Iterator[Conversation]:
         yield read_wildchat(row.value)
 
 
-def read_wildchat(row: Value) -> Conversation:
+def _read_in_any_order(rows: Sequence[Row]) -> Iterator[Conversation]:
+    for row in rows:
+        yield read_wildchat(row.value, any_order=True)
+
+
+def read_wildchat(row: Value, *, any_order: bool = False) -> Conversation:
     """Turn a row into a conversation. Message ids are ``hash:position``.
+
+    Args:
+        row: The row.
+        any_order: Take turns as they are, also empty ones and two of one role in a row: for who only reads them.
 
     Raises:
         ValueError: the turns are missing, empty or out of order, or a field has another type; the message says which.
@@ -30,7 +40,7 @@ def read_wildchat(row: Value) -> Conversation:
         raise ValueError("conversation_hash is missing")
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
         raise ValueError("conversation is not a list of messages")
-    _check_turns(turns)
+    _check_turns(turns, any_order=any_order)
     first = turns[0]
     messages = tuple(_message(name, i, turn, row.get("model")) for i, turn in enumerate(turns))
     check_asked(messages)
@@ -45,15 +55,15 @@ def read_wildchat(row: Value) -> Conversation:
     )
 
 
-def _check_turns(turns: list[Value]) -> None:
+def _check_turns(turns: list[Value], *, any_order: bool) -> None:
     if not turns:
         raise ValueError("there is no user message")
     for i, turn in enumerate(turns):
         expected = "user" if i % 2 == 0 else "assistant"
-        if turn.get("role") != expected:
+        if turn.get("role") != expected and not (any_order and turn.get("role") in {"user", "assistant"}):
             raise ValueError(f"message {i} has the role {turn.get('role')!r}, expected {expected!r}")
         content = turn.get("content")
-        if not isinstance(content, str) or not content.strip():
+        if not isinstance(content, str) or not (content.strip() or any_order):
             raise ValueError(f"message {i} ({expected}) is empty")
 
 
@@ -96,3 +106,5 @@ WILDCHAT = Format(
     _read,
     unread=frozenset({"openai_moderation", "detoxify_moderation"}),
 )
+WILDCHAT_IN_ANY_ORDER = replace(WILDCHAT, read=_read_in_any_order)
+"""The same rows, with turns as they are."""

@@ -42,7 +42,11 @@ ONE_VENDOR_ONE_PLACE = {
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
     "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
     # The evaluation's plots name one of its types.
-    "matplotlib": {"rlhi_plugin/page/figures.py", "eval_harness/rlhi_eval_harness/report"},
+    "matplotlib": {
+        "rlhi_plugin/page/figures.py",
+        "eval_harness/rlhi_eval_harness/report",
+        "training/rlhi_training/labelling/report_page.py",
+    },
     "jinja2": {"rlhi_plugin/page/html.py"},
     "rensa": {"training/rlhi_training/screens/near_duplicates.py"},
     "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},

@@ -40,6 +40,28 @@ def test_exchanges(script, expected):
     assert [e.message_id for e in found] == [e.follow_up for e in found]
 
 
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("u a u", [(1, "u0", "a1", "u2")]),
+        ("u u a u", [(1, "u0", "", "u1"), (2, "u1", "a2", "u3")]),
+        ("u a u u", [(1, "u0", "a1", "u2"), (2, "u2", "", "u3")]),
+        ("u a u u a u", [(1, "u0", "a1", "u2"), (2, "u2", "", "u3"), (3, "u3", "a4", "u5")]),
+        ("a u u", [(1, "u1", "", "u2")]),
+        ("u t u", [(1, "u0", "", "u2")]),
+        ("a u", []),
+    ],
+)
+def test_every_user_message_after_the_first_where_asked_for(script, expected):
+    found = exchanges(conversation(script), unanswered=True)
+    assert [(e.turn, e.request, e.reply, e.follow_up) for e in found] == expected
+
+
+def test_what_was_said_before_the_request_goes_along():
+    found = exchanges(conversation("u a u a u"))
+    assert [e.earlier for e in found] == [(), ("u0",)]
+
+
 def exchange(follow_up="Shorter, please.", turn=1, reply="Cats are nice."):
     return Exchange(
         conversation_id="c", turn=turn, message_id=f"m{turn}", request="Cats?", reply=reply, follow_up=follow_up
@@ -73,6 +95,28 @@ async def test_probabilities_sum_to_one_and_follow_the_confidence():
         assert sum(found.probabilities.values()) == pytest.approx(1)
         assert max(found.probabilities, key=found.probabilities.get) is found.label
     assert low.probabilities[low.label] < high.probabilities[high.label]
+
+
+async def test_several_votes_elect_a_label_and_share_the_probability():
+    said = [
+        answer(label="new_request", subtype="next_step", confidence="low"),
+        answer(subtype="shorter", evidence="Shorter"),
+        answer(subtype="shorter", evidence="not there"),
+    ]
+    client = ScriptedClient(said)
+    (found,) = await LLMLabeller(client, votes=3).label([exchange()])
+    assert (found.label, found.subtype, found.evidence) == (FollowUpLabel.WITH_FEEDBACK, "shorter", "Shorter")
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert 0.6 < found.probabilities[FollowUpLabel.WITH_FEEDBACK] < 0.95
+    assert len({request.seed for request in client.requests}) == 3
+    assert all(request.temperature > 0 for request in client.requests)
+    assert found.labeller.endswith(":3-votes")
+
+
+@pytest.mark.parametrize("votes", [0, 16])
+def test_an_odd_number_of_votes_is_refused(votes):
+    with pytest.raises(ConfigError, match="votes"):
+        LLMLabeller(ScriptedClient([answer()]), votes=votes)
 
 
 @pytest.mark.parametrize(("evidence", "kept"), [("Shorter", "Shorter"), ("shorter", None), ("", None), (None, None)])

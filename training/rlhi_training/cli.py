@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_plugin import terminal
+from rlhi_training.labelling import commands as labelling_commands
 from rlhi_training.plan.command import plan
 from rlhi_training.report_command import report
 
@@ -140,21 +141,56 @@ def _stage_command(stage: Stage, summary: str) -> None:
     """Add the sub-command of one stage."""
 
     def command(run_directory: Run, overrides: Overrides = None, registry: Registry = None) -> None:
-        from rlhi_training.pipeline import Pipeline
-        from rlhi_training.recipe import override_recipe
-
-        directory = _existing(run_directory)
-        manifest = directory.manifest()
-        assert manifest is not None  # noqa: S101 - _existing raises where there is none
-        recipe = override_recipe(manifest.recipe, overrides or [])
-        Pipeline(manifest.logs, recipe, directory, registry=registry).run(until=stage)
+        _run_stage(stage, run_directory, overrides, registry)
 
     command.__doc__ = f"{summary} Earlier stages are reused where they can be.\n\nExample: rlhi-train {stage} runs/1"
     app.command(stage)(command)
 
 
+@app.command("label")
+def label_command(  # noqa: PLR0917 - a command's options, not a call's arguments
+    source: Annotated[Path, typer.Argument(metavar="LOG|RUN", help="A log in any known format, or a run directory.")],
+    out: Annotated[Path | None, typer.Option("--out", help="With a log: file for one JSON line per follow-up.")] = None,
+    labeller: Annotated[
+        str, typer.Option("--labeller", help="With a log: fast, encoder, llm, cascade, or another package's.")
+    ] = "encoder",
+    llm: Annotated[str | None, typer.Option("--llm", help="Model for llm and cascade, as LiteLLM writes it.")] = None,
+    votes: Annotated[int, typer.Option("--votes", help="How often that model is asked about each follow-up.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", help="Processes of the fast tier.")] = 1,
+    log_format: Annotated[
+        str | None, typer.Option("--format", help="Format of the log; default: told from its fields.")
+    ] = None,
+    hindsight: Annotated[
+        bool, typer.Option("--hindsight", help="Add what neutral follow-ups inherit from a later one.")
+    ] = False,
+    signals: Annotated[
+        Path | None, typer.Option("--signals", help="File for signals without words: thumbs, copies, regenerations.")
+    ] = None,
+    refused: Annotated[Path | None, typer.Option("--refused", help="File for rows that cannot be read.")] = None,
+    overrides: Overrides = None,
+    registry: Registry = None,
+) -> None:
+    """Label every follow-up: of a log, into a file; or of a run, as its stage.
+
+    Example: rlhi-train label logs.jsonl --labeller encoder --out labels.jsonl
+    """
+    from rlhi_plugin.errors import UserError
+    from rlhi_training.labelling.commands import label_command as label_a_log
+    from rlhi_training.labelling.label_log import LabelOptions
+
+    if (source / "manifest.json").is_file():
+        _run_stage("label", source, overrides, registry)
+        return
+    if out is None:
+        raise UserError(
+            f"{source} is no run directory. Start one with: rlhi-train ingest logs.jsonl --out {source}"
+            " Or label a log into a file: add --out labels.jsonl"
+        )
+    options = LabelOptions(log_format, hindsight=hindsight, signals=signals, refused=refused)
+    label_a_log(source, out, labeller, options, llm=llm, votes=votes, workers=workers)
+
+
 for _stage, _summary in (
-    ("label", "Label every follow-up and print the table of follow-ups."),
     ("personas", "Build each user's persona as of before each conversation."),
     ("rewrite", "User-Guided Rewrites: improve answers that drew feedback."),
     ("reward", "User-Based Rewards: sample answers and rank them under the persona."),
@@ -166,6 +202,20 @@ for _stage, _summary in (
     _stage_command(_stage, _summary)  # type: ignore[arg-type]  # the names above are Stage's
 
 app.command("report")(report)
+
+
+labelling_commands.mount(app)
+
+
+def _run_stage(stage: Stage, run_directory: Path, overrides: list[str] | None, registry: Path | None) -> None:
+    from rlhi_training.pipeline import Pipeline
+    from rlhi_training.recipe import override_recipe
+
+    directory = _existing(run_directory)
+    manifest = directory.manifest()
+    assert manifest is not None  # noqa: S101 - _existing raises where there is none
+    recipe = override_recipe(manifest.recipe, overrides or [])
+    Pipeline(manifest.logs, recipe, directory, registry=registry).run(until=stage)
 
 
 def _start(

@@ -398,7 +398,7 @@ STEPS: dict[Stage, Step] = {
         (),
         _SCREENS,
     ),
-    "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/examples.jsonl",)),
+    "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/weights",)),
     "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),
     "rewrite": Step(
         _rewrite, (REWRITES, REWRITTEN), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")

@@ -121,9 +121,13 @@ class LabelSection(_Section):
     """What reads the follow-ups."""
 
     labeller: str = "embedded"
-    """``embedded`` (MiniLM, no key), ``llm`` (any LiteLLM model; the paper uses GPT-4o), or another package's."""
+    """``fast`` (words and cues), ``encoder`` (fine-tuned MiniLM), ``embedded`` (the better of these two), ``llm`` (any
+    LiteLLM model; the paper uses GPT-4o), ``cascade`` (fast, encoder, and `llm` if named), or another package's."""
     llm: str | None = None
-    """Model for ``labeller = "llm"``, as ``provider/model`` (LiteLLM) or ``openai:model@http://address/v1``."""
+    """Model for ``labeller = "llm"`` and ``"cascade"``, as ``provider/model`` (LiteLLM) or
+    ``openai:model@http://address/v1``."""
+    votes: int = Field(default=1, ge=1, le=15)
+    """How often that model is asked about each follow-up (ours)."""
 
 
 class PersonasSection(_Section):

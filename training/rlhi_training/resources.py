@@ -16,12 +16,12 @@ from rlhi_plugin.calls.journal import CallJournal
 from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import FREE, Capabilities, ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.labelling import Labeller, load_labeller
-from rlhi_plugin.labelling.llm import LLMLabeller
+from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.filters.contamination import EvaluationPrompts, evaluation_files, read_prompts
 from rlhi_training.filters.rewrites import RewriteJudges
+from rlhi_training.labelling.tiers import make_labeller
 from rlhi_training.recipe import ModelSection, Recipe
 from rlhi_training.reward_models import RewardModel
 from rlhi_training.reward_models.building import build_reward_model, build_rewrite_judges
@@ -182,9 +182,9 @@ class Resources:
         section = self._recipe.label
         if self._given[1] is not None:
             return self._given[1]
-        if section.labeller == "llm" and section.llm is not None:
-            return LLMLabeller(self.client(section.llm))
-        return load_labeller(section.labeller, llm=section.llm)
+        asks = section.llm is not None and section.labeller in {"llm", "cascade"}
+        client = self.client(section.llm) if asks else None
+        return make_labeller(section.labeller, llm=section.llm, votes=section.votes, client=client)
 
     @cached_property
     def persona_builder(self) -> PersonaBuilder:

@@ -41,6 +41,18 @@ class MissingEncoderError(MissingExtraError):
         self.args = (self.msg,)
 
 
+def minilm_folder() -> Path:
+    """Where the weights and the tokenizer are.
+
+    Raises:
+        MissingEncoderError: the package is not installed.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise MissingEncoderError
+    return Path(spec.origin).parent / "model"
+
+
 class Encoder(Protocol):
     """Turns texts into unit vectors, so that a dot product is a cosine."""
 
@@ -59,10 +71,7 @@ class SentenceEncoder:
     name = "all-MiniLM-L6-v2"
 
     def __init__(self) -> None:
-        spec = find_spec(_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise MissingEncoderError
-        self._folder = Path(spec.origin).parent / "model"
+        self._folder = minilm_folder()
         self._cache: dict[str, Any] = {}
 
     def encode(self, texts: Sequence[str]) -> Embeddings:

@@ -1,125 +1,311 @@
-"""What the embedded labeller looks at in one exchange: a sentence embedding and a few dozen plain facts.
+"""What the embedded labellers look at in one exchange: cues, how its three texts relate, and words.
 
-The embedding says what kind of message the follow-up is; the facts say how it relates to the request and the reply
-(is it the same prompt again? the same template with another item?), which embeddings of single texts cannot.
+`facts` are numbers with names: wordings that show what a message does (``cues.toml``), whether the reply refused, asked
+back or broke off, how much of the request and the reply the follow-up takes up, and products of the two kinds. `terms`
+are the words themselves, for the linear model of the fast tier. Only what was said up to the follow-up is looked at,
+never what came after it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rlhi_plugin.labelling import Exchange
-from rlhi_training.asked_for import AskedFor
-from rlhi_training.sentence_encoder import Encoder
+from rlhi_training.labelling.cues import CUES
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_CLIP = 1000
-"""Characters of each text that the facts are computed on: follow-ups show their intent early."""
-_EMBEDDED = 140
-"""Characters of each text that are embedded: what kind of message it is shows there, and embedding costs most."""
-
-_CUES: dict[str, tuple[str, ...]] = {
-    "thanks": (
-        r"\b(?:thanks?|thank you|thx|ty|cheers|merci|danke|gracias|grazie|obrigad[oa]|appreciate)\b",
-        "спасибо|谢谢|ありがとう",
-    ),
-    "praise": (
-        r"\b(?:great|perfect(?:ly|o)?|awesome|amazing|brilliant|excellent|nice|love(?:d| it)?|cool)\b",
-        r"\b(?:wonderful|helpful|lovely|good (?:job|answer|one|work)|well done|exactly|super|bravo)\b",
-        r"\b(?:beautiful|works|got it|makes sense)\b",
-        r"\blike (?:it|this|that)\b|отлично|很好|完美",
-    ),
-    "again": (
-        r"\b(?:again|regenerate|redo|repeat|retry|once more|one more time|another (?:try|version|attempt))\b",
-        r"\b(?:noch ?mal|otra vez|encore)\b|ещё раз|再来",
-    ),
-    "onward": (
-        r"^\W*(?:continue|go on|keep going|next|more|now|and|then|also|weiter|continua|continúa|und|et|y|ahora)\b",
-        r"^继续|^теперь",
-    ),
-    "fault": (
-        r"\b(?:wrong|incorrect|not (?:what|right|correct|true|working|enough)|isn't|doesn't|didn't|don't)\b",
-        r"\b(?:can't|won't|wasn't|forgot|missing|missed|left out|error|still|too|instead|but|only|never|stop|no|bad)\b",
-        r"\b(?:useless|boring|should(?:n't)?|wanted|meant|asked|told|rather|prefer|without|falta|trop|zu)\b",
-    ),
-    "change": (
-        r"\b(?:make (?:it|this|that|them)|change|rewrite|rephrase|reword|add|remove|delete|replace|use)\b",
-        r"\b(?:include|mention|keep|shorten|shorter|longer|expand|fix|correct|improve|simpler|simplify|more \w+)\b",
-        r"\b(?:(?:put|turn) (?:it|that|this)|\w+er please|less \w+|bitte|hazlo|plus)\b",
-    ),
-    "doubt": (r"\b(?:are you sure|really|source|prove|check (?:it|your|again)|i thought|certain)\b",),
-    "wh": (
-        r"^\W*(?:what|who|where|when|why|how|which|whose|can|could|do|does|did|is|are|was|were|should|would)\b",
-        r"^\W*(?:was|wer|wie|warum|qué|cómo|quién|qui|comment)\b",
-    ),
-    "task": (
-        r"^\W*(?:write|create|generate|make|give|tell|explain|describe|list|translate|summari[sz]e|solve|plan|draft)\b",
-        r"^\W*(?:recommend|suggest|act|compare|calculate|show)\b",
-    ),
-    "acts": (r"^\W*\*|^\W*i \w+|^\W*we \w+",),
-}
-_PATTERNS = [re.compile("|".join(cues)) for cues in _CUES.values()]
-_WORD = re.compile(r"\w+")
-_WISHES = AskedFor()
-_FEW, _MANY = 3, 40
-"""Words of a message that is hardly one, and of one that is mostly pasted."""
-_SAME, _SIMILAR, _OTHER = 0.9, 0.5, 0.7
-"""Overlaps from which two texts are the same or similar, and below which a template holds another item."""
+_HEAD, _TAIL = 240, 100
+"""Characters of a text that are looked at: what a message is for shows where it begins and where it ends."""
+_WIDE = 800
+"""Characters of a text that overlaps are computed on."""
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
+_RUNS = re.compile("[\u3040-\U0010ffff]")
+_DIGIT = re.compile(r"\d")
+_LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s", re.MULTILINE)
+_CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
+_ENDED = ".!?)]}\"'`:*>|~\u3002\uff01\uff1f\u201d\u300d\u2026"
+_SCRIPTS = ((0x0400, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
+_SAME, _SIMILAR, _HALF = 0.9, 0.5, 0.4
 
 
-def matrix(exchanges: Sequence[Exchange], encoder: Encoder) -> NDArray[np.float32]:
-    """Shape (exchanges, features): the follow-up's embedding, its cosine to the request, plain facts."""
-    import numpy as np
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One text, looked at once."""
 
-    count = len(exchanges)
-    texts = [text for e in exchanges for text in (e.follow_up, e.request)]
-    vectors = encoder.encode([text[:_EMBEDDED] for text in texts]).reshape(count, 2, -1)
-    follow_up, request = vectors[:, 0], vectors[:, 1]
-    cosine = (follow_up * request).sum(axis=1, keepdims=True)
-    facts = np.array([_facts(e) for e in exchanges], dtype=np.float32)
-    # The embedding's 384 columns have a total length of one; twice that puts them on a par with the facts.
-    return np.concatenate([2.0 * follow_up, cosine, facts], axis=1).astype(np.float32)
+    raw: str
+    shown: str
+    """Lower-case beginning and end."""
+    words: tuple[str, ...]
+    """Words of `shown`."""
+    wide: frozenset[str]
+    """Distinct words of its first `_WIDE` characters; runs of ideographs as pairs."""
+    script: str
+    cues: dict[str, set[str]] = field(default_factory=dict)
+    """Cues that were heard in it, by the group that was listened for."""
 
-
-def _facts(exchange: Exchange) -> list[float]:
-    follow_up, request, reply = (
-        t[:_CLIP].lower().strip() for t in (exchange.follow_up, exchange.request, exchange.reply)
-    )
-    words, asked, said = _WORD.findall(follow_up), _WORD.findall(request), _WORD.findall(reply)
-    same = _overlap(_trigrams(follow_up), _trigrams(request))
-    return [
-        *(float(bool(pattern.search(follow_up))) for pattern in _PATTERNS),
-        float(bool(_WISHES.read(exchange.follow_up))),
-        float(follow_up.rstrip().endswith("?")),
-        math.log1p(len(words)) / 3,
-        float(len(words) <= _FEW),
-        float(len(words) > _MANY),
-        float("\n" in follow_up or "```" in follow_up),
-        sum(not c.isascii() for c in follow_up) / max(1, len(follow_up)),
-        math.log1p(len(asked)) / 5,
-        math.log1p(len(said)) / 5,
-        _overlap(set(words), set(asked)),
-        len(set(words) & set(said)) / max(1, len(set(words))),
-        same,
-        float(same > _SAME),
-        float(_SIMILAR < same <= _SAME),
-        # The same opening with other contents: the same template with another item, or the request with a change.
-        float(len(words) > _FEW and words[:2] == asked[:2]),
-        float(len(words) > _FEW and words[:3] == asked[:3] and _overlap(set(words), set(asked)) < _OTHER),
-    ]
+    def heard(self, group: str) -> set[str]:
+        """Names of the cues of a group."""
+        if group not in self.cues:
+            self.cues[group] = CUES[group].heard(self.shown, self.words)
+        return self.cues[group]
 
 
-def _trigrams(text: str) -> set[str]:
-    plain = " ".join(_WORD.findall(text))
-    return {plain[i : i + 3] for i in range(max(1, len(plain) - 2))}
+def _look(raw: str) -> _Text:
+    plain = raw.isascii()
+    if len(raw) <= _HEAD + _TAIL:
+        shown = raw.lower().strip()
+        words = wide = _WORD.findall(shown)
+    else:
+        shown = f"{raw[:_HEAD]} \n {raw[-_TAIL:]}".lower().strip()
+        words, wide = _WORD.findall(shown), _WORD.findall(raw[:_WIDE].lower())
+    script = "latin" if plain else _script(shown)
+    return _Text(raw, shown, tuple(words), frozenset(_split_runs(wide, spaced=plain or _is_spaced(raw))), script)
 
 
-def _overlap(first: set[str], second: set[str]) -> float:
+_look_again = lru_cache(maxsize=256)(_look)
+"""A conversation's texts come up in several of its exchanges."""
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether no script of this text runs its words together."""
+    return text.isascii() or not _RUNS.search(text)
+
+
+def _split_runs(words: Sequence[str], *, spaced: bool) -> Iterable[str]:
+    """Words, with runs of ideographs as overlapping pairs."""
+    return words if spaced else _pairs(words)
+
+
+def _pairs(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        if len(word) > 1 and word[0] >= "\u3040":
+            yield from (word[i : i + 2] for i in range(len(word) - 1))
+        else:
+            yield word
+
+
+def _script(text: str) -> str:
+    for char in text[:60]:
+        if char > "\u0400":
+            code = ord(char)
+            for low, high, name in _SCRIPTS:
+                if low <= code <= high:
+                    return name
+    return "latin"
+
+
+def script_of(text: str) -> str:
+    """``latin``, ``cyrillic``, ``arabic``, ``kana`` or ``han``, by the first letter that tells."""
+    return _script(text.lower())
+
+
+def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
     """Jaccard index, in [0, 1]."""
     return len(first & second) / max(1, len(first | second))
+
+
+def _taken(first: frozenset[str], second: frozenset[str]) -> float:
+    """Share of `first` that is in `second`."""
+    return len(first & second) / max(1, len(first))
+
+
+def _size(text: str) -> float:
+    return math.log1p(len(text)) / 8
+
+
+def relations(exchange: Exchange) -> dict[str, float]:
+    """How the follow-up relates to what came before it. Every value is in about [0, 1]."""
+    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    same = _overlap(follow_up.wide, request.wide)
+    known = request.wide | reply.wide
+    mine, theirs = follow_up.words, request.words
+    end = reply.raw.rstrip()[-1:]
+    added, removed = len(follow_up.wide - request.wide), len(request.wide - follow_up.wide)
+    before = [_overlap(follow_up.wide, _look_again(t).wide) for t in exchange.earlier[-8:]]
+    opening = next(
+        (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
+    )
+    return {
+        "size": _size(follow_up.raw),
+        "words<=2": float(len(mine) <= 2),  # noqa: PLR2004 - the name says it
+        "words<=5": float(len(mine) <= 5),  # noqa: PLR2004
+        "words<=12": float(len(mine) <= 12),  # noqa: PLR2004
+        "long": float(len(follow_up.raw) > 400),  # noqa: PLR2004
+        "very_long": float(len(follow_up.raw) > 1500),  # noqa: PLR2004
+        "lines": float("\n" in follow_up.raw.strip()),
+        "question": float(follow_up.shown.endswith(("?", "\uff1f", "\u061f"))),
+        "question_inside": float("?" in follow_up.shown or "\uff1f" in follow_up.shown),
+        "exclaims": float("!" in follow_up.shown or "\uff01" in follow_up.shown),
+        "colon": float(follow_up.shown.endswith((":", "\uff1a"))),
+        "quotes": float(any(q in follow_up.shown for q in '"\u201c\u300c\u00ab')),
+        "ellipsis": float("..." in follow_up.shown or "\u2026" in follow_up.shown),
+        "code": float(bool(_CODE.search(follow_up.raw[:2000]))),
+        "digits": float(bool(_DIGIT.search(follow_up.shown))),
+        "capitals": float(bool(_CAPITAL.search(follow_up.raw[:_HEAD]))),
+        "starts_small": float(follow_up.raw.lstrip()[:1].islower()),
+        "script_changed": float(bool(request.words) and follow_up.script != request.script),
+        "script_answered": float(bool(reply.words) and reply.script != request.script),
+        "not_latin": float(follow_up.script != "latin"),
+        "no_reply": float(not reply.raw.strip()),
+        "reply_size": _size(reply.raw),
+        "reply_short": float(len(reply.raw) < 120),  # noqa: PLR2004
+        "reply_long": float(len(reply.raw) > 1500),  # noqa: PLR2004
+        "reply_cut": float(bool(end) and end not in _ENDED and len(reply.raw) > 300),  # noqa: PLR2004
+        "reply_question": float(end in "?\uff1f" and bool(end)),
+        "reply_code": float("```" in reply.raw or bool(_CODE.search(reply.raw[:1000]))),
+        "reply_list": float(bool(_LIST.search(reply.raw[:2000]))),
+        "request_size": _size(request.raw),
+        "request_question": float(request.shown.endswith(("?", "\uff1f"))),
+        "request_code": float(bool(_CODE.search(request.raw[:2000]))),
+        "request_colon": float(request.shown.endswith((":", "\uff1a"))),
+        "turn": math.log(exchange.turn) / 3,
+        "second": float(exchange.turn == 1),
+        "same": same,
+        "is_same": float(same > _SAME),
+        "is_similar": float(_SIMILAR < same <= _SAME),
+        "same_as_earlier": max(before, default=0.0),
+        "is_earlier": float(max(before, default=0.0) > _SAME),
+        "like_earlier": sum(before) / max(1, len(before)),
+        "added": math.log1p(added) / 4,
+        "removed": math.log1p(removed) / 4,
+        "extends": float(removed == 0 and added > 0 and len(request.wide) > 2),  # noqa: PLR2004 - more than a greeting
+        "cuts": float(added == 0 and removed > 0),
+        "swaps": float(0 < added <= 3 and 0 < removed <= 3 and same > _HALF),  # noqa: PLR2004 - an item in a sentence
+        "reply_on_request": _taken(request.wide, reply.wide),
+        "in_request": _taken(follow_up.wide, request.wide),
+        "request_in": _taken(request.wide, follow_up.wide),
+        "in_reply": _taken(follow_up.wide, reply.wide),
+        "news": 1.0 - _taken(follow_up.wide, known),
+        "reply_in": _taken(reply.wide, follow_up.wide),
+        "opening": min(opening, 6) / 6,
+        "template": float(opening >= 2 and same < _SIMILAR),  # noqa: PLR2004 - two words begin alike
+        "longer": math.log((len(follow_up.raw) + 10) / (len(request.raw) + 10)) / 4,
+        "prefix": float(len(request.raw) > 8 and exchange.follow_up.strip().startswith(exchange.request.strip())),  # noqa: PLR2004
+    }
+
+
+_CROSSED = (
+    (
+        "reply:refuses",
+        ("size", "question", "same", "news", "words<=5", "fu:negation_first", "fu:must", "fu:task", "fu:wh"),
+    ),
+    ("reply:apologises", ("size", "question", "same", "fu:wh", "fu:not_done", "fu:task")),
+    ("reply:asks", ("size", "question", "same", "news", "words<=12", "fu:task", "fu:wh")),
+    ("reply_question", ("size", "question", "news", "words<=5", "fu:task")),
+    (
+        "question",
+        ("fu:wh", "fu:doubt", "fu:not_done", "fu:you_did", "fu:pointing", "in_reply", "same", "fu:contrast_first"),
+    ),
+    ("request:greets", ("size", "question", "fu:task")),
+    ("request:role", ("size", "fu:acts", "fu:must", "question")),
+    ("reply_code", ("fu:not_done", "fu:broken", "fu:must", "question", "code")),
+    ("fu:pointing", ("fu:make_it", "fu:must", "fu:more_less", "fu:add_remove", "fu:form", "fu:new_thing", "words<=12")),
+    ("words<=12", ("fu:more_less", "fu:form", "fu:add_remove", "fu:make_it", "fu:fault", "news", "same", "fu:wish")),
+    (
+        "request:makes",
+        ("fu:more_less", "fu:form", "fu:add_remove", "fu:make_it", "fu:pointing", "fu:task", "fu:wh", "question"),
+    ),
+    ("rq:fault", ("fu:fault", "fu:not_done", "fu:wh", "fu:task")),
+    ("long", ("same", "code", "in_reply", "fu:task")),
+    ("very_long", ("same", "code", "in_reply", "prefix")),
+    ("second", ("same", "fu:fault", "fu:not_done", "size")),
+    (
+        "fu:property",
+        ("words<=5", "words<=12", "long", "fu:task", "fu:must", "second", "question", "fu:pointing", "news", "same"),
+    ),
+    ("extends", ("reply:refuses", "reply:asks", "request_size", "words<=12")),
+    ("swaps", ("reply:refuses", "request_size", "second", "like_earlier", "digits")),
+    ("template", ("reply:refuses", "request_size", "like_earlier", "second")),
+)
+
+
+def facts(exchange: Exchange) -> dict[str, float]:
+    """Named numbers of one exchange; absent names are 0."""
+    found = relations(exchange)
+    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    for prefix, group, text in (
+        ("fu", "follow_up", follow_up),
+        ("rq", "follow_up", request),
+        ("request", "request", request),
+        ("reply", "reply", reply),
+    ):
+        for name in text.heard(group):
+            found[f"{prefix}:{name}"] = 1.0
+    for first, others in _CROSSED:
+        value = found.get(first, 0.0)
+        if value:
+            for second in others:
+                other = found.get(second, 0.0)
+                if other:
+                    found[f"{first} x {second}"] = value * other
+    return found
+
+
+def fact_names() -> tuple[str, ...]:
+    """Every name that `facts` can give, in the order of the columns."""
+    sample = Exchange(conversation_id="c", turn=1, message_id="m", request="", reply="", follow_up="")
+    cues = [
+        f"{prefix}:{name}"
+        for prefix, group in (("fu", "follow_up"), ("rq", "follow_up"), ("request", "request"), ("reply", "reply"))
+        for name in CUES[group].names
+    ]
+    crossed = [f"{first} x {second}" for first, others in _CROSSED for second in others]
+    return (*relations(sample), *cues, *crossed)
+
+
+_NAMES = fact_names()
+_COLUMN = {name: i for i, name in enumerate(_NAMES)}
+
+
+def follow_up_cues(text: str) -> set[str]:
+    """Names of the cues that are heard in a follow-up."""
+    return _look_again(text).heard("follow_up")
+
+
+def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
+    """Facts as rows: shape (exchanges, len(fact_names()))."""
+    import numpy as np
+
+    rows = np.zeros((len(exchanges), len(_NAMES)), dtype=np.float32)
+    for row, exchange in zip(rows, exchanges, strict=True):
+        for name, value in facts(exchange).items():
+            row[_COLUMN[name]] = value
+    return rows
+
+
+def clause_terms(clause: str) -> list[str]:
+    """The terms that a clause of a follow-up has on its own."""
+    words = list(_split_runs(_WORD.findall(clause.lower()), spaced=_is_spaced(clause)))
+    return _own_terms(words, clause.lower())
+
+
+def _own_terms(words: Sequence[str], shown: str) -> list[str]:
+    found = [f"f {word}" for word in words]
+    found += [f"f {a}_{b}" for a, b in pairwise(words)]
+    return [*found, *(f"^ {word}" for word in words[:1]), f"^ {'_'.join(words[:2])}", f"$ {shown[-1:]}"]
+
+
+def terms(exchange: Exchange) -> list[str]:
+    """Words of the follow-up and pairs of them, the reply's first and last words, and the request's first words.
+
+    What a term belongs to is in its name: ``f not``, ``^ no``, ``r i_apologize``.
+    """
+    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    mine = list(_split_runs(follow_up.words, spaced=_is_spaced(follow_up.raw)))
+    found = _own_terms(mine, follow_up.shown)
+    said = list(_split_runs(reply.words, spaced=_is_spaced(reply.raw)))
+    found += [f"r {word}" for word in said[:12]] + [f"r {a}_{b}" for a, b in pairwise(said[:9])]
+    found += [f"s {word}" for word in said[-10:]] + [f"s$ {reply.shown[-1:]}"]
+    asked = list(_split_runs(request.words[:16], spaced=_is_spaced(request.raw)))
+    found += [f"q {word}" for word in asked[:12]] + [f"q^ {'_'.join(asked[:2])}"]
+    return found

@@ -1,0 +1,147 @@
+"""`rlhi-train label`: any log in, one line per follow-up out; bad rows are named, nothing is half written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rlhi_plugin.errors import ConfigError, UserError
+from rlhi_plugin.logs import write_conversations
+from rlhi_plugin.records import FeedbackEvent, FeedbackKind, FollowUpLabel
+from rlhi_training.cli import app
+from rlhi_training.labelling.label_log import LabelOptions, label_log
+
+FIELDS = ["conversation_id", "turn", "message_id", "label", "subtype", "probabilities", "evidence", "labeller"]
+
+
+def row(name: str, *turns: tuple[str, str]) -> str:
+    conversation = [{"role": {"u": "user", "a": "assistant"}[who], "content": text} for who, text in turns]
+    return json.dumps({"conversation_hash": name, "conversation": conversation})
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["label", *map(str, arguments)])
+
+
+@pytest.fixture
+def wildchat_log(tmp_path):
+    lines = [
+        row("one", ("u", "Basil?"), ("a", "Water it."), ("u", "Shorter, please."), ("a", "Water."), ("u", "Thanks!")),
+        row("two", ("u", "Hello"), ("u", "Are you there?"), ("a", "Yes."), ("u", "Tell me a joke"), ("u", "")),
+        row("three", ("a", "Welcome!"), ("u", "Hello")),
+        "{ not json",
+        json.dumps({"conversation_hash": "four", "conversation": "gone"}),
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_every_follow_up_has_a_line_also_those_without_an_answer_before_them(wildchat_log, tmp_path):
+    done = run(wildchat_log, "--labeller", "fast", "--out", tmp_path / "out.jsonl", "--refused", tmp_path / "bad.jsonl")
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    # `turn` counts user messages from 1, the initial request included.
+    assert [(one["conversation_id"], one["turn"], one["message_id"]) for one in rows] == [
+        ("one", 2, "one:2"),
+        ("one", 3, "one:4"),
+        ("two", 2, "two:1"),
+        ("two", 3, "two:3"),
+        ("two", 4, "two:4"),
+    ]
+    assert all(list(one) == FIELDS for one in rows)
+    assert all(sum(one["probabilities"].values()) == pytest.approx(1.0, abs=1e-4) for one in rows)
+    assert all(set(one["probabilities"]) == {name.value for name in FollowUpLabel} for one in rows)
+    assert rows[0]["label"] == "reattempt_with_feedback"
+    assert rows[0]["evidence"] == "Shorter, please."
+    assert rows[1]["label"] == "positive_feedback"
+    refused = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in refused] == [4, 5]
+    assert "log.jsonl:4" in done.output
+    assert "5 follow-up(s) of 3 conversation(s)" in done.output.replace("\n", " ")
+
+
+def test_a_log_without_one_good_row_is_refused_and_leaves_no_file(tmp_path):
+    (tmp_path / "log.jsonl").write_text("{ no\n")
+    done = run(tmp_path / "log.jsonl", "--labeller", "fast", "--out", tmp_path / "out.jsonl")
+    assert isinstance(done.exception, ConfigError)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl"]
+
+
+def test_an_earlier_output_survives_a_failure(wildchat_log, tmp_path):
+    (tmp_path / "out.jsonl").write_text("before\n")
+    (tmp_path / "bad").mkdir()
+    done = run(wildchat_log, "--labeller", "fast", "--out", tmp_path / "out.jsonl", "--refused", tmp_path / "bad")
+    assert done.exit_code != 0
+    assert (tmp_path / "out.jsonl").read_text() == "before\n"
+
+
+def test_a_log_needs_an_output_and_has_to_be_there(wildchat_log, tmp_path):
+    assert isinstance(run(wildchat_log).exception, UserError)
+    assert isinstance(run(tmp_path / "absent.jsonl", "--out", tmp_path / "x").exception, UserError)
+
+
+async def test_our_own_export_signals_and_hindsight(conversation, tmp_path, cue_labeller):
+    log = [
+        conversation("c", ["Basil?", "Water.", "And light?", "Some.", "Be brief please", "Ok. More?"]),
+        FeedbackEvent(event_id="e", conversation_id="c", message_id="c-1", kind=FeedbackKind.THUMBS_UP),
+    ]
+    write_conversations(tmp_path / "logs.jsonl", log)
+    options = LabelOptions(hindsight=True, signals=tmp_path / "signals.jsonl")
+    counts = await label_log(tmp_path / "logs.jsonl", tmp_path / "out.jsonl", cue_labeller, options)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    # The labeller of this test gives no sub-types, so nothing is known to be neutral.
+    assert [(one["label"], one["hindsight"]) for one in rows] == [
+        ("new_request", None),
+        ("reattempt_with_feedback", None),
+    ]
+    signals = [json.loads(line) for line in (tmp_path / "signals.jsonl").read_text().splitlines()]
+    assert [(one["kind"], one["origin"], one["message_id"]) for one in signals] == [
+        ("abandon", "thread", "c-5"),
+        ("thumbs_up", "event", "c-1"),
+    ]
+    assert counts.signals == {"abandon": 1, "thumbs_up": 1}
+
+
+async def test_many_conversations_come_out_in_order_whatever_the_batches(
+    conversation, tmp_path, cue_labeller, monkeypatch
+):
+    from rlhi_training.labelling import label_log as module
+
+    monkeypatch.setattr(module, "BATCH", 3)
+    log = [conversation(f"c{i}", ["Q", "A", "again", "B", "please"][: 1 + 2 * (i % 3)]) for i in range(20)]
+    write_conversations(tmp_path / "logs.jsonl", log)
+    await label_log(tmp_path / "logs.jsonl", tmp_path / "out.jsonl", cue_labeller, LabelOptions())
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(one["conversation_id"], one["turn"]) for one in rows] == [
+        (f"c{i}", turn) for i in range(20) for turn in range(2, 2 + i % 3)
+    ]
+
+
+def test_a_run_directory_is_still_labelled_as_its_stage(four_users, tmp_path):
+    write_conversations(tmp_path / "logs.jsonl", four_users)
+    arguments = [
+        "ingest",
+        str(tmp_path / "logs.jsonl"),
+        "--out",
+        str(tmp_path / "run"),
+        "--set",
+        'label.labeller="fast"',
+    ]
+    started = CliRunner().invoke(app, arguments)
+    assert started.exit_code == 0, started.output
+    done = run(tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "follow_ups.jsonl").is_file()
+
+
+@pytest.mark.slow
+def test_workers_say_what_one_process_says(wildchat_path, tmp_path):
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.jsonl"
+        done = run(wildchat_path, "--labeller", "fast", "--workers", workers, "--out", out)
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+    assert len((tmp_path / "1.jsonl").read_text().splitlines()) >= 1200

@@ -1,0 +1,205 @@
+"""The commands of `rlhi-train` about labels: label a log, fit the labellers, report on them, take in annotations."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rlhi_plugin import terminal
+
+if TYPE_CHECKING:
+    from rlhi_plugin.labelling import Labeller
+    from rlhi_training.labelling.label_log import LabelCounts, LabelOptions
+    from rlhi_training.labelling.label_set import Joined
+
+Logs = Annotated[list[Path], typer.Argument(help="Logs that hold the texts: WildChat, Chatbot Arena, or both.")]
+Name = Annotated[str, typer.Option("--labeller", help="fast, encoder, llm, cascade, or another package's.")]
+Llm = Annotated[str | None, typer.Option("--llm", help="Model for llm and cascade, as LiteLLM writes it.")]
+Votes = Annotated[int, typer.Option("--votes", help="How often the model is asked about each follow-up.")]
+
+
+def label_command(
+    logs: Path,
+    out: Path,
+    name: str,
+    options: LabelOptions,
+    *,
+    llm: str | None = None,
+    votes: int = 1,
+    workers: int = 1,
+) -> None:
+    """Label a log and say what happened.
+
+    Raises:
+        UserError: the log, the labeller or the output cannot be used.
+    """
+    from rlhi_plugin.importers.files import size_of
+    from rlhi_training.labelling.label_log import label_log
+    from rlhi_training.labelling.tiers import make_labeller
+
+    labeller = make_labeller(name, llm=llm, votes=votes, workers=workers)
+    if not logs.exists():
+        from rlhi_plugin.errors import UserError
+
+        raise UserError(f"{logs} does not exist. Give a log, such as: rlhi-train label logs.jsonl --out labels.jsonl")
+    with terminal.progress(f"label {logs.name} (bytes)", size_of(logs)) as advance:
+        counts = asyncio.run(label_log(logs, out, labeller, options, advance))
+    _say(counts, out)
+    decided = getattr(labeller, "decided", None)
+    if decided:
+        terminal.stdout.print(f"decided by tier: {', '.join(map(str, decided))}", markup=False)
+
+
+def _say(counts: LabelCounts, out: Path) -> None:
+    for problem in counts.named:
+        terminal.stderr.print(f"set aside: {problem}", style="yellow", markup=False)
+    total = sum(counts.labels.values())
+    rows = [(name, f"{number}", f"{number / max(1, total):.1%}") for name, number in counts.labels.most_common()]
+    terminal.stdout.print(terminal.table("Follow-ups", ("label", "count", "share"), rows))
+    aside = f", {counts.refused} row(s) set aside" if counts.refused else ""
+    signals = f", {sum(counts.signals.values())} signal(s) without words" if counts.signals else ""
+    terminal.stdout.print(
+        f"{total} follow-up(s) of {counts.conversations} conversation(s) in {out}{aside}{signals}", markup=False
+    )
+
+
+def fit_labeller(
+    logs: Logs,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the weights; default the package's own.")
+    ] = None,
+    only_fast: Annotated[
+        bool, typer.Option("--only-fast", help="Fit the fast tier alone: no torch, a minute.")
+    ] = False,
+    folds_used: Annotated[
+        int, typer.Option("--folds-used", help="Trainings spent on scores to weigh and calibrate with, 1 to 3.")
+    ] = 1,
+    work: Annotated[Path | None, typer.Option("--work", help="Keep trained networks here, to go on later.")] = None,
+) -> None:
+    """Fit the embedded labellers on the label set and the texts in your logs. The held-out third is not looked at.
+
+    Example: rlhi-train fit-labeller wildchat.jsonl arena.jsonl.gz --out weights/
+    """
+    import logging
+
+    from rlhi_training.labelling.fitting import FitOptions, fit_labellers, rows_to_fit
+    from rlhi_training.labelling.weights import FOLDER
+
+    options = None
+    if not only_fast:
+        from rlhi_training.labelling.fit_encoder import EncoderOptions
+
+        options = EncoderOptions()
+    logging.getLogger("rlhi.training").setLevel(logging.INFO)
+    joined = _joined(logs)
+    rows = rows_to_fit(joined.examples)
+    made = fit_labellers(rows, out or FOLDER, FitOptions(options, folds_used=folds_used, work=work))
+    for key, value in made.items():
+        terminal.stdout.print(f"{key}: {value}", markup=False)
+    terminal.stdout.print(f"weights: {out or FOLDER}", markup=False)
+
+
+def labeller_report(  # noqa: PLR0917 - a command's options, not a call's arguments
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.json, report.md and cascade.svg.")],
+    part: Annotated[
+        Literal["train", "development", "held_out"],
+        typer.Option("--part", help="What is measured on; the shipped weights have seen all but held_out."),
+    ] = "development",
+    names: Annotated[
+        list[str] | None, typer.Option("--labeller", help="Repeatable, cheapest first; default fast and encoder.")
+    ] = None,
+    llm: Llm = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of fit-labeller; default the shipped weights.")
+    ] = None,
+) -> None:
+    """Measure labellers on the label set: F1, AUROC, kappa, calibration, by language and source, beside baselines.
+
+    Example: rlhi-train labeller-report wildchat.jsonl arena.jsonl.gz --part held_out --out report/
+    """
+    from rlhi_training.labelling.agreement import agreement
+    from rlhi_training.labelling.encoder import EncoderLabeller
+    from rlhi_training.labelling.fast import FastLabeller
+    from rlhi_training.labelling.label_set import part_of, read_labels, read_second_readings
+    from rlhi_training.labelling.report import report
+    from rlhi_training.labelling.report_page import as_markdown, draw_cascade
+    from rlhi_training.labelling.tiers import make_labeller
+
+    joined = _joined(logs)
+    fast = FastLabeller(weights / "fast.safetensors" if weights else None)
+    own: dict[str, Labeller] = {
+        "fast": fast,
+        "encoder": EncoderLabeller(weights / "encoder.safetensors" if weights else None, fast=fast),
+    }
+    labellers: dict[str, Labeller] = {
+        name: own.get(name) or make_labeller(name, llm=llm) for name in names or list(own)
+    }
+    missing = sum(part_of(one.label.conversation_id) == part for one in joined.unmatched)
+    readers = agreement(read_labels(), read_second_readings())
+    found = asyncio.run(report(joined.examples, part, labellers, readers, unmatched=missing))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(found.model_dump_json(indent=2) + "\n", "utf-8")
+    text = as_markdown(found)
+    (out / "report.md").write_text(text, "utf-8")
+    if found.cascade:
+        draw_cascade(found, out / "cascade.svg")
+    terminal.stdout.print(text, markup=False, soft_wrap=True)
+
+
+def import_labels(
+    folder: Annotated[Path, typer.Argument(help="Folder of annotations: key.json, texts.json, out/*.tsv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for follow_ups.csv and second_readings.csv; default the package's."),
+    ] = None,
+) -> None:
+    """Take annotators' files into the label set, without texts. Run it again when there are more.
+
+    Example: rlhi-train import-labels annotations/ --out labels/
+    """
+    from importlib.resources import files
+
+    from rlhi_training.labelling.label_set.annotations import read_annotations
+    from rlhi_training.labelling.label_set.reading import write_labels
+
+    found = read_annotations(folder)
+    target = out or Path(str(files("rlhi_training") / "labelling" / "label_set"))
+    target.mkdir(parents=True, exist_ok=True)
+    write_labels(target / "follow_ups.csv", found.first)
+    write_labels(target / "second_readings.csv", found.second)
+    for problem in found.refused:
+        terminal.stderr.print(f"set aside: {problem}", style="yellow", markup=False)
+    terminal.stdout.print(
+        f"{len(found.first)} label(s) and {len(found.second)} second reading(s) in {target},"
+        f" {len(found.refused)} line(s) set aside",
+        markup=False,
+    )
+
+
+def _joined(logs: list[Path]) -> Joined:
+    """The label set with the texts of these logs; says what is missing."""
+    from rlhi_plugin.importers import read_log
+    from rlhi_plugin.records import Conversation
+    from rlhi_training.labelling.fitting import unmatched_summary
+    from rlhi_training.labelling.label_set import join, read_labels
+
+    conversations = (
+        record for path in logs for record in read_log(path, any_order=True) if isinstance(record, Conversation)
+    )
+    joined = join(read_labels(), conversations)
+    terminal.stdout.print(f"{len(joined.examples)} labelled follow-ups found", markup=False)
+    missing = unmatched_summary([one.why for one in joined.unmatched])
+    if missing:
+        terminal.stderr.print(missing, style="yellow", markup=False)
+    return joined
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to `rlhi-train`."""
+    app.command("fit-labeller")(fit_labeller)
+    app.command("labeller-report")(labeller_report)
+    app.command("import-labels")(import_labels)

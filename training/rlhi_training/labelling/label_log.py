@@ -1,0 +1,188 @@
+"""Labelling a whole log: any format in, one JSON line per follow-up out, with memory that does not grow.
+
+Each line holds ``conversation_id`` (the log's own: WildChat's ``conversation_hash``), ``turn``, ``message_id``,
+``label``, ``subtype``, ``probabilities``, ``evidence`` and ``labeller``. `turn` is the follow-up's place among the
+conversation's user messages, the initial request being 1, as in the label set: the first follow-up has turn 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from rlhi_plugin.errors import ConfigError, RecordError
+from rlhi_plugin.importers import Imported, read_log
+from rlhi_plugin.labelling import Exchange, Labeller, exchanges
+from rlhi_plugin.records import Conversation, FeedbackEvent, FollowUp
+from rlhi_training.labelling.hindsight import Inherited, inherit
+from rlhi_training.labelling.signals import signal_of_event, signals_in
+
+BATCH = 1024
+"""Follow-ups that are labelled together; whole conversations, so a batch may be longer."""
+NAMED = 3
+"""Refused rows that a summary names."""
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How a log is labelled.
+
+    Attributes:
+        log_format: Name of the log's format; None tells it from the fields.
+        hindsight: Whether neutral follow-ups get a field ``hindsight`` (`rlhi_training.labelling.hindsight`).
+        signals: File for the signals without words; None leaves them out.
+        refused: File for the rows that cannot be read, one JSON line each.
+    """
+
+    log_format: str | None = None
+    hindsight: bool = False
+    signals: Path | None = None
+    refused: Path | None = None
+
+
+@dataclass
+class LabelCounts:
+    """What happened.
+
+    Attributes:
+        conversations: Read.
+        labels: Follow-ups by label.
+        signals: Without words, by kind.
+        refused: Rows that cannot be read.
+        named: The first `NAMED` of them.
+    """
+
+    conversations: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    named: list[str] = field(default_factory=list)
+
+
+async def label_log(
+    path: Path, out: Path, labeller: Labeller, options: LabelOptions, watch: Callable[[int], object] = lambda _: None
+) -> LabelCounts:
+    """Label every user message after the first of each conversation, also those that follow no answer.
+
+    The output appears whole or not at all.
+
+    Args:
+        path: A log: a file, an archive or a folder.
+        out: Where the lines go.
+        labeller: What labels.
+        options: How.
+        watch: Hears how many more bytes were read.
+
+    Raises:
+        ConfigError: the log cannot be read, a file cannot be written, or no row of the log could be used.
+        ModelCallError: a labeller that asks a model could not.
+    """
+    counts = LabelCounts()
+    records = read_log(path, options.log_format, watch, any_order=True)
+    draft = out.with_name(f".{out.name}.partial")
+    try:
+        with ExitStack() as stack:
+            lines = stack.enter_context(_open(draft))
+            signals = stack.enter_context(_open(options.signals)) if options.signals else None
+            refused = stack.enter_context(_open(options.refused)) if options.refused else None
+            sorting = _Sorting(counts, signals, refused)
+            await _in_batches(
+                sorting.conversations(records), lambda batch: _label(batch, labeller, options, lines, counts)
+            )
+        if counts.refused and not counts.conversations:
+            raise ConfigError(f"no row of {path} could be used, the first because: {counts.named[0]}. Give a log.")
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return counts
+
+
+async def _in_batches(
+    found: Iterable[Conversation], work: Callable[[list[tuple[Exchange, ...]]], Awaitable[None]]
+) -> None:
+    batch: list[tuple[Exchange, ...]] = []
+    size = 0
+    for conversation in found:
+        batch.append(exchanges(conversation, unanswered=True))
+        size += len(batch[-1])
+        if size >= BATCH:
+            await work(batch)
+            batch, size = [], 0
+    await work(batch)
+
+
+async def _label(
+    batch: Sequence[tuple[Exchange, ...]], labeller: Labeller, options: LabelOptions, lines: TextIO, counts: LabelCounts
+) -> None:
+    follow_ups = await labeller.label([exchange for found in batch for exchange in found])
+    start = 0
+    for found in batch:
+        own = follow_ups[start : start + len(found)]
+        start += len(found)
+        later = inherit(own) if options.hindsight else [None] * len(own)
+        for one, inherited in zip(own, later, strict=True):
+            counts.labels[one.label.value] += 1
+            lines.write(json.dumps(as_row(one, inherited, hindsight=options.hindsight), ensure_ascii=False) + "\n")
+
+
+def as_row(follow_up: FollowUp, inherited: Inherited | None = None, *, hindsight: bool = False) -> dict[str, Any]:
+    """A follow-up as a line of the output."""
+    row: dict[str, Any] = {
+        "conversation_id": follow_up.conversation_id,
+        "turn": follow_up.turn + 1,
+        "message_id": follow_up.message_id,
+        "label": follow_up.label.value,
+        "subtype": None if follow_up.subtype is None else follow_up.subtype.value,
+        "probabilities": {name.value: round(value, 6) for name, value in follow_up.probabilities.items()},
+        "evidence": follow_up.evidence,
+        "labeller": follow_up.labeller,
+    }
+    if hindsight:
+        row["hindsight"] = inherited and {
+            "label": inherited.label.value,
+            "turn": inherited.from_turn + 1,
+            "message_id": inherited.from_message_id,
+            "probability": round(inherited.probability, 6),
+        }
+    return row
+
+
+class _Sorting:
+    """Takes records apart: conversations are passed on, signals and refusals are written down."""
+
+    def __init__(self, counts: LabelCounts, signals: TextIO | None, refused: TextIO | None) -> None:
+        self._counts, self._signals, self._refused = counts, signals, refused
+
+    def conversations(self, records: Iterable[Imported]) -> Iterator[Conversation]:
+        for record in records:
+            if isinstance(record, RecordError):
+                self._refuse(record)
+                continue
+            found = [signal_of_event(record)] if isinstance(record, FeedbackEvent) else signals_in(record)
+            if self._signals is not None:
+                for signal in found:
+                    self._counts.signals[signal.kind.value] += 1
+                    self._signals.write(signal.model_dump_json() + "\n")
+            if isinstance(record, Conversation):
+                self._counts.conversations += 1
+                yield record
+
+    def _refuse(self, error: RecordError) -> None:
+        self._counts.refused += 1
+        if len(self._counts.named) < NAMED:
+            self._counts.named.append(str(error))
+        if self._refused is not None:
+            row = {"path": str(error.path), error.unit: error.line, "reason": str(error)}
+            self._refused.write(json.dumps(row, ensure_ascii=True) + "\n")
+
+
+def _open(file: Path) -> TextIO:
+    try:
+        return file.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}. Name another file.") from error

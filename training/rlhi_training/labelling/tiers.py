@@ -1,0 +1,54 @@
+"""The shipped labellers by name: ``fast``, ``encoder``, ``llm``, ``cascade``; any other name is another package's."""
+
+from __future__ import annotations
+
+from rlhi_plugin.chat import ChatClient
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.labelling import Labeller, load_labeller
+from rlhi_plugin.labelling.llm import LLMLabeller
+from rlhi_training.labelling.cascade import CascadeLabeller
+from rlhi_training.labelling.embedded import EmbeddedLabeller
+from rlhi_training.labelling.encoder import EncoderLabeller
+from rlhi_training.labelling.fast import FastLabeller
+
+TIERS = ("fast", "encoder", "llm", "cascade")
+
+
+def make_labeller(
+    name: str, *, llm: str | None = None, votes: int = 1, workers: int = 1, client: ChatClient | None = None
+) -> Labeller:
+    """Make a labeller.
+
+    Args:
+        name: One of `TIERS`, ``embedded`` (the best tier without a language model), or an entry point of
+            ``rlhi.labellers``.
+        llm: Model for the tiers that ask one (`rlhi_plugin.calls.opening`).
+        votes: How often such a model is asked about each follow-up.
+        workers: Processes of the fast tier.
+        client: A client of that model, where there is one already: a run's writes into its journal.
+
+    Raises:
+        ConfigError: there is no such labeller, or it does not go with the other arguments.
+        MissingExtraError: what it needs is not installed.
+    """
+    if llm is not None and name in {"fast", "encoder", "embedded"}:
+        raise ConfigError(f"the labeller {name!r} asks no model. Leave --llm out, or use: --labeller cascade")
+    if votes != 1 and (name not in {"llm", "cascade"} or llm is None):
+        raise ConfigError("only a labeller that asks a model can vote. Use: --labeller llm --llm openai/gpt-4o")
+    if name == "fast":
+        return FastLabeller(workers=workers)
+    if name == "encoder":
+        return EncoderLabeller()
+    if name == "embedded":
+        return EmbeddedLabeller()
+    if name == "llm":
+        return _asking(llm, votes, client)
+    if name == "cascade":
+        fast = FastLabeller(workers=workers)
+        last = [] if llm is None else [_asking(llm, votes, client)]
+        return CascadeLabeller(tiers=[fast, EncoderLabeller(fast=fast), *last])
+    return load_labeller(name, llm=llm)
+
+
+def _asking(llm: str | None, votes: int, client: ChatClient | None) -> LLMLabeller:
+    return LLMLabeller(llm=llm, votes=votes) if client is None else LLMLabeller(client, votes=votes)
