@@ -43,7 +43,7 @@ class Label(Record):
     end: int | None = Field(default=None, ge=1)
     """Where they end."""
     reader: int = Field(ge=0)
-    """Number of the person who read it."""
+    """Number of the reader."""
 
     @property
     def key(self) -> tuple[str, str, int, str]:
