@@ -163,6 +163,7 @@ def test_events_become_signals_with_their_origin():
     kinds = list(FeedbackKind)
     events = [FeedbackEvent(event_id=str(i), conversation_id="c", message_id="a", kind=k) for i, k in enumerate(kinds)]
     found = {one.kind: one for one in signals(events)}
+    assert set(kinds) - set(found) == {FeedbackKind.DO_NOT_LEARN}
     assert {one.origin for one in found.values()} == {"event"}
     assert found[FeedbackKind.COPY].label is POSITIVE
     assert found[FeedbackKind.EDIT].label is WITH

@@ -43,7 +43,7 @@ class Signal(Record):
 
 
 def signal_of_event(event: FeedbackEvent) -> Signal:
-    """A logged event as a signal."""
+    """A logged event as a signal; `FeedbackKind.DO_NOT_LEARN` is none."""
     label, polarity = _MEANING[event.kind]
     return Signal(
         conversation_id=event.conversation_id,
@@ -71,7 +71,9 @@ def signals(records: Iterable[Conversation | FeedbackEvent]) -> Iterator[Signal]
     """All signals of a log, in its order."""
     for record in records:
         if isinstance(record, FeedbackEvent):
-            yield signal_of_event(record)
+            # "Do not learn" is a refusal, and says nothing about an answer.
+            if record.kind is not FeedbackKind.DO_NOT_LEARN:
+                yield signal_of_event(record)
         else:
             yield from signals_in(record)
 
