@@ -69,7 +69,8 @@ def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> 
     """Read the context of a model call that is in progress.
 
     The user is what `lookup` says or, without one, ``config["configurable"]["user_id"]``, else the `user_id` of the
-    runtime's context. Whatever goes wrong on the way leaves the user anonymous and is logged as an error.
+    runtime's context, else whom the authentication of LangGraph's server found. Whatever goes wrong on the way leaves
+    the user anonymous and is logged as an error.
     """
     configurable = _configurable()
     info = getattr(request.runtime, "execution_info", None)
@@ -121,4 +122,6 @@ def _given_user(runtime: Runtime[Any], configurable: Mapping[str, Any]) -> Any:
     if given is not None:
         return given
     context = getattr(runtime, "context", None)
-    return context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)
+    given = context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)
+    # LangGraph's server puts whom its authentication found here.
+    return configurable.get("langgraph_auth_user_id") if given is None else given

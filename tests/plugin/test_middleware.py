@@ -292,6 +292,15 @@ def test_anonymous_turns_are_logged_without_user_or_persona(middleware):
     assert len(found.messages) == 2
 
 
+@pytest.mark.parametrize(("given", "user"), [({}, "authenticated"), ({"user_id": "u1"}, "u1")])
+def test_user_whom_langgraphs_server_authenticated(middleware, given, user):
+    agent = create_agent(Model(), middleware=[middleware])
+    config = {"configurable": {"thread_id": "t", "langgraph_auth_user_id": "authenticated", **given}}
+    agent.invoke({"messages": [("user", "hi")]}, config=config)
+    (conversation,) = middleware.store.conversations()
+    assert conversation.user_id == pseudonym(user)
+
+
 def test_user_from_the_runtime_context(middleware):
     @dataclass
     class Context:
