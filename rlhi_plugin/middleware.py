@@ -51,8 +51,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
     The thread is the run's ``thread_id``; a run without one is a conversation of its own. The user is
     ``config["configurable"]["user_id"]``, else the `user_id` of the runtime's context, else whom the authentication of
-    LangGraph's server found. Only a pseudonym is stored (see `rlhi_plugin.identity`). A turn without a user is anonymous: logged, never merged with another, never given a
-    persona.
+    LangGraph's server found. Only a pseudonym is stored (see `rlhi_plugin.identity`). A turn without a user is
+    anonymous: logged, never merged with another, never given a persona.
 
     Args:
         store: URL of a store (``sqlite:///rlhi.db``), or an object that is a `ConversationStore`.
