@@ -216,4 +216,4 @@ def test_first_token_log_probabilities_for_who_asks():
     assert (token.token, token.logprob, token.bytes) == ("m", -0.1, [109])
     assert [(each.token, each.logprob) for each in token.top_logprobs] == [("m", -0.1), ("M", -2.5)]
     assert not_asked.choices[0].logprobs is None
-    assert not_scripted.choices[0].logprobs is None
+    assert [(each.token, each.logprob) for each in not_scripted.choices[0].logprobs.content] == [("plain", -0.01)]

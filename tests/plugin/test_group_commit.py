@@ -104,16 +104,20 @@ def test_who_stops_waiting_is_written_all_the_same():
 def test_an_interrupted_caller_is_written_all_the_same():
     written = Written()
     commit = GroupCommit(written)
-    main = threading.get_ident()
+    main, interrupted = threading.get_ident(), threading.Event()
 
     def interrupt():
         assert written.began.wait(30)
-        signal.pthread_kill(main, signal.SIGINT)
+        # A signal that comes just before the wait begins does not end it.
+        while not interrupted.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            interrupted.wait(2)
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
             commit.submit(1).result()
+        interrupted.set()
     written.go_on.set()
     assert commit.submit(2).result(30) == 20
     assert written.groups[0] == [1]
