@@ -45,8 +45,7 @@ def export_pairs(directory: RunDirectory, recipe: Recipe, manifest: Manifest) ->
     write_atomically(path / AXOLOTL, axolotl_config())
     write_atomically(path / LLAMA_FACTORY, llama_factory_config())
     written = [PARQUET, DATA_CARD, AXOLOTL, LLAMA_FACTORY]
-    dropped = [*unplaced, *result.dropped]
-    return StageResult(len(proposed), result.passed, dropped, result.files, result.notes, written)
+    return StageResult(len(proposed), result.passed, [*unplaced, *result.dropped], result.files, result.notes, written)
 
 
 def _digest(pairs: Sequence[PreferencePair]) -> str:

@@ -110,10 +110,10 @@ class Pipeline:
             ModelCallError: a model that a stage depends on failed at every call, or cannot be reached.
             BudgetReachedError: the next call could cost more than the budget leaves.
         """
-        if until == "train":
-            check_base(self.recipe)
         if STAGES.index(until) >= STAGES.index("rewrite"):
             self.resources.check_pair_sources()
+        if until == "train":
+            check_base(self.recipe)
         journal = self.run_dir.path / CALLS
         with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
             try:
@@ -256,13 +256,13 @@ class Pipeline:
             made = self._manifest.stages[name].files
             earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
         recipe = self.recipe.model_dump(mode="json")
-        beyond: dict[str, Any] = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
+        beside: dict[str, Any] = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
         if stage == "filter":
             files_read = evaluation_files(self.recipe.filter.evaluation_prompts)
-            beyond |= {"evaluation_prompts": [digest_path(path) for path in files_read]} if files_read else {}
+            beside |= {"evaluation_prompts": [digest_path(path) for path in files_read]} if files_read else {}
         return digest_of(
             {
-                **beyond,
+                **beside,
                 "stage": stage,
                 "version": _version("rlhi"),
                 "logs": self._manifest.logs_digest if stage == "ingest" else None,
@@ -294,9 +294,9 @@ class Step:
 
 
 async def _ingest(pipeline: Pipeline) -> StageResult:
-    logs = pipeline.logs
-    result = ingest(logs.conversations(), pipeline.recipe, logs.tombstones(), logs.exclusions())
-    return keep_fewer_users(result, CONVERSATIONS, pipeline.recipe.users.max_users, pipeline.recipe.seed)
+    logs, recipe = pipeline.logs, pipeline.recipe
+    result = ingest(logs.conversations(), recipe, logs.tombstones(), logs.exclusions())
+    return keep_fewer_users(result, CONVERSATIONS, recipe.users.max_users, recipe.seed)
 
 
 async def _label(pipeline: Pipeline) -> StageResult:
@@ -392,11 +392,7 @@ _READING = ("asked_for.toml",)
 _SCREENS = ("screens/jailbreak.toml", "screens/refusal.toml")
 STEPS: dict[Stage, Step] = {
     "ingest": Step(
-        _ingest,
-        (CONVERSATIONS, HELD_OUT, SPLIT),
-        ("seed", "ingest", "screens", "split", "users"),
-        (),
-        _SCREENS,
+        _ingest, (CONVERSATIONS, HELD_OUT, SPLIT), ("seed", "ingest", "screens", "split", "users"), (), _SCREENS
     ),
     "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/weights",)),
     "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),

@@ -177,7 +177,7 @@ class RewardSection(_Section):
     each answer, ``judge_pairs`` has it compare every two in both orders; ``classifier`` is a trained reward model as in
     the paper. ``auto``: a classifier where one is named, else a judge where `llm` is, else ``checked``."""
     llm: str | None = None
-    """Model that judges, written as for the labeller, or ``policy`` for the policy itself."""
+    """Model of the judge, written as for the labeller, or ``policy`` for the policy itself."""
     classifier: str | None = None
     """Folder or hub id of a reward model in safetensors: Athene's, Skywork's, or whatever
     ``AutoModelForSequenceClassification`` opens. The paper is reported to use Nexusflow/Athene-RM-8B."""
@@ -303,6 +303,17 @@ class FilterSection(_Section):
     """Keep at most so many pairs, drawn evenly over users and sources. None: all."""
 
 
+class DatasetSection(_Section):
+    """What the data card says of pairs that leave the house."""
+
+    title: str = "Preference pairs from users' follow-ups"
+    """Heading of the card."""
+    licence: str = "other"
+    """Licence of the pairs, as hubs spell it (``cc-by-4.0``). It depends on your log; nobody else can know."""
+    source_licences: dict[str, str] = Field(default_factory=lambda: {"wildchat": "ODC-BY 1.0"})
+    """Licence of each log format's data, by `Conversation.source`."""
+
+
 class UsersSection(_Section):
     """How many users a run learns from."""
 
@@ -317,17 +328,6 @@ class PairsSection(_Section):
     persona: Literal["own", "shuffled", "none"] = "own"
     """``shuffled`` puts another user's persona into each pair's prompt: a control, in which it explains nothing.
     ``none`` leaves personas out of the prompts. Controls of ours."""
-
-
-class DatasetSection(_Section):
-    """What the data card says of pairs that leave the house."""
-
-    title: str = "Preference pairs from users' follow-ups"
-    """Heading of the card."""
-    licence: str = "other"
-    """Licence of the pairs, as hubs spell it (``cc-by-4.0``). It depends on your log; nobody else can know."""
-    source_licences: dict[str, str] = Field(default_factory=lambda: {"wildchat": "ODC-BY 1.0"})
-    """Licence of each log format's data, by `Conversation.source`."""
 
 
 class TrainSection(_Section):
@@ -381,8 +381,8 @@ class Recipe(_Section):
     users: UsersSection = UsersSection()
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
-    dataset: DatasetSection = DatasetSection()
     calls: CallOptions = CallOptions()
+    dataset: DatasetSection = DatasetSection()
 
 
 def shipped_recipes() -> dict[str, Recipe]:

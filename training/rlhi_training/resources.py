@@ -21,7 +21,7 @@ from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, Per
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.filters.contamination import EvaluationPrompts, evaluation_files, read_prompts
 from rlhi_training.filters.rewrites import RewriteJudges
-from rlhi_training.labelling.tiers import make_labeller
+from rlhi_training.labelling.tiers import ASKING, make_labeller
 from rlhi_training.recipe import ModelSection, Recipe
 from rlhi_training.reward_models import RewardModel
 from rlhi_training.reward_models.building import build_reward_model, build_rewrite_judges
@@ -109,8 +109,6 @@ class Resources:
     def calling(self, journal: Path) -> Iterator[None]:
         """Keep a journal of every call that is made inside; what it holds already is not asked for again.
 
-        Nothing that calls a model may have been asked for before.
-
         Raises:
             ArtefactError: the journal cannot be used.
             ConfigError: the recipe's budget buys nothing.
@@ -122,14 +120,20 @@ class Resources:
             spent_usd, calls = opened.spent()
             self._budget = Budget(options.max_cost_usd, options.max_calls, spent_usd=spent_usd, calls=calls)
             self._journal = opened
+            # What was made before, to look at it, writes into no journal.
+            self._forget()
+            self._bare.clear()
             try:
                 yield
             finally:
                 self._journal = self._budget = None
                 # What was made inside writes into this journal.
-                self._clients.clear()
-                for name in ("labeller", "persona_builder", "reward_model"):
-                    self.__dict__.pop(name, None)
+                self._forget()
+
+    def _forget(self) -> None:
+        self._clients.clear()
+        for name in ("labeller", "persona_builder", "reward_model", "rewrite_judges"):
+            self.__dict__.pop(name, None)
 
     @property
     def purpose(self) -> str:
@@ -182,9 +186,9 @@ class Resources:
         section = self._recipe.label
         if self._given[1] is not None:
             return self._given[1]
-        asks = section.llm is not None and section.labeller in {"llm", "cascade"}
-        client = self.client(section.llm) if asks else None
-        return make_labeller(section.labeller, llm=section.llm, votes=section.votes, client=client)
+        if section.labeller in ASKING and section.llm is not None:
+            return make_labeller(section.labeller, client=self.client(section.llm), votes=section.votes)
+        return make_labeller(section.labeller, llm=section.llm, votes=section.votes)
 
     @cached_property
     def persona_builder(self) -> PersonaBuilder:

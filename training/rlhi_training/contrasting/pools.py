@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.checkable import check
 from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import Persona
 from rlhi_training.contrasting.quoting import private_grams, quotes
+from rlhi_training.generation import CONCURRENCY
 from rlhi_training.records import Candidate, LabelledTurn
 from rlhi_training.reward_models.protocol import RewardModel
 from rlhi_training.soundness import flaw
@@ -155,14 +156,10 @@ async def rank(
     for pool in pools:
         pool.scores[:] = np.nan
         pool.neutral = np.full(len(pool.candidates), np.nan)
-    tables = await asyncio.gather(
-        *(
-            model.score(pool.slot.turn, pool.candidates, persona)
-            for pool, _, persona in jobs
-            if model.unscorable(persona) is None
-        )
-    )
     scorable = [job for job in jobs if model.unscorable(job[2]) is None]
+    tables = await each(
+        scorable, lambda job: model.score(job[0].slot.turn, job[0].candidates, job[2]), at_once=CONCURRENCY
+    )
     for (pool, row, _), verdicts in zip(scorable, tables, strict=True):
         values = [np.nan if verdict.value is None else verdict.value for verdict in verdicts]
         if row < len(pool.slot.listeners):

@@ -6,13 +6,14 @@ judge or by a reward model, as the recipe says. Judges see the answers in both o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.checkable import check
 from rlhi_plugin.records import ChatMessage
+from rlhi_training.generation import CONCURRENCY
 from rlhi_training.prompting import fill
 from rlhi_training.recipe import FilterSection
 from rlhi_training.records import UNGUIDED, Candidate, LabelledTurn, ProposedPair
@@ -132,7 +133,7 @@ async def _compare(pairs: Sequence[ProposedPair], turns: Turns, judge: Comparer)
             pair.chosen.text, pair.rejected.text, request=turn.context[-1].content, follow_up=turn.follow_up or ""
         )
 
-    return list(await asyncio.gather(*map(one, pairs)))
+    return await each(pairs, one, at_once=CONCURRENCY)
 
 
 def _from_outcomes(
@@ -171,7 +172,7 @@ async def _by_scores(
         return await model.score(turns[pair.key], candidates, None)
 
     reasons: Reasons = {}
-    for pair, (chosen, rejected) in zip(pairs, await asyncio.gather(*map(both, pairs)), strict=True):
+    for pair, (chosen, rejected) in zip(pairs, await each(pairs, both, at_once=CONCURRENCY), strict=True):
         if chosen.value is None or rejected.value is None:
             reasons[pair.key] = chosen.unscored or rejected.unscored or "unscored"
         elif not passes(chosen.value - rejected.value):

@@ -18,9 +18,9 @@ from typing import Any, TextIO
 from rlhi_plugin.errors import ConfigError, RecordError
 from rlhi_plugin.importers import Imported, read_log
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges
-from rlhi_plugin.records import Conversation, FeedbackEvent, FollowUp
+from rlhi_plugin.records import Conversation, FollowUp
 from rlhi_training.labelling.hindsight import Inherited, inherit
-from rlhi_training.labelling.signals import signal_of_event, signals_in
+from rlhi_training.labelling.signals import signals
 
 BATCH = 1024
 """Follow-ups that are labelled together; whole conversations, so a batch may be longer."""
@@ -88,9 +88,9 @@ async def label_log(
     try:
         with ExitStack() as stack:
             lines = stack.enter_context(_open(draft))
-            signals = stack.enter_context(_open(options.signals)) if options.signals else None
+            written = stack.enter_context(_open(options.signals)) if options.signals else None
             refused = stack.enter_context(_open(options.refused)) if options.refused else None
-            sorting = _Sorting(counts, signals, refused)
+            sorting = _Sorting(counts, written, refused)
             await _in_batches(
                 sorting.conversations(records), lambda batch: _label(batch, labeller, options, lines, counts)
             )
@@ -155,15 +155,15 @@ def as_row(follow_up: FollowUp, inherited: Inherited | None = None, *, hindsight
 class _Sorting:
     """Takes records apart: conversations are passed on, signals and refusals are written down."""
 
-    def __init__(self, counts: LabelCounts, signals: TextIO | None, refused: TextIO | None) -> None:
-        self._counts, self._signals, self._refused = counts, signals, refused
+    def __init__(self, counts: LabelCounts, written: TextIO | None, refused: TextIO | None) -> None:
+        self._counts, self._signals, self._refused = counts, written, refused
 
     def conversations(self, records: Iterable[Imported]) -> Iterator[Conversation]:
         for record in records:
             if isinstance(record, RecordError):
                 self._refuse(record)
                 continue
-            found = [signal_of_event(record)] if isinstance(record, FeedbackEvent) else signals_in(record)
+            found = signals([record])
             if self._signals is not None:
                 for signal in found:
                     self._counts.signals[signal.kind.value] += 1

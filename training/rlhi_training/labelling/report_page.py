@@ -103,7 +103,7 @@ def draw_cascade(report: LabellerReport, path: Path) -> None:
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
-        raise MissingExtraError("matplotlib", "eval") from error
+        raise MissingExtraError("matplotlib", "report") from error
     canvas = Canvas(figsize=(7.0, 4.2), layout="constrained")
     axes = canvas.subplots()
     steps = [step for step in report.cascade if step.f1 is not None]

@@ -12,28 +12,31 @@ from rlhi_training.labelling.encoder import EncoderLabeller
 from rlhi_training.labelling.fast import FastLabeller
 
 TIERS = ("fast", "encoder", "llm", "cascade")
+ASKING = ("llm", "cascade")
+"""Those that can ask a language model."""
 
 
 def make_labeller(
-    name: str, *, llm: str | None = None, votes: int = 1, workers: int = 1, client: ChatClient | None = None
+    name: str, *, llm: str | None = None, client: ChatClient | None = None, votes: int = 1, workers: int = 1
 ) -> Labeller:
     """Make a labeller.
 
     Args:
         name: One of `TIERS`, ``embedded`` (the best tier without a language model), or an entry point of
             ``rlhi.labellers``.
-        llm: Model for the tiers that ask one (`rlhi_plugin.calls.opening`).
+        llm: Model for the tiers that ask one, as LiteLLM writes it.
+        client: Instead of `llm`, what those tiers ask.
         votes: How often such a model is asked about each follow-up.
         workers: Processes of the fast tier.
-        client: A client of that model, where there is one already: a run's writes into its journal.
 
     Raises:
         ConfigError: there is no such labeller, or it does not go with the other arguments.
         MissingExtraError: what it needs is not installed.
     """
-    if llm is not None and name in {"fast", "encoder", "embedded"}:
+    asked = llm is not None or client is not None
+    if asked and name in {"fast", "encoder", "embedded"}:
         raise ConfigError(f"the labeller {name!r} asks no model. Leave --llm out, or use: --labeller cascade")
-    if votes != 1 and (name not in {"llm", "cascade"} or llm is None):
+    if votes != 1 and (name not in ASKING or not asked):
         raise ConfigError("only a labeller that asks a model can vote. Use: --labeller llm --llm openai/gpt-4o")
     if name == "fast":
         return FastLabeller(workers=workers)
@@ -42,13 +45,9 @@ def make_labeller(
     if name == "embedded":
         return EmbeddedLabeller()
     if name == "llm":
-        return _asking(llm, votes, client)
+        return LLMLabeller(client, llm=llm, votes=votes)
     if name == "cascade":
         fast = FastLabeller(workers=workers)
-        last = [] if llm is None else [_asking(llm, votes, client)]
+        last = [LLMLabeller(client, llm=llm, votes=votes)] if asked else []
         return CascadeLabeller(tiers=[fast, EncoderLabeller(fast=fast), *last])
     return load_labeller(name, llm=llm)
-
-
-def _asking(llm: str | None, votes: int, client: ChatClient | None) -> LLMLabeller:
-    return LLMLabeller(llm=llm, votes=votes) if client is None else LLMLabeller(client, votes=votes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from rlhi_plugin import terminal
 
 
 def plan(
-    logs: Annotated[Path, typer.Argument(help="Conversation log: an rlhi export or WildChat rows, .jsonl(.gz).")],
+    logs: Annotated[str, typer.Argument(help="Conversation log, as `rlhi-train run` takes it.")],
     recipe: Annotated[str, typer.Option("--recipe", help="A shipped recipe, or a .toml file.")] = "smoke_cpu",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")
@@ -29,14 +28,12 @@ def plan(
 
     Example: rlhi-train plan logs.jsonl --recipe rewrites_lora --set rewrite.llm=openai/gpt-4o-mini
     """
-    from rlhi_plugin.errors import UserError
+    from rlhi_training.log_source import log_source
     from rlhi_training.plan.report import make_plan, render
     from rlhi_training.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides=overrides or [])
-    if not logs.is_file():
-        what = "is a directory" if logs.is_dir() else "does not exist"
-        raise UserError(f"{logs} {what}. Give a log file: one conversation per line, .jsonl or .jsonl.gz")
+    log_source(logs).require()
     made = make_plan(logs, loaded, price_of_others=price_of or [], held_out=held_out)
     if json_:
         print(made.model_dump_json(indent=2))  # noqa: T201 - not wrapped at the terminal's width

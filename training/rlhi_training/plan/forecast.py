@@ -17,18 +17,19 @@ from pathlib import Path
 
 from rlhi_adapters.opening import open_client
 from rlhi_plugin.chat import FREE, Capabilities, ChatClient
-from rlhi_plugin.labelling import Labeller, load_labeller
-from rlhi_plugin.labelling.llm import LLMLabeller
-from rlhi_plugin.logs import read_conversations
+from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona import LLMPersonaBuilder, PersonaBuilder
 from rlhi_plugin.records import Conversation
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.labelling.tiers import ASKING, make_labeller
+from rlhi_training.log_source import log_source
 from rlhi_training.pipeline import Pipeline
 from rlhi_training.plan.stand_ins import (
     Counted,
     ForecastClient,
     ForecastLabeller,
     ForecastPersonaBuilder,
+    ForecastReward,
     Ledger,
     NoEncoder,
 )
@@ -36,6 +37,7 @@ from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import Stage
 from rlhi_training.resources import Resources
+from rlhi_training.reward_models import RewardModel
 from rlhi_training.run_directory import Manifest, RunDirectory
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
 
@@ -67,7 +69,7 @@ class Forecast:
     history: dict[str, int]
 
 
-def forecast(logs: Path, recipe: Recipe, *, encoder: Encoder | None = None) -> Forecast:
+def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None) -> Forecast:
     """Forecast a run. No model is called.
 
     Args:
@@ -172,9 +174,21 @@ class ForecastResources(Resources):
     def labeller(self) -> Labeller:
         """One that costs nothing."""
         section = self._recipe.label
-        if section.labeller != "llm" or section.llm is None:
+        if section.labeller not in ASKING or section.llm is None:
             return super().labeller
-        return ForecastLabeller(load_labeller(FREE_LABELLER), LLMLabeller(self.client(section.llm)))
+        paid = make_labeller(section.labeller, client=self.client(section.llm), votes=section.votes)
+        return ForecastLabeller(make_labeller(FREE_LABELLER), paid)
+
+    @cached_property
+    def reward_model(self) -> RewardModel:
+        """The recipe's, asking stand-ins; nobody for a classifier, which costs no calls."""
+        section = self._recipe.reward
+        if section.model == "classifier" or (section.model == "auto" and section.classifier):
+            return ForecastReward(section.classifier or "")
+        return super().reward_model
+
+    def check_pair_sources(self) -> None:
+        """Nothing: what a recipe names need not be here yet."""
 
     @cached_property
     def persona_builder(self) -> PersonaBuilder:
@@ -197,12 +211,12 @@ def _quiet() -> Iterator[None]:
         noisy.setLevel(level)
 
 
-def _answers(logs: Path) -> list[str]:
+def _answers(logs: str | Path) -> list[str]:
     """Answers of the log's assistant, a sample that does not depend on their order alone; never empty."""
     draw = random.Random(0)
     kept: list[str] = []
     seen = 0
-    for item in read_conversations(logs):
+    for item in log_source(logs).conversations():
         if not isinstance(item, Conversation):
             continue
         for message in item.messages:

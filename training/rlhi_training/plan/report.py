@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from rlhi_plugin.records import Record
 from rlhi_plugin.terminal import table
+from rlhi_training.labelling.tiers import ASKING
 from rlhi_training.plan import hardware, power
 from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast
 from rlhi_training.plan.money import ELSEWHERE, cost, listed_price, price_of
@@ -91,7 +92,12 @@ class Plan(Record):
 
 
 def make_plan(
-    logs: Path, recipe: Recipe, *, price_of_others: Sequence[str] = (), held_out: float = HELD_OUT, **stand_ins: Any
+    logs: str | Path,
+    recipe: Recipe,
+    *,
+    price_of_others: Sequence[str] = (),
+    held_out: float = HELD_OUT,
+    **stand_ins: Any,
 ) -> Plan:
     """Plan a run; see `forecast` for the other arguments and what is raised."""
     found = forecast(logs, recipe, **stand_ins)
@@ -212,10 +218,12 @@ def _assumptions(found: Forecast, recipe: Recipe, held_out: float) -> Iterator[s
         f"new answers are as long as those in the log ({found.answer_tokens:.0f} tokens), cut at model.max_new_tokens, "
         f"and {SHORT:.0%} of that where a short one is asked for"
     )
-    if recipe.label.labeller == "llm":
+    if recipe.label.labeller in ASKING and recipe.label.llm is not None:
         yield f"follow-ups are what the {FREE_LABELLER} labeller takes them for"
     if recipe.personas.builder == "llm":
         yield "personas are as long as quotations of the feedback"
+    if recipe.filter.quality and "judge" in {recipe.filter.addresses_feedback, recipe.filter.not_worse}:
+        yield "the filter's judge is not counted: two calls for each rewrite and question"
     yield "calls that fail and are tried again are not counted"
     ranges = ", ".join(f"{method} {low:.2f} to {high:.2f}" for method, (low, high) in YIELDS.items())
     yield f"usable pairs an item: {ranges}, from our own runs"

@@ -22,6 +22,8 @@ from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, Persona
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.plan.tokens import TokenCounter
+from rlhi_training.records import Candidate, LabelledTurn
+from rlhi_training.reward_models import Verdict
 
 SHORT = 1 / 3
 """Length of an answer that was asked to be short, as a share of others: 22 words against 70 in our demo's runs."""
@@ -206,6 +208,39 @@ class ForecastPersonaBuilder:
         """See `PersonaBuilder.build`."""
         await self._paid.build(user_id, conversations, follow_ups)
         return await self._free.build(user_id, conversations, follow_ups)
+
+
+class ForecastReward:
+    """In place of a trained reward model, which costs no calls: a score by chance, the same for the same answer.
+
+    Args:
+        path: Of the reward model.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        """That of the reward model."""
+        return f"classifier/{self._path}"
+
+    def unscorable(self, persona: Persona | None) -> str | None:  # noqa: ARG002 - part of the protocol
+        """Nothing: a reward model scores without a persona too."""
+        return None
+
+    async def score(
+        self,
+        turn: LabelledTurn,
+        candidates: Sequence[Candidate],
+        persona: Persona | None,  # noqa: ARG002 - part of the protocol
+    ) -> list[Verdict]:
+        """See `RewardModel.score`."""
+        return [Verdict(random.Random(f"{turn.key}\0{candidate.text}").random()) for candidate in candidates]
+
+    def notes(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
 
 class NoEncoder:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
@@ -68,7 +69,8 @@ class Comparer:
             second: Another one.
             places: Values of the prompt's other places.
         """
-        one, other = await asyncio.gather(self._ask(first, second, places), self._ask(second, first, places))
+        orders = ((first, second), (second, first))
+        one, other = await each(orders, lambda order: self._ask(*order, places), at_once=2)
         if one is None or other is None:
             self._seen["failed"] += 1
             return Comparison(None, "judge_failed")

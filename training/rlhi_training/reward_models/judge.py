@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
@@ -53,7 +54,7 @@ class LLMJudgeReward:
         self, turn: LabelledTurn, candidates: Sequence[Candidate], persona: Persona | None
     ) -> list[Verdict]:
         """Scores in [1, 10]; a call that fails or answers otherwise is unscored, never a middle score."""
-        return list(await asyncio.gather(*(self._rate(turn, candidate, persona) for candidate in candidates)))
+        return await each(candidates, lambda one: self._rate(turn, one, persona), at_once=CONCURRENCY)
 
     def notes(self) -> dict[str, Any]:
         """Nothing: one answer at a time has no order."""
@@ -107,8 +108,10 @@ class PairwiseJudgeReward:
             return [Verdict(None, "too_few_candidates")]
         places = {"persona": render_persona(persona) or _NOBODY, "request": turn.context[-1].content}
         rivals = list(combinations(range(len(candidates)), 2))
-        outcomes = await asyncio.gather(
-            *(self._comparer.compare(candidates[i].text, candidates[j].text, **places) for i, j in rivals)
+        outcomes = await each(
+            rivals,
+            lambda two: self._comparer.compare(candidates[two[0]].text, candidates[two[1]].text, **places),
+            at_once=CONCURRENCY,
         )
         points, decided = [0] * len(candidates), [0] * len(candidates)
         reasons: list[set[str]] = [set() for _ in candidates]
