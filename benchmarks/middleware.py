@@ -18,13 +18,14 @@ import json
 import os
 import platform
 import random
+import sqlite3
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -194,7 +195,8 @@ def _writers(folder: Path, stack: ExitStack) -> dict[str, Callable[[int], None]]
     stack.callback(recorder.close)
     writers: dict[str, Callable[[int], None]] = {
         "bare 4 KiB append": bare,
-        "rlhi record": lambda number: recorder.record(lambda: _turn(number)),
+        "sqlite3 itself": _sqlite_itself(folder, stack),
+        "rlhi record": lambda number: recorder.record(lambda: _turn(number, f"t{number}")),
     }
     if importlib.util.find_spec("langchain_community") and importlib.util.find_spec("greenlet"):
         from langchain_community.chat_message_histories import SQLChatMessageHistory
@@ -207,6 +209,26 @@ def _writers(folder: Path, stack: ExitStack) -> dict[str, Callable[[int], None]]
             [HumanMessage(f"{number} {_REQUEST}"), AIMessage(_ANSWER)]
         )
     return writers
+
+
+def _sqlite_itself(folder: Path, stack: ExitStack) -> Callable[[int], None]:
+    """The same rows in the same tables by the driver alone: what no store on SQLite can be faster than."""
+    file = folder / "itself.db"
+    open_store(f"sqlite:///{file}").close()
+    driver = stack.enter_context(closing(sqlite3.connect(file, isolation_level=None)))
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        driver.execute(f"PRAGMA {pragma}")
+    head = "INSERT INTO rlhi_conversations (conversation_id, user_id, source) VALUES (?, ?, 'rlhi')"
+    said = "INSERT INTO rlhi_messages (conversation, sequence, message_id, role, content) VALUES (?, ?, ?, ?, ?)"
+
+    def write(number: int) -> None:
+        driver.execute("BEGIN IMMEDIATE")
+        conversation = driver.execute(head, (f"t{number}", "u_1")).lastrowid
+        driver.execute(said, (conversation, 0, f"u{number}", "user", f"{number} {_REQUEST}"))
+        driver.execute(said, (conversation, 1, f"a{number}", "assistant", _ANSWER))
+        driver.execute("COMMIT")
+
+    return write
 
 
 def _turn(number: int, thread: str = "t") -> Turn:
