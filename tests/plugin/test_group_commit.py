@@ -118,7 +118,7 @@ def test_an_interrupted_caller_is_written_all_the_same():
         pending.result()
     written.go_on.set()
     assert commit.submit(2).result(30) == 20
-    assert written.groups[0] == [1]
+    assert 1 in written.groups[0]
 
 
 def test_what_hangs_is_not_waited_for_without_end(monkeypatch):
