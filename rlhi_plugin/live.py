@@ -84,9 +84,9 @@ class Live:
         redaction = None if redactor is None else MessageRedactor(redactor)
         self.recorder = Recorder(self.store, writer, redaction=redaction)
         decisions = self.store if isinstance(self.store, ConsentStore) else None
-        self.consent = ConsentCache(
-            None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s), options.consent
-        )
+        consents = None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s)
+        self.consent = ConsentCache(consents, options.consent)
+        self._reads: list[TimedConsents | TimedPersonas] = [] if consents is None else [consents]
         self._personas: PersonaCache | None = None
         self._persona_store: PersonaStore | None = None
         self._commands: ChatCommands | None = None
@@ -98,8 +98,10 @@ class Live:
     def _use(self, kept: PersonaStore, options: LiveOptions) -> None:
         """What is done with personas: read, built, talked about."""
         if options.persona != "off":
+            timed = TimedPersonas(kept, timeout_s=options.store_timeout_s)
+            self._reads.append(timed)
             self._personas = PersonaCache(
-                TimedPersonas(kept, timeout_s=options.store_timeout_s),
+                timed,
                 max_age_s=options.persona_max_age_s,
                 gate_mode=GateMode(options.persona_gate),
                 prior=options.persona_prior,
@@ -252,6 +254,10 @@ class Live:
         if self._worker is not None:
             self._worker.close()
         self.recorder.close()
+        if self._commands is not None:
+            self._commands.close()
+        for reads in self._reads:
+            reads.close()
 
     def _keep(self, event: FeedbackEvent) -> None:
         """Keep a refusal, whose user must not be told that it is kept when it is not."""

@@ -35,6 +35,9 @@ class _Patience:
             self._asked_again_at = time.monotonic() + PAUSE_S
             raise
 
+    def close(self) -> None:
+        self._threads.close()
+
 
 class TimedPersonas:
     """A `PersonaStore` around another one.
@@ -60,6 +63,10 @@ class TimedPersonas:
     def put_persona(self, persona: Persona) -> None:
         """See `PersonaStore.put_persona`."""
         self._store.put_persona(persona)
+
+    def close(self) -> None:
+        """Let idle threads end; may be asked again afterwards."""
+        self._patience.close()
 
 
 class TimedConsents:
@@ -91,6 +98,10 @@ class TimedConsents:
         """See `ForgettingStore.tombstones`; errors as for `consents`."""
         store = self._store
         return self._patience.wait_for(store.tombstones) if isinstance(store, ForgettingStore) else []
+
+    def close(self) -> None:
+        """Let idle threads end; may be asked again afterwards."""
+        self._patience.close()
 
     def forget(self, user_id: str) -> Any:
         """See `ForgettingStore.forget`."""

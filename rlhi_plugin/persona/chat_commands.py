@@ -62,6 +62,10 @@ class ChatCommands:
         self._threads = DeadlineThreads("rlhi-commands")
         self._timeout_s = timeout_s
 
+    def close(self) -> None:
+        """Let idle threads end; may be asked again afterwards."""
+        self._threads.close()
+
     @staticmethod
     def given(messages: Sequence[BaseMessage]) -> str | None:
         """The command that a thread ends with, verbatim; None where the model should answer."""

@@ -1,5 +1,6 @@
 """Consent, redaction, personas and feedback where they meet: in a real agent, and in the command line."""
 
+import threading
 import time
 
 import pytest
@@ -279,3 +280,24 @@ def test_who_is_forgotten_is_forgotten_by_the_journal_too(url, tmp_path):
     run("journal", "replay", "--store", url)
     with open_store(url) as store:
         assert [c.user_id for c in store.conversations()] == [pseudonym("u2")]
+
+
+def test_a_closed_middleware_leaves_no_thread_behind(url):
+    already = set(threading.enumerate())
+
+    def left():
+        # The commit thread ends by itself when nothing has come for a while.
+        mine = set(threading.enumerate()) - already
+        return [thread.name for thread in mine if thread.name.startswith("rlhi-") and thread.name != "rlhi-commit"]
+
+    middleware = RLHIMiddleware(store=url, commands=True)
+    agent = create_agent(Model(), tools=[], middleware=[middleware])
+    agent.invoke(say("hello"), config=at("t", "u1"))
+    agent.invoke(say("/what-do-you-know"), config=at("t", "u1"))
+    assert left()
+    middleware.close()
+    deadline = time.monotonic() + 30
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left()
+    middleware.store.close()
