@@ -173,10 +173,9 @@ def suites(
 
 
 def _judges(names: list[str] | None) -> list[ChatClient]:
-    from rlhi_eval_harness.models import open_served
-    from rlhi_plugin.calls.stack import equip
+    from rlhi_eval_harness.models import equipped, open_served
 
-    return [equip(open_served(name)) for name in names or ()]
+    return [equipped(open_served(name)) for name in names or ()]
 
 
 def _open(  # noqa: PLR0917 - the options of run and answer, in their order
@@ -189,11 +188,10 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
 ) -> tuple[SuiteKind, OpenModels]:
     """The suite and the models behind its subjects."""
     from rlhi_eval_harness.adapter_folders import read_adapter_folder, read_registered_adapter
-    from rlhi_eval_harness.models import open_assistants
+    from rlhi_eval_harness.models import equipped, open_assistants
     from rlhi_eval_harness.subjects import parse_subjects
     from rlhi_eval_harness.suites import load_suite
     from rlhi_eval_harness.suites.kinds import open_kind
-    from rlhi_plugin.calls.stack import equip
 
     named = [f"subjects={json.dumps(subject)}"] if subject else []
     chosen = load_suite(suite, overrides=[*(set_ or ()), *named])
@@ -203,7 +201,7 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     elif adapter is not None:
         folder = read_adapter_folder(Path(adapter), base=base)
     subjects = parse_subjects(chosen.subjects)
-    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=equip)
+    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=equipped)
 
 
 def _show(folder: Path) -> None:

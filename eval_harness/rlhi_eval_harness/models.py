@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rlhi_eval_harness.adapter_folders import AdapterFolder, read_adapter_folder
 from rlhi_eval_harness.subjects import Subject
 from rlhi_plugin.calls.opening import open_hosted
+from rlhi_plugin.calls.options import CallOptions
+from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import ChatMessage
@@ -23,12 +25,20 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 WrapClient = Callable[[ChatClient], ChatClient]
-"""Puts journal, cache, retries and budget around a served model's client."""
+"""Puts retries and limits around a served model's client."""
+
+IN_FLIGHT = 8
+"""Calls of one client at once (ours): so many at most are paid for in vain when an evaluation is killed."""
 
 
 def bare(client: ChatClient) -> ChatClient:
     """The client as it is."""
     return client
+
+
+def equipped(client: ChatClient) -> ChatClient:
+    """The client with retries and a limit of calls in flight. Its answers are on record in the evaluation's folder."""
+    return equip(client, CallOptions(max_concurrency=IN_FLIGHT))
 
 
 class Assistants(Protocol):
