@@ -115,8 +115,9 @@ def _read(file: Any, path: Path, pyarrow: Any) -> Iterator[Conversation | Record
             try:
                 batch = next(batches, None)
             except (OSError, pyarrow.ArrowInvalid) as error:
+                said = str(error).rstrip(".")
                 yield RecordError(
-                    f"the file is damaged from here on: {error}. Export it again.", path=path, line=number + 1
+                    f"the file is damaged from here on: {said}. Export it again.", path=path, line=number + 1
                 )
                 return
             if batch is None:

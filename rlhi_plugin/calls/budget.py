@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from rlhi_plugin.calls.around import AroundClient
 from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.calls.size import most_prompt_tokens
-from rlhi_plugin.chat import FREE, Capabilities, ChatClient, ChatReply, ChatRequest, Price
+from rlhi_plugin.chat import FREE, ChatClient, ChatReply, ChatRequest, Price
 from rlhi_plugin.errors import BudgetReachedError, ConfigError, InvalidReplyError
 
 
@@ -83,7 +84,7 @@ class Budget:
         )
 
 
-class BudgetedClient:
+class BudgetedClient(AroundClient):
     """Asks only what the budget covers.
 
     Args:
@@ -96,7 +97,7 @@ class BudgetedClient:
     """
 
     def __init__(self, client: ChatClient, budget: Budget, price: Price | None = None) -> None:
-        self._client = client
+        super().__init__(client)
         self._budget = budget
         known = price or client.capabilities.price
         if known is None and budget.max_cost_usd is not None:
@@ -106,16 +107,6 @@ class BudgetedClient:
                 "--max-cost."
             )
         self._price = known or FREE
-
-    @property
-    def model(self) -> str:
-        """That of the client inside."""
-        return self._client.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the client inside."""
-        return self._client.capabilities
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`.

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakValueDictionary
 
+from rlhi_plugin.calls.around import AroundClient
 from rlhi_plugin.calls.journal import CallJournal, call_digest
 from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.calls.replies import check_replies
-from rlhi_plugin.chat import Capabilities, ChatClient, ChatReply, ChatRequest, require
+from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest, require
 from rlhi_plugin.errors import InvalidReplyError, RLHIError, TransientCallError
 
 
-class CachedClient:
+class CachedClient(AroundClient):
     """Answers from the journal what the journal holds; equal calls at one moment become one call.
 
     A request that is asked twice gets one answer, also where it samples: ask with another seed for another answer.
@@ -27,19 +28,9 @@ class CachedClient:
     """
 
     def __init__(self, client: ChatClient, journal: CallJournal) -> None:
-        self._client = client
+        super().__init__(client)
         self._journal = journal
         self._locks = PerLoop[WeakValueDictionary[str, asyncio.Lock]](WeakValueDictionary)
-
-    @property
-    def model(self) -> str:
-        """That of the client inside."""
-        return self._client.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the client inside."""
-        return self._client.capabilities
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`. An answer that was wrong when it came is wrong again, and not asked for again."""
@@ -54,7 +45,7 @@ class CachedClient:
         return check_replies(self.model, request, known)
 
 
-class JournalledClient:
+class JournalledClient(AroundClient):
     """Writes into the journal that a call begins, and how it ended.
 
     Whoever waits for a call may be cancelled; a call that left the process goes on, and its answer is kept.
@@ -65,18 +56,8 @@ class JournalledClient:
     """
 
     def __init__(self, client: ChatClient, journal: CallJournal) -> None:
-        self._client = client
+        super().__init__(client)
         self._journal = journal
-
-    @property
-    def model(self) -> str:
-        """That of the client inside."""
-        return self._client.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the client inside."""
-        return self._client.capabilities
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""

@@ -11,10 +11,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlhi_plugin.calls.around import AroundClient
 from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.calls.size import likely_prompt_tokens
-from rlhi_plugin.chat import Capabilities, ChatClient, ChatReply, ChatRequest
+from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class _Limits:
     turn: asyncio.Lock
 
 
-class RateLimitedClient:
+class RateLimitedClient(AroundClient):
     """Spreads calls over time.
 
     Args:
@@ -58,7 +59,7 @@ class RateLimitedClient:
     """
 
     def __init__(self, client: ChatClient, options: CallOptions, *, window_s: float = WINDOW_S) -> None:
-        self._client = client
+        super().__init__(client)
         self._options = options
         self._window_s = window_s
         self._limits = PerLoop(self._make)
@@ -74,16 +75,6 @@ class RateLimitedClient:
             None if tokens is None else bucket(tokens, window_s, _TOKEN_BURST),
             asyncio.Lock(),
         )
-
-    @property
-    def model(self) -> str:
-        """That of the client inside."""
-        return self._client.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the client inside."""
-        return self._client.capabilities
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""

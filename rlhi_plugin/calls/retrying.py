@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from rlhi_plugin.calls.around import AroundClient
 from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.calls.replies import another_try
-from rlhi_plugin.chat import Capabilities, ChatClient, ChatReply, ChatRequest
+from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import InvalidReplyError, ProviderUnavailableError, TransientCallError
 
 RETRIED = (TransientCallError, InvalidReplyError)
@@ -18,7 +20,7 @@ RETRIED = (TransientCallError, InvalidReplyError)
 asked for. Nothing else is tried again: a wrong key, a prompt that is too long or a refusal stays what it is."""
 
 
-class RetryingClient:
+class RetryingClient(AroundClient):
     """Tries failed calls again.
 
     A provider's ``Retry-After`` holds back every call, not only the one that was refused: the others would be too.
@@ -29,19 +31,9 @@ class RetryingClient:
     """
 
     def __init__(self, client: ChatClient, options: CallOptions) -> None:
-        self._client = client
+        super().__init__(client)
         self._options = options
         self._not_before = 0.0
-
-    @property
-    def model(self) -> str:
-        """That of the client inside."""
-        return self._client.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Those of the client inside."""
-        return self._client.capabilities
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`.
@@ -49,13 +41,11 @@ class RetryingClient:
         Raises:
             ProviderUnavailableError: nothing answered at the provider's address, however often it was tried.
         """
-        for attempt in range(self._options.invalid_attempts):
-            try:
+        last = self._options.invalid_attempts - 1
+        for attempt in range(last):
+            with suppress(InvalidReplyError):
                 return await self._until_answered(another_try(request, attempt))
-            except InvalidReplyError:
-                if attempt + 1 == self._options.invalid_attempts:
-                    raise
-        raise AssertionError("at least one attempt is made")  # pragma: no cover
+        return await self._until_answered(another_try(request, last))
 
     async def _until_answered(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         trying = AsyncRetrying(

@@ -198,7 +198,7 @@ def _rows(source: _Source, unread: Unread) -> Iterator[Row | RecordError]:
     except RecordError:
         raise
     except _DAMAGE as error:
-        yield where(f"the file is damaged from here on: {error}. Fetch it again.", line=number + 1)
+        yield where(f"the file is damaged from here on: {str(error).rstrip('.')}. Fetch it again.", line=number + 1)
 
 
 def _numbered_parquet(stream: BinaryIO, unread: Unread) -> Iterator[tuple[int, Any]]:

@@ -125,8 +125,9 @@ def import_log(path: str | Path, store: Store, options: ImportOptions | None = N
     used = counts.conversations or counts.feedback or counts.feedback_left or counts.withdrawn or counts.forgotten
     if counts.refused and not used:
         known = ", ".join(known.name for known in FORMATS)
+        first = str(counts.named[0]).rstrip(".")
         raise ConfigError(
-            f"no line of {path} could be used, the first because: {counts.named[0]}. Give an RLHI export or WildChat "
+            f"no line of {path} could be used, the first because: {first}. Give an RLHI export or WildChat "
             f"rows, or another log in one of these formats, if need be with --format: {known}"
         )
     return counts

@@ -84,5 +84,5 @@ class LangChainClient:
         named = {"title": "persona", "description": "How one person likes to be answered.", **schema}
         try:
             return self._chat.with_structured_output(named, include_raw=True)
-        except NotImplementedError:
+        except NotImplementedError:  # LangChain's own way to say that a model has no structured output
             return None

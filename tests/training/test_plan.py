@@ -11,6 +11,7 @@ from invented_logs import invented
 from provider_script import Provider
 from typer.testing import CliRunner
 
+from rlhi_plugin.errors import UserError
 from rlhi_plugin.fake_provider import FakeProvider
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.cli import app
@@ -175,3 +176,11 @@ def test_an_example_keeps_to_its_schema() -> None:
     for kind in (Label, Statements):
         schema = kind.model_json_schema()
         validate(example_of(schema, schema), schema)
+
+
+def test_a_log_without_a_conversation_is_refused_with_what_is_wrong_and_no_vanished_folder(tmp_path: Path) -> None:
+    logs = tmp_path / "broken.jsonl"
+    logs.write_text('{"x":\n', "utf-8")
+    with pytest.raises(UserError, match=r"broken\.jsonl:1 \(.*not JSON.*and check that it is") as caught:
+        CliRunner().invoke(app, ["plan", str(logs)], catch_exceptions=False)
+    assert "rlhi-plan-" not in str(caught.value)

@@ -170,7 +170,7 @@ class Pipeline:
                 raise UserError(f"{self.logs.name} is empty. Write a log with: rlhi export --out logs.jsonl")
             raise UserError(
                 f"no conversation in {self.logs.name} can be used: {main_reasons([entry])}."
-                f" See {self.run_dir.path / 'dropped' / 'ingest.jsonl'}, and check that it is a conversation log."
+                f" {self.where_dropped(stage)}, and check that it is a conversation log."
             )
         if stage == "ingest":
             for line in identity_notes(self._manifest):
@@ -188,6 +188,10 @@ class Pipeline:
                     f" See {self.run_dir.path / 'dropped'}; more conversations with feedback, or other limits in the"
                     " recipe (--set), may help."
                 )
+
+    def where_dropped(self, stage: Stage) -> str:
+        """Where a reader finds what a stage dropped: the beginning of a sentence."""
+        return f"See {self.run_dir.path / 'dropped' / f'{stage}.jsonl'}"
 
     def _train(self) -> StageResult:
         from rlhi_training.train_stage import train

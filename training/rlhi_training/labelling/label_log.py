@@ -95,7 +95,8 @@ async def label_log(
                 sorting.conversations(records), lambda batch: _label(batch, labeller, options, lines, counts)
             )
         if counts.refused and not counts.conversations:
-            raise ConfigError(f"no row of {path} could be used, the first because: {counts.named[0]}. Give a log.")
+            first = str(counts.named[0]).rstrip(".")
+            raise ConfigError(f"no row of {path} could be used, the first because: {first}. Give a log.")
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)

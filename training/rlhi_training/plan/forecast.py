@@ -35,7 +35,7 @@ from rlhi_training.plan.stand_ins import (
 )
 from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import Stage
+from rlhi_training.records import Dropped, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.reward_models import RewardModel
 from rlhi_training.run_directory import Manifest, RunDirectory
@@ -121,6 +121,11 @@ class ForecastPipeline(Pipeline):
         """See `Pipeline.before`."""
         if isinstance(self.resources, ForecastResources):
             self.resources.ledger.stage = stage
+
+    def where_dropped(self, stage: Stage) -> str:
+        """The first dropped item itself: nobody can look into a forecast's folder, which is gone."""
+        first = self.run_dir.read(f"dropped/{stage}.jsonl", Dropped)[0]
+        return f"See the first, {first.key} ({(first.detail or first.reason).rstrip('.')})"
 
 
 class ForecastResources(Resources):
