@@ -12,7 +12,7 @@ from rlhi_plugin.chat import ChatRequest, ScriptedClient
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import Pipeline
-from rlhi_training.recipe import load_recipe, override_recipe, shipped_recipes
+from rlhi_training.recipe_files import load_recipe, override_recipe, shipped_recipes
 from rlhi_training.records import UNGUIDED, PreferencePair, ProposedPair
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory

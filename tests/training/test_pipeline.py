@@ -12,7 +12,8 @@ from rlhi_plugin.chat import Capabilities, ChatReply, ChatRequest, ScriptedClien
 from rlhi_plugin.errors import UserError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import CALLS, STAGES, STEPS, Pipeline
-from rlhi_training.recipe import Recipe, override_recipe
+from rlhi_training.recipe import Recipe
+from rlhi_training.recipe_files import override_recipe
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory

@@ -19,7 +19,8 @@ from rlhi_training.pipeline import CALLS, Pipeline
 from rlhi_training.plan import hardware, power
 from rlhi_training.plan.report import Plan, make_plan
 from rlhi_training.plan.stand_ins import example_of
-from rlhi_training.recipe import Recipe, override_recipe
+from rlhi_training.recipe import Recipe
+from rlhi_training.recipe_files import override_recipe
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_training.recipe import load_recipe, override_recipe, shipped_recipes
+from rlhi_training.recipe_files import load_recipe, override_recipe, shipped_recipes
 
 
 def test_the_shipped_recipes_are_the_promised_ones():

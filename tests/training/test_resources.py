@@ -7,7 +7,8 @@ import pytest
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import ChatMessage
-from rlhi_training.recipe import Recipe, override_recipe
+from rlhi_training.recipe import Recipe
+from rlhi_training.recipe_files import override_recipe
 from rlhi_training.resources import PolicyClient, Resources
 from rlhi_training.reward_models import CheckedReward, LLMJudgeReward
 

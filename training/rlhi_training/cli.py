@@ -95,7 +95,7 @@ def recipes() -> None:
 
     Example: rlhi-train recipes
     """
-    from rlhi_training.recipe import shipped_recipes
+    from rlhi_training.recipe_files import shipped_recipes
 
     rows = [(name, recipe.summary) for name, recipe in shipped_recipes().items()]
     shown = terminal.table("Shipped recipes", ("recipe", "what it is for"), rows)
@@ -209,7 +209,7 @@ labelling_commands.mount(app)
 
 def _run_stage(stage: Stage, run_directory: Path, overrides: list[str] | None, registry: Path | None) -> None:
     from rlhi_training.pipeline import Pipeline
-    from rlhi_training.recipe import override_recipe
+    from rlhi_training.recipe_files import override_recipe
 
     directory = _existing(run_directory)
     manifest = directory.manifest()
@@ -224,7 +224,7 @@ def _start(
     from rlhi_plugin.errors import UserError
     from rlhi_training.log_source import log_source
     from rlhi_training.pipeline import Pipeline
-    from rlhi_training.recipe import load_recipe
+    from rlhi_training.recipe_files import load_recipe
     from rlhi_training.run_directory import RunDirectory
 
     loaded = load_recipe(recipe, overrides=overrides or [])

@@ -13,7 +13,8 @@ from rlhi_plugin.records import ChatMessage, FollowUpLabel, Persona
 from rlhi_training.filters.caps import cap_users
 from rlhi_training.filters.contamination import EvaluationPrompts
 from rlhi_training.filters.rewrites import RewriteJudges
-from rlhi_training.recipe import FilterSection, Recipe, override_recipe
+from rlhi_training.recipe import FilterSection, Recipe
+from rlhi_training.recipe_files import override_recipe
 from rlhi_training.records import UNGUIDED, Candidate, LabelledTurn, ProposedPair
 from rlhi_training.resources import Resources
 from rlhi_training.reward_models import Verdict

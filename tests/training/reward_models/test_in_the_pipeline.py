@@ -11,7 +11,8 @@ from rlhi_plugin.chat import ChatRequest, ScriptedClient
 from rlhi_plugin.errors import UserError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import Pipeline
-from rlhi_training.recipe import Recipe, override_recipe
+from rlhi_training.recipe import Recipe
+from rlhi_training.recipe_files import override_recipe
 from rlhi_training.records import Dropped, PreferencePair, ProposedPair, ScoredCandidate
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory

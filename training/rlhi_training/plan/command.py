@@ -30,7 +30,7 @@ def plan(
     """
     from rlhi_training.log_source import log_source
     from rlhi_training.plan.report import make_plan, render
-    from rlhi_training.recipe import load_recipe
+    from rlhi_training.recipe_files import load_recipe
 
     loaded = load_recipe(recipe, overrides=overrides or [])
     log_source(logs).require()
