@@ -12,9 +12,8 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 
@@ -204,15 +203,15 @@ class Recorder:
 
     def _record(self, turn: Turn, place: _Place) -> None:
         self._look_up(place, turn.conversation_id, turn.user_id)
+        reply = turn.reply
         if turn.stable_ids:
-            _give_ids(turn.reply.messages)
-        turn = self._redacted(turn)
-        system = _system(turn)
+            _give_ids(reply.messages)
+        system = self._system(turn)
         root = FOLLOWS_NOTHING if system is None else system.id
         said = new_in_thread(
             place.thread,
-            turn.history,
-            turn.reply.messages,
+            self._redacted(turn.history, turn),
+            self._redacted(reply.messages, turn),
             stable_ids=turn.stable_ids,
             root=root,
             first=turn.first,
@@ -224,7 +223,7 @@ class Recorder:
         place.latest = now = max(datetime.now(UTC), started_at)
         for start in range(0, len(said), _MESSAGES_PER_APPEND):
             part = said[start : start + _MESSAGES_PER_APPEND]
-            messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in part]
+            messages = [_message(reply, one, now if one.is_reply else started_at) for one in part]
             # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
@@ -246,17 +245,21 @@ class Recorder:
                         self._redaction.message(message, Scope(one.conversation_id, one.user_id))
         return [None] * len(wanted)
 
-    def _redacted(self, turn: Turn) -> Turn:
-        """The turn without what is private. What cannot be redacted raises, and so is not stored."""
+    def _redacted(self, messages: Sequence[BaseMessage], turn: Turn) -> Sequence[BaseMessage]:
+        """Messages of a turn without what is private. What cannot be redacted raises, and so is not stored."""
         if self._redaction is None:
-            return turn
-        scope = Scope(turn.conversation_id, turn.user_id)
-        reply = replace(turn.reply, messages=RedactedMessages(turn.reply.messages, self._redaction, scope))
-        return replace(
-            turn,
-            system=self._redaction.text(turn.system, scope) if turn.system else turn.system,
-            history=cast("Sequence[AnyMessage]", RedactedMessages(turn.history, self._redaction, scope)),
-            reply=reply,
+            return messages
+        return RedactedMessages(messages, self._redaction, Scope(turn.conversation_id, turn.user_id))
+
+    def _system(self, turn: Turn) -> Said | None:
+        if not turn.system:
+            return None
+        text = turn.system
+        if self._redaction is not None:
+            text = self._redaction.text(text, Scope(turn.conversation_id, turn.user_id))
+        text = clean(text)
+        return Said(
+            digest_id("system", text, 0), "system", text, BaseMessage(content="", type="system"), is_reply=False
         )
 
     def _place(self, conversation_id: str, user_id: str | None) -> _Place:
@@ -275,13 +278,6 @@ def _give_ids(reply: Sequence[BaseMessage]) -> None:
     for message in reply:
         if message.id is None:
             message.id = str(uuid.uuid4())
-
-
-def _system(turn: Turn) -> Said | None:
-    if not turn.system:
-        return None
-    text = clean(turn.system)
-    return Said(digest_id("system", text, 0), "system", text, BaseMessage(content="", type="system"), is_reply=False)
 
 
 def _message(reply: Reply, said: Said, at: datetime) -> Message:

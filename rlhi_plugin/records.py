@@ -15,7 +15,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 SCHEMA_VERSION = 1
 """Version of the records in this module; written into every export."""
 
-UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:\-]{1,128}$")]
+USER_ID_PATTERN = r"^[A-Za-z0-9_.:\-]{1,128}$"
+"""What a pseudonym looks like."""
+
+UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN)]
 """A pseudonym. Whoever creates a record has already replaced the app's own user name (see `rlhi_plugin.identity`)."""
 
 Role = Literal["system", "user", "assistant", "tool"]

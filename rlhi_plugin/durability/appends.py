@@ -15,15 +15,17 @@ T = TypeVar("T")
 class TimedAppends:
     """Appends to a store, each within its own time limit. Usable from any thread.
 
-    A store that writes in a thread of its own is waited for; any other one gets a thread for each append in progress.
+    A store that lets its callers stop waiting is asked here; any other one gets a thread for each append in progress.
 
     Args:
         store: Where to append.
         name: Of the threads.
+        may_hang: Whether to trust no store in this thread: its disk may hang, and the journal is on another one.
     """
 
-    def __init__(self, store: ConversationStore, name: str) -> None:
+    def __init__(self, store: ConversationStore, name: str, *, may_hang: bool = False) -> None:
         self._store = store
+        self._submits = store if isinstance(store, SubmittingStore) and not may_hang else None
         self._threads = DeadlineThreads(name)
 
     @property
@@ -39,8 +41,8 @@ class TimedAppends:
             Exception: whatever else the store raises.
         """
         store = self._store
-        if isinstance(store, SubmittingStore):
-            store.submit(name, user_id=user_id, messages=messages).result(timeout_s)
+        if self._submits is not None:
+            self._submits.submit(name, user_id=user_id, messages=messages).result(timeout_s)
         else:
             self._threads.call(lambda: store.append(name, user_id=user_id, messages=messages), timeout_s)
 

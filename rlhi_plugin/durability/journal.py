@@ -21,6 +21,7 @@ from rlhi_plugin.durability.turn_file import (
     PROGRESS,
     REFUSED,
     JournalledTurn,
+    Write,
     Line,
     adopt_file,
     create_file,
@@ -120,7 +121,7 @@ class Journal:
         """Whether turns of this conversation wait, which later ones must not overtake."""
         return self._held[key] > 0
 
-    def append(self, turn: JournalledTurn) -> Entry:
+    def append(self, turn: JournalledTurn | Write) -> Entry:
         """Write one turn. On return it is on disk, and waits.
 
         Raises:

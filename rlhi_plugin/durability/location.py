@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.stores.address import database_file
+
 
 def journal_folder(store: object) -> Path:
     """The folder for the journal of a store, which is made when it is first needed.
@@ -42,6 +45,33 @@ def journal_folders(store: object) -> list[Path]:
         file = Path(rest.partition("?")[0]).absolute()
         return [file.with_name(f"{file.name}.journal"), _named(file.name, str(file))]
     return [_folder_of_server(url)]
+
+
+def may_outlive(journal: Path | None, store: object) -> bool:
+    """Whether the file of an SQLite store may hang while the journal does not: they are not on one disk.
+
+    False for other stores, and without a journal True: then nothing that hangs is worth waiting for.
+    """
+    url = store if isinstance(store, str) else getattr(store, "url", None)
+    try:
+        file = database_file(url) if isinstance(url, str) else None
+    except ConfigError:  # a store of another kind, with a URL of its own
+        return False
+    if file is None:
+        return False
+    return journal is None or _disk(journal) != _disk(file)
+
+
+def _disk(path: Path) -> int | None:
+    """Number of the disk that a path is on, or will be; None where nobody can say."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            return folder.stat().st_dev
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None
 
 
 def _folder_of_server(url: str) -> Path:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.journal import Key
-from rlhi_plugin.durability.turn_file import JournalledTurn
+from rlhi_plugin.durability.turn_file import JournalledTurn, Write
 from rlhi_plugin.errors import OwnerMismatchError, StoreError
 from rlhi_plugin.records import FeedbackEvent
 from rlhi_plugin.stores import ConversationStore, FeedbackStore
@@ -26,7 +26,7 @@ class OwnedAppends:
         self._names: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, turn: JournalledTurn, appends: TimedAppends | None = None, timeout_s: float = 0.0) -> bool:
+    def put(self, turn: JournalledTurn | Write, appends: TimedAppends | None = None, timeout_s: float = 0.0) -> bool:
         """Append the turn to its conversation, or to the user's own one where that name is taken.
 
         Args:
@@ -68,7 +68,7 @@ class OwnedAppends:
             raise StoreError(f"{type(self._store).__name__} keeps no feedback. Give it the method record_feedback.")
         return self._store.record_feedback(event)
 
-    def _append(self, name: str, turn: JournalledTurn, appends: TimedAppends | None, timeout_s: float) -> None:
+    def _append(self, name: str, turn: JournalledTurn | Write, appends: TimedAppends | None, timeout_s: float) -> None:
         if appends is None:
             self._store.append(name, user_id=turn.user_id, messages=turn.messages)
         else:

@@ -16,7 +16,7 @@ import secrets
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,21 @@ class JournalledTurn(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """The same, of records that are valid already: most never see a journal, and checking takes time."""
+
+    conversation_id: str
+    user_id: str | None
+    messages: Sequence[Message] = ()
+    feedback: FeedbackEvent | None = None
+
+    @property
+    def size(self) -> int:
+        """How many messages and events it holds."""
+        return len(self.messages) + (self.feedback is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """Where one line of a journal file is.
 
@@ -62,8 +77,15 @@ class Line:
     torn: bool = False
 
 
-def encode(turn: JournalledTurn) -> bytes:
+def encode(turn: JournalledTurn | Write) -> bytes:
     """The turn as one line."""
+    if isinstance(turn, Write):
+        turn = JournalledTurn.model_construct(
+            conversation_id=turn.conversation_id,
+            user_id=turn.user_id,
+            messages=tuple(turn.messages),
+            feedback=turn.feedback,
+        )
     body = turn.to_json().encode()
     return b"".join((_HEAD % zlib.crc32(body), body, b"}\n"))
 

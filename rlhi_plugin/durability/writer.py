@@ -26,12 +26,13 @@ from pathlib import Path
 from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.deadline import DeadlineThreads
 from rlhi_plugin.durability.journal import Journal
+from rlhi_plugin.durability.location import may_outlive
 from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.readmission import Readmission, Withheld
 from rlhi_plugin.durability.replay import replay
 from rlhi_plugin.durability.seldom import SeldomLog
 from rlhi_plugin.durability.status import Durability, DurabilityStatus
-from rlhi_plugin.durability.turn_file import JournalledTurn
+from rlhi_plugin.durability.turn_file import JournalledTurn, Write
 from rlhi_plugin.errors import ConfigError, OwnerMismatchError
 from rlhi_plugin.records import FeedbackEvent, Message
 from rlhi_plugin.stores import ConversationStore
@@ -102,9 +103,11 @@ class DurableWriter:
     def _start(self) -> None:
         """Everything that a forked child needs anew."""
         self._lock = threading.Lock()
-        self._appends = TimedAppends(self._store, "rlhi-store")
+        self._appends = TimedAppends(
+            self._store, "rlhi-store", may_hang=may_outlive(self._options.journal, self._store)
+        )
         self._probes = DeadlineThreads("rlhi-probe")
-        self._queue: queue.Queue[JournalledTurn] = queue.Queue(self._options.queue_size)
+        self._queue: queue.Queue[Write] = queue.Queue(self._options.queue_size)
         self._queue_thread: threading.Thread | None = None
         self._replay_thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -119,9 +122,7 @@ class DurableWriter:
         Returns:
             Whether it was taken: on disk (``sync``) or in the queue (``async``). Else it is counted as dropped.
         """
-        return self._take(
-            JournalledTurn.model_construct(conversation_id=conversation_id, user_id=user_id, messages=tuple(messages))
-        )
+        return self._take(Write(conversation_id, user_id, messages))
 
     def write_feedback(self, event: FeedbackEvent) -> bool:
         """Take one event, on the same way as a turn, and after the turns of its conversation that wait.
@@ -129,13 +130,9 @@ class DurableWriter:
         Returns:
             Whether it was taken; False where the store has it already, and for one that is counted as dropped.
         """
-        return self._take(
-            JournalledTurn.model_construct(
-                conversation_id=event.conversation_id, user_id=event.user_id, messages=(), feedback=event
-            )
-        )
+        return self._take(Write(event.conversation_id, event.user_id, feedback=event))
 
-    def _take(self, turn: JournalledTurn) -> bool:
+    def _take(self, turn: Write) -> bool:
         if self._options.durability == "sync":
             return self._write(turn)
         try:
@@ -214,7 +211,7 @@ class DurableWriter:
         if self._journal is not None:
             self._journal.after_fork()
 
-    def _write(self, turn: JournalledTurn) -> bool:
+    def _write(self, turn: Write) -> bool:
         if self._may_try(turn):
             try:
                 taken = self._owned.put(turn, self._appends, self._options.store_timeout_s)
@@ -227,7 +224,7 @@ class DurableWriter:
                 return taken
         return self._to_journal(turn)
 
-    def _may_try(self, turn: JournalledTurn) -> bool:
+    def _may_try(self, turn: Write) -> bool:
         if self._journal is not None and self._journal.holds((turn.conversation_id, turn.user_id)):
             return False
         if not self._open:
@@ -256,7 +253,7 @@ class DurableWriter:
             self._open, self._retry_s = False, FIRST_RETRY_S
         _log.warning("the store takes turns again")
 
-    def _to_journal(self, turn: JournalledTurn) -> bool:
+    def _to_journal(self, turn: Write) -> bool:
         if self._journal is None:
             return self._drop(turn, RuntimeError(f"there is no journal; the store says: {self._last_error}"))
         try:
@@ -268,7 +265,7 @@ class DurableWriter:
         self._replay_soon()
         return True
 
-    def _refuse(self, turn: JournalledTurn, error: Exception) -> bool:
+    def _refuse(self, turn: Write, error: Exception) -> bool:
         if self._journal is None:
             return self._drop(turn, error)
         try:
@@ -281,7 +278,7 @@ class DurableWriter:
         self._seldom.log(logging.ERROR, "a turn was refused and set aside in %s: %s", self._journal.folder, error)
         return True
 
-    def _drop(self, turn: JournalledTurn, error: Exception) -> bool:
+    def _drop(self, turn: Write, error: Exception) -> bool:
         with self._lock:
             self._dropped += turn.size
             self._last_error = f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rlhi_plugin.privacy.redaction import Span
+from rlhi_plugin.privacy.screening import has_long_run
 
 _LEFT = r"(?<![a-z0-9])"
 # Bounded, like all that could look far ahead from many places of a hostile text.
@@ -27,16 +28,21 @@ class Pattern:
         hints: Lower-case; where none of them occurs, there is nothing to find.
         regex: The span is its group ``value`` where it has one, else the whole match.
         accept: Whether a match is really one; None accepts all.
+        short: Whether it can be without a run of `LONG_RUN` characters of a key.
     """
 
     kind: str
     hints: tuple[str, ...]
     regex: re.Pattern[str]
     accept: Callable[[re.Match[str]], bool] | None = None
+    short: bool = False
 
 
-def _pattern(kind: str, hints: str, regex: str, accept: Callable[[re.Match[str]], bool] | None = None) -> Pattern:
-    return Pattern(kind, tuple(hints.split()), re.compile(regex, re.IGNORECASE), accept)
+_Accept = Callable[[re.Match[str]], bool]
+
+
+def _pattern(kind: str, hints: str, regex: str, accept: _Accept | None = None, *, short: bool = False) -> Pattern:
+    return Pattern(kind, tuple(hints.split()), re.compile(regex, re.IGNORECASE), accept, short)
 
 
 _AWS = re.compile(r"aws|secret|access.?key|AKIA|ASIA", re.IGNORECASE)
@@ -135,10 +141,11 @@ PATTERNS = (
     _pattern("jwt", "eyj", r"(?<![a-z0-9_\-])eyJ[a-z0-9_\-]{15,}\.[a-z0-9_\-]{8,}(?:\.[a-z0-9_\-]*){0,3}"),
     _pattern(
         "private_key",
-        "private key",
+        "-----begin",
         r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
         r"(?:(?:(?!-----)[\s\S]){0,20000}-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
         r"|[a-z0-9+/=\s\\:,]*)",
+        short=True,
     ),
     _pattern("bearer_token", "bearer", rf"\bbearer\s{{1,3}}(?P<value>{_HAS_DIGIT}[a-z0-9._~+/\-]{{16,}}=*)"),
     _pattern(
@@ -146,6 +153,7 @@ PATTERNS = (
         "authorization",
         rf"authorization(?:{_QUOTE})?\s{{0,3}}[:=]\s{{0,3}}(?:{_QUOTE})?(?:basic|token|bearer)\s{{1,3}}"
         r"(?P<value>[a-z0-9._~+/\-]{8,}=*)",
+        short=True,
     ),
     # scheme://user:password@host
     _pattern(
@@ -153,6 +161,7 @@ PATTERNS = (
         "://",
         r"[a-z][a-z0-9+.\-]{1,20}://[^\s/:@\"'<>\[\]]{0,64}:(?P<value>[^\s/@\"'<>\[\]{}$]{1,128})@",
         _is_no_sample,
+        short=True,
     ),
     _pattern(
         "password",
@@ -160,6 +169,7 @@ PATTERNS = (
         rf"{_NAME}(?:{_QUOTE})?\s{{0,3}}(?:=|:){{1,3}}\s{{0,3}}\\*(?P<quote>[\"'])"
         r"(?P<value>(?:(?!\\*(?P=quote))[^\n]){4,128})\\*(?P=quote)",
         _is_quoted_password,
+        short=True,
     ),
     _pattern(
         "password",
@@ -167,31 +177,42 @@ PATTERNS = (
         rf"{_NAME}(?:{_QUOTE})?(?P<sign>\s{{0,3}}(?:=|:){{1,2}}\s{{0,3}}|\s{{1,3}}is:?\s{{1,3}})"
         r"(?P<value>[^\s\"'<>,;&\[\]|`]{4,128})",
         _is_bare_password,
+        short=True,
     ),
 )
 
 
-_MARKS = ("_", "-")
-"""Characters of many hints that most texts do not hold: one look for them spares looking for each hint."""
+_MARKS = ("_", "-", "pass", ":")
+"""Parts of many hints that most texts do not hold: one look for them spares looking for each hint."""
 
 
 class CredentialFinder:
     """Finds secrets in folded text."""
 
     def __init__(self, kinds: frozenset[str]) -> None:
-        self._patterns = tuple(pattern for pattern in PATTERNS if pattern.kind in kinds)
-        hints = sorted({hint for pattern in self._patterns for hint in pattern.hints})
-        self._hints = [(hint, next((mark for mark in _MARKS if mark in hint), "")) for hint in hints]
+        patterns = tuple(pattern for pattern in PATTERNS if pattern.kind in kinds)
+        self._all = _Patterns(patterns)
+        self._short = _Patterns(tuple(pattern for pattern in patterns if pattern.short))
 
     def find(self, text: str) -> Iterator[Span]:
         """See `Finder.find`; `text` is ASCII."""
-        lowered = text.lower()
-        marks = {"", *(mark for mark in _MARKS if mark in lowered)}
-        hints = {hint for hint, mark in self._hints if mark in marks and hint in lowered}
-        for pattern in self._patterns if hints else ():
-            if hints.isdisjoint(pattern.hints):
-                continue
+        for pattern in (self._all if has_long_run(text) else self._short).hinted(text.lower()):
             for match in pattern.regex.finditer(text):
                 if pattern.accept is None or pattern.accept(match):
                     start, end = match.span("value" if "value" in pattern.regex.groupindex else 0)
                     yield Span(start, end, pattern.kind)
+
+
+class _Patterns:
+    """Patterns by their hints."""
+
+    def __init__(self, patterns: tuple[Pattern, ...]) -> None:
+        self._patterns = patterns
+        hints = sorted({hint for pattern in patterns for hint in pattern.hints})
+        self._hints = [(hint, next((mark for mark in _MARKS if mark in hint), "")) for hint in hints]
+
+    def hinted(self, lowered: str) -> list[Pattern]:
+        """Those that could find something."""
+        marks = {"", *(mark for mark in _MARKS if mark in lowered)}
+        hints = {hint for hint, mark in self._hints if mark in marks and hint in lowered}
+        return [pattern for pattern in self._patterns if not hints.isdisjoint(pattern.hints)] if hints else []

@@ -14,6 +14,7 @@ from functools import cache
 from rlhi_plugin.privacy.iban import find_ibans
 from rlhi_plugin.privacy.phone import find_phone
 from rlhi_plugin.privacy.redaction import Span
+from rlhi_plugin.privacy.screening import Shape, shape
 
 _NUMBER = re.compile(r"[0-9](?:[ ().\-\t]{0,3}[0-9]){6,}(?![A-Za-z0-9_])")
 """Seven digits or more with few separators: a card or a telephone number, if anything. Like all patterns that search
@@ -33,23 +34,22 @@ class PersonalFinder:
 
     def find(self, text: str) -> Iterator[Span]:
         """See `Finder.find`; `text` is ASCII."""
-        kinds = self._kinds
+        kinds, seen = self._kinds, shape(text)
         if "email" in kinds and "@" in text:
             yield from _emails(text)
         if "url" in kinds and "." in text:
             yield from _detected("url", text)
-        has_digit = any(digit in text for digit in _DIGITS)
-        if "mac_address" in kinds and _PAIRS.search(text):
+        if seen.pairs and "mac_address" in kinds:
             yield from _macs(text)
-        if "ip" in kinds and has_digit:
-            yield from _ips(text)
-        if not has_digit:
+        if not seen.digit:
             return
-        if "iban" in kinds:
+        if "ip" in kinds:
+            yield from _ips(text, seen)
+        if seen.account and "iban" in kinds:
             yield from find_ibans(text)
         if "us_ssn" in kinds:
-            yield from _ssns(text)
-        if "phone" in kinds or "credit_card" in kinds:
+            yield from _ssns(text, seen)
+        if seen.number and ("phone" in kinds or "credit_card" in kinds):
             yield from self._numbers(text)
 
     def _numbers(self, text: str) -> Iterator[Span]:
@@ -115,7 +115,6 @@ def _emails(text: str) -> Iterator[Span]:
                 yield span
 
 
-_PAIRS = re.compile(r"[:\-][0-9A-Fa-f]{2}[:\-][0-9A-Fa-f]{2}[:\-]")
 _PAIRS_BEFORE = re.compile(r"(?:[0-9a-f]{2}[:\-]){1,3}$", re.IGNORECASE)
 _PAIRS_AFTER = re.compile(r"(?:[:\-][0-9a-f]{2}){1,3}", re.IGNORECASE)
 _CHAIN = 9
@@ -134,7 +133,6 @@ def _macs(text: str) -> Iterator[Span]:
             yield span
 
 
-_FOUR = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 _IP6 = re.compile(r"[23][0-9a-fA-F]{3}:[0-9a-fA-F:]{2,35}(?![A-Za-z0-9_:])")
 _VERSION_BEFORE = re.compile(
     r"(?:\bv|version|release|[a-z]/|ver\.?|build|section|chapter|driver|firmware|[=<>~^]=?)\s*$", re.IGNORECASE
@@ -145,12 +143,12 @@ _SMALL = 32
 """Four numbers below this are more often a version or a section than an address (1 in 4,096 addresses)."""
 
 
-def _ips(text: str) -> Iterator[Span]:
-    if _FOUR.search(text):
+def _ips(text: str, seen: Shape) -> Iterator[Span]:
+    if seen.dotted:
         for span in _detected("ip", text):
             if _is_somebodys(text, span):
                 yield span
-    for match in _IP6.finditer(text) if ":" in text else ():
+    for match in _IP6.finditer(text) if seen.quad else ():
         if is_free(text, match.start()) and _is_global(match.group()):
             yield Span(match.start(), match.end(), "ip")
 
@@ -182,11 +180,11 @@ _CALLED_SSN = re.compile(
 )
 
 
-def _ssns(text: str) -> Iterator[Span]:
-    for match in _SSN.finditer(text) if "-" in text else ():
+def _ssns(text: str, seen: Shape) -> Iterator[Span]:
+    for match in _SSN.finditer(text) if seen.social else ():
         if _ASSIGNED.fullmatch(match.group()) and is_free(text, match.start()):
             yield Span(match.start(), match.end(), "us_ssn")
-    lowered = text.lower()
+    lowered = text.lower() if seen.nine else ""
     if "ssn" in lowered or "social security" in lowered:
         for match in _CALLED_SSN.finditer(text):
             if _ASSIGNED.fullmatch(match["value"]):

@@ -94,7 +94,7 @@ class SpanRedactor:
         """See `Redactor.redact`. Redacting the result again changes nothing."""
         counts: Counter[str] = Counter()
         for _ in range(_ROUNDS):
-            spans = merged(span for finder in self._finders for span in finder.find(text))
+            spans = merged([span for finder in self._finders for span in finder.find(text)])
             if not spans:
                 break
             text = self._replaced(text, spans, scope)

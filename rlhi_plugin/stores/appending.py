@@ -52,16 +52,27 @@ BEGIN = {d: insert_if_absent(d, conversations, ("conversation_id",)) for d in DI
 """Creates one conversation, by dialect."""
 
 
+class Head(NamedTuple):
+    """A conversation without its messages; fields as those of `Conversation`, which checks what it is given."""
+
+    conversation_id: str
+    user_id: str | None = None
+    started_at: datetime | None = None
+    language: str | None = None
+    toxic: bool | None = None
+    source: str = "rlhi"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One call of `append`: messages for one conversation.
 
     Attributes:
-        head: The conversation; its own messages are not looked at.
+        head: The conversation; messages of its own are not looked at.
         offered: The messages.
     """
 
-    head: Conversation
+    head: Head | Conversation
     offered: Sequence[Message]
 
 
@@ -84,7 +95,7 @@ class Rows(Protocol):
         """Those of the users who were forgotten, and when. Only users of parts that were given to `find`."""
         ...
 
-    def begin(self, heads: Sequence[Conversation]) -> dict[str, Row]:
+    def begin(self, heads: Sequence[Head | Conversation]) -> dict[str, Row]:
         """Create conversations where there are none of their names; what is stored of them then."""
         ...
 
@@ -107,7 +118,7 @@ class SQLRows:
         """See `Rows.forgotten`."""
         return forgotten_users(self._connection, users)
 
-    def begin(self, heads: Sequence[Conversation]) -> dict[str, Row]:
+    def begin(self, heads: Sequence[Head | Conversation]) -> dict[str, Row]:
         """See `Rows.begin`; one after the other, in the order of the callers."""
         for head in heads:
             self._connection.execute(BEGIN[self._connection.dialect.name], head_values(head))
@@ -181,14 +192,14 @@ def _after(part: Part, forgotten_at: datetime | None) -> Sequence[Message]:
 def _begin(stored: Rows, parts: Sequence[Part]) -> dict[str, Row]:
     """Create the conversations of parts that hold something to keep, in the order of the callers."""
     forgotten = stored.forgotten(part.head.user_id for part in parts)
-    begun: dict[str, Conversation] = {}
+    begun: dict[str, Head | Conversation] = {}
     for part in parts:
         if _after(part, forgotten.get(part.head.user_id)):
             begun.setdefault(part.head.conversation_id, part.head)
     return stored.begin(list(begun.values()))
 
 
-def head_values(head: Conversation) -> dict[str, Any]:
+def head_values(head: Head | Conversation) -> dict[str, Any]:
     """A conversation's columns."""
     return {
         "conversation_id": head.conversation_id,
@@ -218,7 +229,7 @@ def message_values(message: Message) -> dict[str, Any]:
     }
 
 
-def _not_the_owner(head: Conversation, owner: str | None) -> OwnerMismatchError:
+def _not_the_owner(head: Head | Conversation, owner: str | None) -> OwnerMismatchError:
     return OwnerMismatchError(
         f"conversation {head.conversation_id!r} belongs to {owner or 'nobody (anonymous)'}, not to "
         f"{head.user_id or 'nobody (anonymous)'}. Give each user's conversation an id of its own."

@@ -12,8 +12,10 @@ from sqlalchemy import Connection
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.stores.address import database_file, parse_url
 from rlhi_plugin.stores.appending import Part
+from rlhi_plugin.stores.combining import CombiningCommit
 from rlhi_plugin.stores.dialects import make_engine
 from rlhi_plugin.stores.engine import prepare
+from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.stores.sql_store import SQLStore
 
 T = TypeVar("T")
@@ -74,9 +76,13 @@ class LateStore(SQLStore):
         self.open()
         return super()._write(doing, work)
 
-    def _append_together(self, parts: Sequence[Part]) -> list[int | Exception]:
+    def _queue(self) -> GroupCommit[Part, int] | CombiningCommit[Part, int]:
+        # Opening may take longer than a caller waits.
+        return super()._queue() if self._is_open else self._appends
+
+    def _append_together(self, parts: Sequence[Part], limit_s: float | None) -> list[int | Exception]:
         self.open()
-        return super()._append_together(parts)
+        return super()._append_together(parts, limit_s)
 
     def last_message_id(self, conversation_id: str) -> str | None:
         """See `SQLStore.last_message_id`."""

@@ -64,10 +64,10 @@ class ConversationStore(Protocol):
 
 
 class Submitted(Protocol):
-    """An append that was begun."""
+    """An append that was submitted."""
 
     def result(self, timeout_s: float | None = None) -> int:
-        """Wait for it; returns and raises what `ConversationStore.append` does.
+        """Have it done, and wait for it; returns and raises what `ConversationStore.append` does. To be called once.
 
         Args:
             timeout_s: Seconds after which to stop waiting; None waits as long as it takes.
@@ -80,16 +80,16 @@ class Submitted(Protocol):
 
 @runtime_checkable
 class SubmittingStore(Protocol):
-    """A store that writes in a thread of its own, so that whoever waits for it can stop waiting.
+    """A store whose callers can stop waiting: it writes in a thread of its own, or into a file of this machine.
 
     Turns come by `submit` alone, so a class that adds something to `append` adds it here.
     """
 
     def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
-        """Begin what `ConversationStore.append` does; parts that were submitted first are written first.
+        """Submit what `ConversationStore.append` does; parts that were submitted first are written first.
 
         Raises:
-            StoreError: the store cannot even begin.
+            StoreError: the store cannot even take it.
         """
         ...
 

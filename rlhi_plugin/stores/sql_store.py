@@ -7,6 +7,7 @@ PostgreSQL commits synchronously. What depends on the SQL dialect is in `rlhi_pl
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import weakref
@@ -21,8 +22,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from rlhi_plugin.errors import ConfigError, StoreError
+from rlhi_plugin.errors import ConfigError, StoreError, StoreTimeoutError
 from rlhi_plugin.records import (
+    USER_ID_PATTERN,
     ConsentDecision,
     Conversation,
     FeedbackEvent,
@@ -31,8 +33,9 @@ from rlhi_plugin.records import (
     Purpose,
     Tombstone,
 )
-from rlhi_plugin.stores.appending import Part, append_all, forgotten_users
+from rlhi_plugin.stores.appending import Head, Part, append_all, forgotten_users
 from rlhi_plugin.stores.columnar import ConversationColumns, read_columns
+from rlhi_plugin.stores.combining import CombiningCommit
 from rlhi_plugin.stores.dialects import (
     erase_deleted,
     insert_if_absent,
@@ -43,14 +46,16 @@ from rlhi_plugin.stores.dialects import (
 )
 from rlhi_plugin.stores.engine import open_engine, translated
 from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
-from rlhi_plugin.stores.group_commit import GroupCommit, Pending
-from rlhi_plugin.stores.protocols import Forgotten
+from rlhi_plugin.stores.group_commit import GroupCommit
+from rlhi_plugin.stores.protocols import Forgotten, Submitted
 from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
 from rlhi_plugin.stores.sqlite_rows import SQLiteAppends
 
 T = TypeVar("T")
 
+_LONGEST_ID = 256
+_PSEUDONYM = re.compile(USER_ID_PATTERN)
 _TRIES = 5
 """How often a transaction is run that the database gives up because of another one."""
 
@@ -107,6 +112,7 @@ class SQLStore:
         self._write_lock = threading.Lock()
         self._sqlite = SQLiteAppends(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
+        self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
         _open.add(self)
 
     @property
@@ -118,16 +124,15 @@ class SQLStore:
         """See `ConversationStore.append`. Threads that append at the same time share one transaction."""
         return self.submit(conversation_id, user_id=user_id, messages=messages).result() if messages else 0
 
-    def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Pending[Part, int]:
+    def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
         """See `SubmittingStore.submit`."""
         started_at = next((m.created_at for m in messages if m.created_at is not None), None)
-        try:
-            head = Conversation(conversation_id=conversation_id, user_id=user_id, messages=(), started_at=started_at)
-        except ValidationError as error:
+        if not _is_id(conversation_id) or not (user_id is None or _is_pseudonym(user_id)):
             raise StoreError(
-                f"not a conversation: {error}. Give an id of 1 to 256 characters, and a pseudonym."
-            ) from error
-        return self._appends.submit(Part(head, messages))
+                f"{conversation_id!r} of {user_id!r} is not a conversation. Give an id of 1 to 256 characters, and a "
+                "pseudonym."
+            )
+        return self._queue().submit(Part(Head(conversation_id, user_id, started_at), messages))
 
     def add(self, conversation: Conversation) -> int:
         """Append the messages of a conversation and, where it is new, keep its language, source and so on.
@@ -139,7 +144,7 @@ class SQLStore:
             OwnerMismatchError: a conversation of this name belongs to somebody else.
             StoreError: the store cannot be written.
         """
-        return self._appends.submit(Part(conversation, conversation.messages)).result()
+        return self._queue().submit(Part(conversation, conversation.messages)).result()
 
     def conversations(self, *, user_id: str | None = None) -> Iterator[Conversation]:
         """See `ConversationStore.conversations`. Reads one consistent snapshot, a few rows at a time."""
@@ -312,26 +317,45 @@ class SQLStore:
         with self._writer.begin() as connection:
             return work(connection)
 
-    def _append_group(self, parts: Sequence[Part]) -> Sequence[int | Exception]:
+    def _queue(self) -> GroupCommit[Part, int] | CombiningCommit[Part, int]:
+        """Who writes: a thread, whose connection to a server may hang, or the callers themselves, into a file."""
+        return self._appends if self._sqlite is None else self._combined
+
+    def _append_group(self, parts: Sequence[Part], limit_s: float | None = None) -> Sequence[int | Exception]:
         """Write a group; where the database refuses a value in it, each part alone, so that only the bad one fails."""
         try:
-            return self._append_together(parts)
+            return self._append_together(parts, limit_s)
         except StoreError as error:
             if len(parts) == 1 or not _is_about_a_value(error.__cause__):
                 raise
-        return [self._append_alone(part) for part in parts]
+        return [self._append_alone(part, limit_s) for part in parts]
 
-    def _append_alone(self, part: Part) -> int | Exception:
+    def _append_alone(self, part: Part, limit_s: float | None) -> int | Exception:
         try:
-            return self._append_together([part])[0]
+            return self._append_together([part], limit_s)[0]
         except StoreError as error:
             return error
 
-    def _append_together(self, parts: Sequence[Part]) -> list[int | Exception]:
+    def _append_together(self, parts: Sequence[Part], limit_s: float | None) -> list[int | Exception]:
         if self._sqlite is None:
             return self._write(_naming(parts), lambda connection: append_all(connection, parts))
-        with self._write_lock, translated(_naming(parts)):
-            return self._sqlite.append(parts)
+        if not self._write_lock.acquire(timeout=-1 if limit_s is None else limit_s):
+            raise StoreTimeoutError(f"the store is being written for more than {limit_s:g} s. See what by.")
+        try:
+            return self._sqlite.append(parts, limit_s)
+        except BaseException:
+            with translated(_naming(parts)):
+                raise
+        finally:
+            self._write_lock.release()
+
+
+def _is_id(given: object) -> bool:
+    return isinstance(given, str) and 0 < len(given) <= _LONGEST_ID
+
+
+def _is_pseudonym(given: object) -> bool:
+    return isinstance(given, str) and _PSEUDONYM.fullmatch(given) is not None
 
 
 def _is_about_a_value(cause: BaseException | None) -> bool:

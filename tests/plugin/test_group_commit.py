@@ -211,11 +211,11 @@ def store(request, tmp_path):
 def count_transactions(store):
     counted, write = [], store._append_group
 
-    def counting(parts):
+    def counting(parts, limit_s=None):
         counted.append(len(parts))
-        return write(parts)
+        return write(parts, limit_s)
 
-    store._appends._write = counting
+    store._queue()._write = counting
     return counted
 
 
@@ -244,6 +244,14 @@ async def test_tasks_share_transactions(store):
     assert len(groups) < 40
 
 
+def is_writing(store):
+    return store._combined._writing or store._appends._runs
+
+
+def waiting(store):
+    return len(store._combined._queue) + store._appends._queue.qsize()
+
+
 def test_bad_appends_leave_the_others_alone(store):
     store.append("mine", user_id="u_1", messages=[Message(id="m", role="user", content="x")])
     good = Message(id="m", role="user", content="x")
@@ -263,10 +271,10 @@ def test_bad_appends_leave_the_others_alone(store):
 
     with store._write_lock, ThreadPoolExecutor(6) as pool:
         first = pool.submit(append, "a")
-        while not store._appends._runs or not store._appends._queue.empty():
+        while not is_writing(store) or waiting(store):
             pass
         others = {name: pool.submit(append, name) for name in ["b", "mine", "c", "d"]}
-        while store._appends._queue.qsize() < 4:
+        while waiting(store) < 4:
             pass
         store._write_lock.release()
         results = {name: future.result() for name, future in others.items()}

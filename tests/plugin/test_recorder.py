@@ -10,7 +10,7 @@ from rlhi_plugin.durability import WriterOptions
 from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
 from rlhi_plugin.recorder import Recorder, Reply, Turn
 from rlhi_plugin.records import Message
-from rlhi_plugin.stores import group_commit, open_store
+from rlhi_plugin.stores import combining, group_commit, open_store
 
 LONG = "My address is jane@example.org. " + "Why do leaves fall in autumn? " * 10
 
@@ -104,7 +104,8 @@ def test_a_preparation_that_fails_is_not_missed(recorder, store, caplog):
 
 
 def test_too_many_preparations_are_left_to_the_recording(recorder, store, monkeypatch):
-    monkeypatch.setattr(group_commit, "LONGEST_QUEUE", 0)
+    for queue in (group_commit, combining):
+        monkeypatch.setattr(queue, "LONGEST_QUEUE", 0)
     recorder.prepare("t", None, [HumanMessage(LONG, id="m1")])
     recorder.record(turn)
     assert store.asked == ["t"]

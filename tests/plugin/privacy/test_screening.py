@@ -1,0 +1,61 @@
+"""What the screen says cannot be there is not there: detectors find the same with it as without it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhi_plugin.privacy import credentials, personal
+from rlhi_plugin.privacy.patterns import PatternFinder
+from rlhi_plugin.privacy.redaction import KINDS, Span
+from rlhi_plugin.privacy.screening import LONG_RUN, Shape, has_long_run, shape
+
+FINDER = PatternFinder(KINDS)
+PRIVATE = (
+    "jane@example.org", "4111 1111 1111 1111", "3782-822463-10005", "GB29 NWBK 6016 1331 9268 19", "078-05-1120",
+    "social security 078 05 1120", "tel. 030 901820", "+44 20 7946 0958", "(415) 555-2671", "93.184.216.34",
+    "2606:2800:220:1:248:1893:25c8:1946", "a4:83:e7:2f:1b:9c", "AA-BB-CC-DD-EE-FF", "AKIAIOSFODNN7EXAMPLQ",
+    "sk-" + "proj-" + "aB3d" * 8, "xoxb-1234567890", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.abc", "hf_" + "aB3d" * 9,
+    "Bearer abcdefgh12345678", "authorization: basic dXNlcjox", "password = hunter2!", 'pwd: "open sesame"',
+    "https://user:geheim7@host/x", "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----", "api_key=abcd1234efgh5678",
+    "hooks.slack.com/services/T00/B00/abcdefghij1234567890", "secret: abcdefghijklmno1", "passphrase is correct7horse",
+)  # fmt: skip
+PIECES = st.one_of(
+    st.sampled_from(PRIVATE),
+    st.sampled_from(
+        [" ", "\n", ".", "-", ":", ": ", "=", "1", "12", "1.2", "20", "ab", "Key", "is", "é", "\u2009", "@"]
+    ),
+    st.text(max_size=6),
+)
+
+
+@pytest.fixture(scope="module")
+def everything_looked_at():
+    """Findings of the same detectors when nothing is ruled out beforehand."""
+    everywhere = Shape(*[True] * len(Shape.__dataclass_fields__))
+
+    def find(text):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(personal, "shape", lambda _: everywhere)
+            patch.setattr(credentials, "has_long_run", lambda _: True)
+            return list(FINDER.find(text))
+
+    return find
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=st.lists(PIECES, max_size=8).map("".join))
+def test_nothing_is_missed(everything_looked_at, text):
+    assert list(FINDER.find(text)) == everything_looked_at(text)
+
+
+@pytest.mark.parametrize("secret", PRIVATE)
+def test_each_is_found_in_prose(secret):
+    assert all(isinstance(span, Span) for span in FINDER.find(f"It says {secret} there."))
+    assert list(FINDER.find(f"It says {secret} there."))
+
+
+def test_prose_with_a_year_needs_no_detector():
+    assert shape("In 1905, 3 papers: well-known. See 2.1-3.") == Shape(digit=True)
+    assert shape("No digit at all: fade-in.") == Shape()
+    assert has_long_run("x" * LONG_RUN)
+    assert not has_long_run(f"{'x' * (LONG_RUN - 1)} {'y' * (LONG_RUN - 1)}")
