@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from rlhi_eval_harness.human.results import HumanResult
 from rlhi_plugin.chat import FinishReason
 from rlhi_plugin.records import ChatMessage, Record
 
-REPORT_SCHEMA_VERSION = 2
-"""2: the report describes its metrics itself, and a sample may say why it has no answer."""
+REPORT_SCHEMA_VERSION = 3
+"""2: the report describes its metrics itself, and a sample may say why it has no answer. 3: studies with people."""
 
 
 class PlannedSample(Record):
@@ -143,6 +144,8 @@ class EvalReport(Record):
     """What the numbers say, in sentences computed from them; includes what did not help."""
     config: dict[str, Any]
     """Suite options, seeds, versions, digests, machine."""
+    human: tuple[HumanResult, ...] = ()
+    """What people said of the stored answers (`rlhi-eval human`)."""
 
 
 class PromotionDecision(Record):

@@ -11,6 +11,7 @@ In the order in which they appear::
     plan.jsonl        every prompt that every subject is to answer
     outputs.jsonl     the answers, appended as they arrive
     judgments.jsonl   what judges said, appended as it arrives
+    human/NAME/       studies with people: study.json, and verdicts.jsonl, appended as they are given
     report.json, report.md, report.html
 
 A file other than outputs and judgments is complete if it exists: it is written under another name and then renamed.
@@ -46,6 +47,7 @@ class RunFolder:
         self.plan = path / "plan.jsonl"
         self.outputs = path / "outputs.jsonl"
         self.judgments = path / "judgments.jsonl"
+        self.human = path / "human"
         self.report_json = path / "report.json"
         self.report_markdown = path / "report.md"
         self.report_html = path / "report.html"

@@ -5,6 +5,12 @@ Means, paired differences and their intervals are in `rlhi_eval_harness.statisti
 """
 
 from rlhi_eval_harness.inference.agreement import Agreement, cohens_kappa, krippendorff_alpha
+from rlhi_eval_harness.inference.clustered_agreement import (
+    Coefficient,
+    RatedTwice,
+    clustered_alpha,
+    clustered_kappa,
+)
 from rlhi_eval_harness.inference.comparisons import (
     Comparison,
     McNemar,
@@ -15,17 +21,24 @@ from rlhi_eval_harness.inference.comparisons import (
 from rlhi_eval_harness.inference.coverage import UNSCORED_LIMIT, Coverage
 from rlhi_eval_harness.inference.judge_bias import LengthBias, PositionBias, SeenBothWays, length_bias, position_bias
 from rlhi_eval_harness.inference.power import DetectableEffect, minimum_detectable_effect
+from rlhi_eval_harness.inference.prediction_powered import JudgedItem, PredictionPowered, prediction_powered_mean
 
 __all__ = [
     "UNSCORED_LIMIT",
     "Agreement",
+    "Coefficient",
     "Comparison",
     "Coverage",
     "DetectableEffect",
+    "JudgedItem",
     "LengthBias",
     "McNemar",
     "PositionBias",
+    "PredictionPowered",
+    "RatedTwice",
     "SeenBothWays",
+    "clustered_alpha",
+    "clustered_kappa",
     "cohens_kappa",
     "correct",
     "krippendorff_alpha",
@@ -34,4 +47,5 @@ __all__ = [
     "minimum_detectable_effect",
     "paired_p_value",
     "position_bias",
+    "prediction_powered_mean",
 ]

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rlhi_eval_harness.human.summary import human_results
 from rlhi_eval_harness.judging import Judgment, Question, judges_of, read_judgments
 from rlhi_eval_harness.numbers import Numbers
 from rlhi_eval_harness.records import EvalReport
@@ -20,7 +21,9 @@ from rlhi_eval_harness.report.facts import (
     training_curve,
     training_funnel,
 )
+from rlhi_eval_harness.report.judge_trust import judge_trust
 from rlhi_eval_harness.report.markdown import render_markdown
+from rlhi_eval_harness.report.people import people_findings
 from rlhi_eval_harness.run_folder import RunFolder, write_text
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.suite import Suite, parse_suite
@@ -62,6 +65,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
     suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
     compared = differences(table, seed=suite.seed, resamples=suite.resamples)
+    people = human_results(stored, scores, suite, judge=names[0] if names else None)
     adapter = Path(config["models"].get("adapter", ""))
     return EvalReport(
         suite=suite.name,
@@ -71,11 +75,13 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
         differences=compared,
         samples=tuple(stored.outputs[each.sample_id] for each in stored.plan if each.sample_id in stored.outputs),
         scores=scores,
-        findings=kind.findings(Numbers(estimated, compared), table.metrics),
+        findings=(*kind.findings(Numbers(estimated, compared), table.metrics), *people_findings(people)),
+        human=people,
         config={
             **config,
             **kind.facts(stored, judgments),
             "judging": judging_facts(questions, judged),
+            "judge_trust": judge_trust(questions, judged, stored.plan, seed=suite.seed, resamples=suite.resamples),
             "answering": answering_facts(stored.plan, stored.outputs),
             "training_curve": training_curve(adapter),
             "training_funnel": training_funnel(adapter),

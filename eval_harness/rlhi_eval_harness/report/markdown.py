@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlhi_eval_harness.records import EvalReport
+from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
 
 INTERVALS = (
@@ -43,6 +44,8 @@ def render_markdown(report: EvalReport) -> str:
         *(f"- **{metric.label}** (`{metric.name}`): {metric.meaning}" for metric in report.metrics),
         "",
         *_judges(report.config.get("judging") or []),
+        *_section("How far the judges can be trusted", trust_grid(report.config.get("judge_trust") or [])),
+        *_people(report),
     ]
     return "\n".join(lines)
 
@@ -64,6 +67,18 @@ def _judges(facts: list[dict[str, Any]]) -> list[str]:
             f"{_share(each['order_consistency'])}; prompts {', '.join(each['prompts'])}."
         )
     return [*lines, ""]
+
+
+def _people(report: EvalReport) -> list[str]:
+    """What people said, study by study."""
+    lines: list[str] = []
+    for result in report.human:
+        lines += [f"## People: `{result.subject}` against `{result.versus}` (study `{result.study}`)", ""]
+        lines += [*(f"- {sentence}" for sentence in about(result)), "", EXPLAINED, "", *_table(people_grid(result)), ""]
+        if (beside := judge_grid(result)).rows:
+            lines += [f"Beside the judge `{result.judge}`:", "", *_table(beside), ""]
+        lines += [*_table(rater_grid(result)), ""]
+    return lines
 
 
 def _share(value: float | None) -> str:

@@ -11,6 +11,7 @@ from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
 from rlhi_eval_harness.report import plots
 from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
+from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
@@ -51,6 +52,9 @@ def render_page(report: EvalReport) -> str:
         settings=json.dumps(_settings(report), indent=2, ensure_ascii=False),
         samples=script_json(samples),
         compared=samples["compare"],
+        trust=trust_grid(report.config.get("judge_trust") or []),
+        studies=[(each, about(each), people_grid(each), judge_grid(each), rater_grid(each)) for each in report.human],
+        explained=EXPLAINED,
     )
 
 
@@ -89,7 +93,16 @@ def _cards(numbers: Numbers, metric: Metric) -> list[tuple[str, str, str]]:
 
 def _settings(report: EvalReport) -> dict[str, Any]:
     """Everything needed to do it again; what has a place of its own on the page is left out."""
-    shown = {"users", "history", "judging", "answering", "training_curve", "training_funnel", "follow_up_shares"}
+    shown = {
+        "users",
+        "history",
+        "judging",
+        "judge_trust",
+        "answering",
+        "training_curve",
+        "training_funnel",
+        "follow_up_shares",
+    }
     return {key: value for key, value in report.config.items() if key not in shown}
 
 

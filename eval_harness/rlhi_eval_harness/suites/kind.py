@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from rlhi_eval_harness.judging import Judgment, Question
@@ -64,6 +65,9 @@ class SuiteKind(ABC):
     options: ClassVar[type[Suite]]
     judged: ClassVar[bool] = False
     """Whether there is anything that a judge is asked."""
+    dimensions: ClassVar[Mapping[str, str]] = MappingProxyType({"overall": "Overall preference"})
+    """What people are asked about two answers, label by name. Where a metric of that name is a judge's win rate against
+    the first subject, the two are compared."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite

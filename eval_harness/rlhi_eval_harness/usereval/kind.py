@@ -78,6 +78,7 @@ class UserEval(SuiteKind):
 
     options = UserEvalOptions
     judged = True
+    dimensions = DIMENSIONS
 
     def __init__(self, suite: Suite) -> None:
         super().__init__(suite)
