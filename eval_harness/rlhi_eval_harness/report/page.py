@@ -89,7 +89,16 @@ def _cards(numbers: Numbers, metric: Metric) -> list[tuple[str, str, str]]:
 
 def _settings(report: EvalReport) -> dict[str, Any]:
     """Everything needed to do it again; what has a place of its own on the page is left out."""
-    shown = {"users", "history", "judging", "answering", "training_curve", "training_funnel", "follow_up_shares"}
+    shown = {
+        "users",
+        "history",
+        "judging",
+        "answering",
+        "training_curve",
+        "training_funnel",
+        "follow_up_shares",
+        "tables",
+    }
     return {key: value for key, value in report.config.items() if key not in shown}
 
 

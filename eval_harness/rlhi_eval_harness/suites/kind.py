@@ -64,6 +64,8 @@ class SuiteKind(ABC):
     options: ClassVar[type[Suite]]
     judged: ClassVar[bool] = False
     """Whether there is anything that a judge is asked."""
+    clusters: ClassVar[str] = "users"
+    """What intervals resample, in the plural: `PlannedSample.user` says which one a sample belongs to."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
