@@ -54,6 +54,11 @@ class Benchmark:
         return lm_eval_tasks.task_files(self._options.task, self._options.folder)
 
     @property
+    def metric(self) -> str:
+        """What is correct: ``metric,filter``."""
+        return self._options.metric
+
+    @property
     def weighs_options(self) -> bool:
         """Whether subjects must give log-likelihoods."""
         return any(each.weighs_options for each in self.files)
