@@ -20,6 +20,7 @@ from rlhi_plugin.errors import ArtefactError
 if TYPE_CHECKING:
     from rlhi_eval_harness.alpaca.proof import AlpacaProof
     from rlhi_eval_harness.arena_hard.proof import ArenaProof, BootstrapProof, StyleProof
+    from rlhi_eval_harness.reasoning.proof import OutputsProof, ReferenceProof
 
 PIPED_WIDTH = 140
 """Columns for the tables of proofs where the output is no terminal."""
@@ -48,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def prove(
-    data: Annotated[Path, typer.Option(help="Folder with alpaca-eval-2/ and arena-hard/.")],
+    data: Annotated[Path, typer.Option(help="Folder with alpaca-eval-2/, arena-hard/ and reasoning/.")],
     coefficients: Annotated[
         Path | None, typer.Option(help="Table of published GLM coefficients; default: the one that ships.")
     ] = None,
@@ -57,16 +58,21 @@ def prove(
     """Compute published scores from published judgments, and print both. Exits 1 where a bound is not met."""
     from rlhi_eval_harness.alpaca.proof import prove_alpaca_eval
     from rlhi_eval_harness.arena_hard.proof import prove_bootstrap, prove_scores, prove_style
+    from rlhi_eval_harness.reasoning.proof import prove_outputs, prove_references
 
     alpaca = prove_alpaca_eval(
         data / "alpaca-eval-2", coefficients=coefficients or published_coefficients(), gamed=gamed
     )
     arena = prove_scores(data / "arena-hard")
+    outputs = prove_outputs(data / "reasoning")
+    references = prove_references(data / "reasoning")
     _show_alpaca(alpaca)
     _show_arena(arena)
+    _show_reasoning(outputs, references)
     claims = [
         *alpaca_claims(alpaca),
         *arena_claims(arena, prove_bootstrap(data / "arena-hard"), prove_style(data / "arena-hard")),
+        *reasoning_claims(outputs, references),
     ]
     rows = [
         (each.what, each.cases, f"{each.bound:g}", f"{each.measured:.2g}", "yes" if each.met else "NO")
@@ -135,6 +141,67 @@ def arena_claims(
             sum(each.answers - each.equal for each in counts),
         ),
     ]
+
+
+def reasoning_claims(outputs: Iterable[OutputsProof], references: Iterable[ReferenceProof]) -> list[Claim]:
+    """What is claimed of reasoning benchmarks."""
+    scored, items = list(outputs), list(references)
+    off = [abs(each.accuracy - each.own_accuracy) for each in scored]
+    guessed = [each for each in scored if each.published is not None]
+    from_published = [abs(each.guessed - (each.published or 0.0)) for each in guessed]
+    return [
+        Claim(
+            "MMLU-Pro predictions that we read otherwise",
+            sum(each.answers for each in scored),
+            0,
+            sum(len(each.differing) for each in scored),
+        ),
+        Claim("MMLU-Pro accuracy of the published predictions, points", len(off), 0, max(off, default=1.0)),
+        Claim(
+            "MMLU-Pro published score, expected with its random guesses, points (bound: two deviations)",
+            len(guessed),
+            round(2 * max((each.spread for each in guessed), default=0.0), 2),
+            max(from_published, default=1.0),
+        ),
+        Claim(
+            "Reference answers of benchmarks that are not accepted",
+            sum(each.items for each in items),
+            0,
+            sum(len(each.refused) for each in items),
+        ),
+        Claim(
+            "Other items' answers that are accepted",
+            sum(each.items for each in items),
+            0,
+            sum(len(each.accepted) for each in items),
+        ),
+    ]
+
+
+def _show_reasoning(outputs: Iterable[OutputsProof], references: Iterable[ReferenceProof]) -> None:
+    rows = [
+        (
+            each.model,
+            each.answers,
+            f"{each.accuracy:.2f}",
+            f"{each.own_accuracy:.2f}",
+            each.unread,
+            f"{each.guessed:.2f} ± {each.spread:.2f}",
+            "-" if each.published is None else f"{each.published:.2f}",
+        )
+        for each in outputs
+    ]
+    columns = ("model", "outputs", "accuracy", "of its predictions", "unread", "with guesses expected", "leaderboard")
+    _print("MMLU-Pro, published outputs", columns, rows)
+    for each in outputs:
+        changed = ", ".join(each.corrected) or "none"
+        text = f"- {each.model}: reference answers corrected since: {changed}; by today's it has {each.today:.2f}."
+        terminal.stdout.print(text, markup=False, highlight=False)
+    shown = [(each.suite, each.items, len(each.refused), len(each.accepted)) for each in references]
+    _print("Reference answers", ("suite", "items", "own refused", "others accepted"), shown)
+    for proof in references:
+        for line in (*proof.refused, *proof.accepted):
+            terminal.stdout.print(f"- {proof.suite} {line}", markup=False, highlight=False)
 
 
 def _show_alpaca(proofs: Iterable[AlpacaProof]) -> None:

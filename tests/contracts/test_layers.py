@@ -40,6 +40,8 @@ ONE_VENDOR_ONE_PLACE = {
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
     "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
     "gradio": {"eval_harness/rlhi_eval_harness/human/page.py"},
+    "lm_eval": {"eval_harness/rlhi_eval_harness/reasoning"},
+    "math_verify": {"eval_harness/rlhi_eval_harness/reasoning/answers.py"},
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
     "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
     # The evaluation's plots name one of its types.

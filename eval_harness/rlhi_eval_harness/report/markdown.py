@@ -9,7 +9,7 @@ from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
 
 INTERVALS = (
-    "In brackets: 95 % bootstrap intervals, users resampled with all their answers. "
+    "In brackets: 95 % bootstrap intervals, {clusters} resampled with all their answers. "
     "`!` marks a number that is not to be used because more than 5 % of its answers are unscored."
 )
 
@@ -31,7 +31,7 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *_table(ranking(report)),
         "",
-        INTERVALS,
+        INTERVALS.format(clusters=report.config.get("clusters", "users")),
         "",
         "## Paired differences",
         "",
@@ -43,6 +43,7 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *(f"- **{metric.label}** (`{metric.name}`): {metric.meaning}" for metric in report.metrics),
         "",
+        *(line for each in report.config.get("tables") or [] for line in _extra(each)),
         *_judges(report.config.get("judging") or []),
         *_section("How far the judges can be trusted", trust_grid(report.config.get("judge_trust") or [])),
         *_people(report),
@@ -52,6 +53,13 @@ def render_markdown(report: EvalReport) -> str:
 
 def _section(title: str, grid: Grid) -> list[str]:
     return [f"## {title}", "", *_table(grid), ""] if grid.rows else []
+
+
+def _extra(table: dict[str, Any]) -> list[str]:
+    """A table that a suite adds of its own: texts in rows, and a note."""
+    rule = "|" + "|".join(" --- " for _ in table["columns"]) + "|"
+    rows = ["| " + " | ".join(row) + " |" for row in (table["columns"], *table["rows"])]
+    return [f"## {table['title']}", "", rows[0], rule, *rows[1:], "", table["note"], ""]
 
 
 def _judges(facts: list[dict[str, Any]]) -> list[str]:

@@ -102,6 +102,7 @@ def _settings(report: EvalReport) -> dict[str, Any]:
         "training_curve",
         "training_funnel",
         "follow_up_shares",
+        "tables",
     }
     return {key: value for key, value in report.config.items() if key not in shown}
 

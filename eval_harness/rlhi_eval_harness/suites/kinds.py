@@ -18,6 +18,7 @@ KINDS = MappingProxyType(
         "usereval": "rlhi_eval_harness.usereval.kind:UserEval",
         "prefeval": "rlhi_eval_harness.prefeval.kind:PrefEval",
         "harm": "rlhi_eval_harness.harm.kind:Harm",
+        "reasoning": "rlhi_eval_harness.reasoning.kind:Reasoning",
     }
 )
 """Kinds that ship, each as ``module:class``; imported at first use, since some need heavy libraries."""
