@@ -1,9 +1,9 @@
 """One optimiser step of TRL's preference trainer in as many forward passes as a token budget takes.
 
-The loss of a batch is a mean over its pairs (`sft`: over the tokens of its chosen answers). A pass sees some of them, so its
-means are weighted with its share of the batch before they are added: the sum, and so its gradient, is the batch's,
-whatever the passes are. What TRL logs is averaged in the same way. Losses that compare pairs with each other
-(`INSEPARABLE`) are no such sum.
+The loss of a batch is a mean over its pairs (`sft`: over the tokens of its chosen answers). A pass sees some of them,
+so its means are weighted with its share of the batch before they are added: the sum, and so its gradient, is the
+batch's, whatever the passes are. What TRL logs is averaged in the same way. Losses that compare pairs with each other
+are no such sum (`rlhi_training.train_checks`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import torch
 
 from rlhi_training.tree.packing import Pack, plan_packs, plan_padded
 
-INSEPARABLE = ("aot", "aot_unpaired")
-"""TRL's losses that sort the pairs of a batch."""
 _BY_CHOSEN_TOKEN = {"sft", "logits/chosen", "mean_token_accuracy"}
 _BY_REJECTED_TOKEN = {"logits/rejected"}
 _BY_TOKEN = {"entropy"}

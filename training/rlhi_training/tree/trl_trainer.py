@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Sampler
@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from rlhi_plugin.errors import ConfigError
 from rlhi_training.reference_vault import ReferenceVault, Row
 from rlhi_training.tree import packed_step
 from rlhi_training.tree.forward import Scope, SharedForward, install
@@ -39,6 +40,8 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         scope: What may share a prefix.
         tokens_per_batch: Most tokens of a forward pass; a batch takes as many passes as that needs
             (`rlhi_training.tree.packed_step`). None: one.
+        reference: What a model that comes with an adapter is compared with: that adapter as it is now (``start``), or
+            the model without it.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -51,16 +54,23 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         vault: ReferenceVault | None = None,
         scope: Scope = "batch",
         tokens_per_batch: int | None = None,
+        reference: Literal["start", "base"] = "start",
         **options: Any,
     ) -> None:
         off = None if share_prefixes else "train.share_prefixes is off"
         self.shared = SharedForward(reason=off, scope=scope, budget=tokens_per_batch)
         self._groups = groups
+        self._reference = reference
         self._on_reference = on_reference
         self._vault = vault
         self.reference_reused = 0
         """Pairs whose reference log-probabilities an earlier run had computed."""
         super().__init__(**options)
+        if self.shared.budget is not None and self.aux_loss_enabled:
+            raise ConfigError(
+                "the router loss of a mixture of experts is no sum over parts of a batch. Leave train.tokens_per_batch "
+                "out and set train.micro_batch_size."
+            )
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         """Pairs arrive as token ids (see `rlhi_training.tokenised_pairs`)."""
@@ -71,8 +81,21 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             self.shared = install(base, FusedCausalLMOutput, self.shared.scope, budget=self.shared.budget)
+        if self._reference == "base":
+            self._drop_copy()
         if self.accelerator.num_processes > 1:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
+            found = super()._precompute_ref_logps(dataset, name, batch_size)
+        else:
+            found = self._reference_pass(dataset, batch_size)
+        self._drop_copy()
+        return found
+
+    def _drop_copy(self) -> None:
+        """TRL keeps a second copy of a continued adapter to compare with, and would save it: known is enough."""
+        if "ref" in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter("ref")
+
+    def _reference_pass(self, dataset: Any, batch_size: int) -> Any:
         sides = [_sides(dataset[i]) for i in range(len(dataset))]
         known = self._from_vault(sides)
         self.reference_reused = len(known)
