@@ -122,3 +122,19 @@ def test_a_pass_that_counts_for_nothing_changes_nothing(trainer_of, monkeypatch:
     monkeypatch.setattr(packed_step, "_most", lambda trainer, count: count + 2)
     found, _ = in_passes(made, batch, 150)
     assert_same(found, loss_and_gradients(made, batch))
+
+
+@pytest.mark.parametrize(
+    "variant", [{"use_dora": True}, {"use_rslora": True}, {"checkpointing": True}, {"four_bit": True}], ids=str
+)
+def test_variants_of_the_adapter_have_trls_gradients(tmp_path: Path, tiny_model_dir: Path, variant) -> None:
+    if "four_bit" in variant:
+        pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
+    made = trainer(build("llama_3.1", tmp_path / "model", tiny_model_dir), "sdpa", **variant)
+    batch = made._prepare_inputs(made.data_collator(rows_of(MANY)))
+    expected = loss_and_gradients(made, batch)
+    assert any("magnitude" in name for name in expected[1]) == ("use_dora" in variant)
+    found, state = in_passes(made, batch, 70)
+    assert state.passes >= 6
+    assert state.reason is None
+    assert_same(found, expected)

@@ -61,7 +61,10 @@ def build(name: str, folder: Path, tokenizer_dir: Path) -> Path:
     return folder
 
 
-def trainer(folder: Path, implementation: str, *, device: str = "cpu"):
+def trainer(
+    folder: Path, implementation: str, *, device: str = "cpu", four_bit: bool = False, checkpointing=False, **lora
+):
+    """TRL's own trainer with LoRA weights that are not zero; `lora` are options of its configuration."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -70,13 +73,13 @@ def trainer(folder: Path, implementation: str, *, device: str = "cpu"):
         def _prepare_dataset(self, dataset, *_, **__):
             return dataset
 
-    model = load_causal_lm(folder, dtype="float32", device=device)
+    model = load_causal_lm(folder, dtype="float32", device=device, four_bit=four_bit)
     model.set_attn_implementation(implementation)
     with quiet():
         config = DPOConfig(
             output_dir=str(folder / "out"),
             max_length=None,
-            gradient_checkpointing=False,
+            gradient_checkpointing=checkpointing,
             loss_type=["sigmoid", "sft"],
             loss_weights=[1.0, 0.2],
             bf16=False,
@@ -89,7 +92,7 @@ def trainer(folder: Path, implementation: str, *, device: str = "cpu"):
             args=config,
             train_dataset=Dataset.from_list(rows_of([((5, 6), (7,), (8,))])),
             processing_class=load_tokenizer(folder),
-            peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **lora),
         )
     generator = torch.Generator().manual_seed(1)
     for name, parameter in made.model.named_parameters():

@@ -23,7 +23,7 @@ def train(
 ) -> StageResult:
     """Train on the pairs and register the adapter.
 
-    Drops: what the trainer could not use (``too_long``), never cut.
+    Drops: what the trainer could not use (`rlhi_training.tokenised_pairs`, `rlhi_training.pair_limits`), never cut.
     """
     result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST, registry=registry)
     adapters = AdapterRegistry(registry)

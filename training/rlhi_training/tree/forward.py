@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
+from rlhi_training.tree.answer_head import HeadForm, TokenScores, compute_dtype, score_tokens
 from rlhi_training.tree.attention import DENSE, FLEX, FLEX_BLOCK, masks, windows
 from rlhi_training.tree.prefix_tree import Forest, plant
 
@@ -229,7 +229,7 @@ def _hidden_states(model: Any, forest: Forest, device: torch.device) -> torch.Te
             forest,
             model.config.get_text_config(),
             implementation=implementation(model),
-            dtype=model.dtype,
+            dtype=compute_dtype(model.dtype, device),
             device=device,
         ),
         use_cache=False,
