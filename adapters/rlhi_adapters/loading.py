@@ -96,22 +96,36 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_causal_lm(path: Path, *, dtype: DType = "auto", device: Device = "auto") -> Any:
+def load_causal_lm(path: Path, *, dtype: DType = "auto", device: Device = "auto", four_bit: bool = False) -> Any:
     """A folder's causal language model, in evaluation mode, on its device.
+
+    Args:
+        path: The folder.
+        dtype: Number format; with `four_bit`, the one that is computed in.
+        device: Where it goes.
+        four_bit: Whether its linear layers, but for the output layer, are kept in 4 bits.
 
     Raises:
         ArtefactError: the folder's configuration or weights cannot be read.
+        MissingExtraError: `four_bit` without the extra ``qlora``.
+        ConfigError: `four_bit` where this machine cannot.
     """
     import torch
 
     where = pick_device(device)
+    number = getattr(torch, pick_dtype(dtype, where))
+    more: dict[str, Any] = {}
+    if four_bit:
+        from rlhi_adapters.four_bit import nf4_config
+
+        more = {"quantization_config": nf4_config(where, number), "device_map": {"": where}}
     with quiet():
         from transformers import AutoModelForCausalLM
 
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, pick_dtype(dtype, where)), local_files_only=True, use_safetensors=True
+                path, dtype=number, local_files_only=True, use_safetensors=True, **more
             )
         except (OSError, ValueError) as error:
             raise ArtefactError(f"cannot load a model from {path}: {error}. Check the folder.") from error
-    return model.to(where).eval()
+    return (model if four_bit else model.to(where)).eval()

@@ -22,6 +22,7 @@ ONE_VENDOR_ONE_PLACE = {
         "rlhi_plugin/integrations/openai_client.py",
         "rlhi_plugin/integrations/openai_streams.py",
     },
+    "bitsandbytes": {"adapters/rlhi_adapters/four_bit.py"},
     "vllm": {"adapters/rlhi_adapters/vllm_client.py"},
     "llguidance": {"adapters/rlhi_adapters/json_constraint.py"},
     "aiolimiter": {"rlhi_plugin/calls/rate_limit.py"},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
-from rlhi_training.recipe import Recipe
+from rlhi_training.recipe import Recipe, TrainSection
 
 _SHOWN = (
     "train_loss",
@@ -107,14 +107,25 @@ def _training(facts: CardFacts) -> str:
         ("learning rate", train.learning_rate),
         ("epochs", train.epochs),
         ("pairs per step", train.batch_size),
-        ("LoRA rank / alpha", f"{train.lora_rank} / {train.lora_alpha}"),
-        ("target modules", train.target_modules),
+        *_adapter(train),
         ("seed", train.seed),
         ("base weights, SHA-256", facts.base_digest),
         ("persona frame, SHA-256", facts.persona_frame_digest or "not given"),
         ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)),
     ]
     return "## Training\n\n" + markdown_table(("what", "value"), rows)
+
+
+def _adapter(train: TrainSection) -> list[tuple[str, object]]:
+    bits = [("base in training", "NF4, 4 bits")] if train.quantize == "nf4" else []
+    if train.continue_from is not None:
+        return [*bits, ("continued from", train.continue_from), ("reference", train.continue_reference)]
+    kind = " ".join(name for name, on in (("DoRA", train.dora), ("rsLoRA", train.rslora)) if on) or "LoRA"
+    return [
+        *bits,
+        (f"{kind} rank / alpha", f"{train.lora_rank} / {train.lora_alpha}"),
+        ("target modules", train.target_modules),
+    ]
 
 
 def _metrics(facts: CardFacts) -> str:

@@ -113,7 +113,7 @@ class Pipeline:
         if STAGES.index(until) >= STAGES.index("rewrite"):
             self.resources.check_pair_sources()
         if until == "train":
-            check_base(self.recipe)
+            check_base(self.recipe, registry=self.registry)
         journal = self.run_dir.path / CALLS
         with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
             try:

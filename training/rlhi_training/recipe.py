@@ -335,7 +335,12 @@ class TrainSection(_Section):
     batch_size: int = Field(default=8, ge=1)
     """Pairs per optimiser step. arXiv 2506.21495 uses 32."""
     micro_batch_size: int = Field(default=8, ge=1)
-    """Pairs per forward pass; must divide `batch_size`."""
+    """Pairs per forward pass; must divide `batch_size`. Without effect where `tokens_per_batch` is given."""
+    tokens_per_batch: int | None = Field(default=None, ge=64)
+    """Most tokens of a forward pass, which is what its memory follows: the trees of `batch_size` pairs are packed into
+    as few passes as hold them, and loss and gradients stay those of the whole batch. A conversation that is larger is
+    cut into runs of turns; a pair that is larger is dropped with a reason. None: `micro_batch_size` pairs a pass.
+    Ours."""
     warmup_steps: int = Field(default=5, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """arXiv 2506.21495 clips at 0.1."""
@@ -343,10 +348,29 @@ class TrainSection(_Section):
     lora_alpha: int = Field(default=32, ge=1)
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     target_modules: str | tuple[str, ...] = "all-linear"
+    dora: bool = False
+    """Weights split into magnitude and direction (DoRA, arXiv 2402.09353): slower, sometimes better at low ranks."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank (rsLoRA, arXiv 2312.03732): for high ranks."""
+    quantize: Literal["none", "nf4"] = "none"
+    """``nf4``: the base's linear layers in 4 bits (QLoRA, arXiv 2305.14314), a quarter of bfloat16's memory for about a
+    third more time. Needs the extra ``qlora``. The adapter is then one for the base as 4 bits approximate it."""
+    gradient_checkpointing: bool = False
+    """Keep one state a layer and compute the rest again in the backward pass: the same gradients, a fraction of the
+    memory for activations, a third more time (arXiv 1604.06174)."""
+    continue_from: str | None = None
+    """Start from this adapter, by its name in the registry or its folder, instead of a new one. Rank, alpha, dropout,
+    modules, `dora` and `rslora` are then the adapter's own."""
+    continue_reference: Literal["start", "base"] = "start"
+    """What a continued adapter is held close to. ``start``: the adapter as it was, as in TRL, since that is the policy
+    whose answers the pairs are about. ``base``: the bare base, so that many short trainings drift no further than one
+    long one."""
     max_length: int = Field(default=2048, ge=64)
     """Tokens of prompt plus answer; a longer pair is dropped with a reason, never cut."""
     share_prefixes: bool = True
     """Compute what the sequences of a batch have in common once (exact; see rlhi_training.tree)."""
+    share_within: Literal["batch", "pair"] = "batch"
+    """Which sequences: all of a forward pass, or only the two of a pair (arXiv 2410.20305). Ours."""
     reuse_reference: bool = True
     """Keep what the base thinks of an answer in the cache folder, for later runs on the same pairs."""
     seed: int = 0

@@ -42,7 +42,10 @@ def tokenise_pairs(
         max_length: Largest number of tokens of a prompt with its longer answer.
 
     Returns:
-        The pairs that can be trained on, in order, and the others: ``too_long``, ``equal_tokens`` or ``duplicate``.
+        The pairs that can be trained on, in order, and the others: ``answer_too_long`` and ``persona_too_long`` (alone
+        longer than `max_length`), ``too_long`` (together), ``equal_tokens``, ``empty_answer`` (the template renders
+        nothing of it), ``mixed_personas`` (pairs from one conversation hold different personas, of which at most one
+        is what was known before it; persona contrast's are different by design) or ``duplicate``.
 
     Raises:
         ConfigError: a pair has a system message and the base's template takes none.
@@ -52,11 +55,17 @@ def tokenise_pairs(
     kept: list[TokenisedPair] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
+    personas = _personas(pairs)
     rewritten = 0
     for pair in pairs:
         tokens, whole = _tokenise(pair, tokenizer)
         rewritten += not whole
-        reason, detail = _fault(tokens, max_length, seen)
+        reason, detail = _fault(tokens, seen)
+        if reason is None and _one_persona(pair) and len(mixed := personas[pair.provenance.conversation_id]) > 1:
+            digests = ", ".join(digest[:12] for digest in sorted(mixed))
+            reason, detail = "mixed_personas", f"{pair.provenance.conversation_id} has personas {digests}"
+        if reason is None:
+            reason, detail = _too_long(tokens, pair, tokenizer, max_length)
         seen.add(pair.pair_id)
         if reason:
             dropped.append(Dropped(stage="train", key=pair.pair_id, reason=reason, detail=detail))
@@ -90,16 +99,41 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _fault(tokens: TokenisedPair, max_length: int, seen: set[str]) -> tuple[str | None, str]:
-    """Why a pair cannot be used, and what a reader needs to act on it."""
-    longest = len(tokens.prompt_ids) + max(len(tokens.chosen_ids), len(tokens.rejected_ids))
+def _one_persona(pair: PreferencePair) -> bool:
+    """Whether the pair's persona must be that of its conversation: contrast ranks one request under several."""
+    return pair.source in {"rewrite", "reward"} and pair.persona_digest is not None
+
+
+def _personas(pairs: Sequence[PreferencePair]) -> dict[str, set[str]]:
+    """Digests of the personas in each conversation's pairs."""
+    found: dict[str, set[str]] = {}
+    for pair in pairs:
+        if _one_persona(pair) and pair.persona_digest is not None:
+            found.setdefault(pair.provenance.conversation_id, set()).add(pair.persona_digest)
+    return found
+
+
+def _fault(tokens: TokenisedPair, seen: set[str]) -> tuple[str | None, str]:
+    """Why a pair is no preference, and what a reader needs to act on it."""
     if tokens.pair_id in seen:
         return "duplicate", "the same prompt, chosen and rejected were there before"
     if tokens.chosen_ids == tokens.rejected_ids:
         return "equal_tokens", "chosen and rejected are the same tokens under this tokenizer"
-    if longest > max_length:
-        return (
-            "too_long",
-            f"{longest} tokens with a prompt of {len(tokens.prompt_ids)}; train.max_length is {max_length}",
-        )
+    for side, ids in (("chosen", tokens.chosen_ids), ("rejected", tokens.rejected_ids)):
+        if not ids:
+            return "empty_answer", f"the chat template leaves nothing of the {side} answer"
     return None, ""
+
+
+def _too_long(tokens: TokenisedPair, pair: PreferencePair, tokenizer: Any, max_length: int) -> tuple[str | None, str]:
+    """Whether a pair exceeds the window, and which part of it does so alone."""
+    prompt, answer = len(tokens.prompt_ids), max(len(tokens.chosen_ids), len(tokens.rejected_ids))
+    if prompt + answer <= max_length:
+        return None, ""
+    said = [message.content for message in pair.prompt if message.role == "system"]
+    persona = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in said)
+    reason = "answer_too_long" if answer >= max_length else "persona_too_long" if persona >= max_length else "too_long"
+    return reason, (
+        f"{prompt + answer} tokens: a prompt of {prompt}, {persona} of them persona, and an answer of {answer}; "
+        f"train.max_length is {max_length}"
+    )

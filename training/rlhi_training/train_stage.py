@@ -23,9 +23,9 @@ def train(
 ) -> StageResult:
     """Train on the pairs and register the adapter.
 
-    Drops: what the trainer could not use (``too_long``), never cut.
+    Drops: what the trainer could not use (`rlhi_training.tokenised_pairs`, `rlhi_training.pair_limits`), never cut.
     """
-    result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST)
+    result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST, registry=registry)
     adapters = AdapterRegistry(registry)
     adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
     notes = {
@@ -66,6 +66,7 @@ def _register(
         persona_prompt_digest=FRAME_DIGEST,
         run_manifest=manifest,
         user_ids=holders(pairs, turns),
+        parent=result.parent,
     )
     name = recipe.name.lower().replace("_", "-")
     known = {other.adapter_id: other for other in adapters.list()}

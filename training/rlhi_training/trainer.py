@@ -26,10 +26,13 @@ from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card
+from rlhi_training.lora import StartingPoint, starting_point, with_adapter
+from rlhi_training.pair_limits import window_of, within_limits
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.reference_vault import ReferenceVault
 from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
+from rlhi_training.train_checks import check_train
 
 _log = logging.getLogger("rlhi.training")
 
@@ -54,13 +57,16 @@ class TrainResult:
     """Wall time of this call, loading included."""
     metrics: dict[str, float]
     """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
-    because an equal prefix was there, and ``reference_reused``: the share of pairs whose reference was known."""
+    because an equal prefix was there, ``largest_pass``: the most tokens of a forward pass, ``trees_cut``: how often a
+    tree was cut because of the token budget, and ``reference_reused``: the share of pairs whose reference was known."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None
     """The step that a killed run was continued from."""
     warnings: tuple[str, ...] = ()
     """Signs that nothing was learnt."""
+    parent: str | None = None
+    """The registered adapter that was continued."""
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class _Run:
     recipe: Recipe
     out_dir: Path
     progress: Progress | None
+    start: StartingPoint | None
     warnings: list[str] = field(default_factory=list)
 
     def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
@@ -85,6 +92,7 @@ def train_adapter(
     *,
     progress: Progress | None = terminal.progress,
     persona_frame_digest: str | None = None,
+    registry: Path | None = None,
 ) -> TrainResult:
     """Train a LoRA adapter on preference pairs.
 
@@ -97,6 +105,7 @@ def train_adapter(
         out_dir: Gets ``adapter/``, ``training_log.jsonl`` and, while training, ``checkpoints/``.
         progress: Opens progress bars; None is silent.
         persona_frame_digest: Digest of the frame that personas were rendered into, for the model card.
+        registry: Where ``train.continue_from`` looks for an adapter; None is the default registry.
 
     Raises:
         ConfigError: settings that do not fit each other, a base without system role, or no pair left to train on.
@@ -104,14 +113,17 @@ def train_adapter(
         ArtefactError: the base model cannot be read, or training ended in numbers that are not finite.
     """
     started = time.monotonic()
-    _check(recipe.train)
+    check_train(recipe.train)
     base = resolve_base(recipe.model.base)
-    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress)
+    start = starting_point(recipe.train.continue_from, base, registry)
+    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress, start)
     kept, dropped = tokenise_pairs(pairs, run.tokenizer, base.name, max_length=recipe.train.max_length)
+    kept, too_large = within_limits(kept, recipe.train, window_of(base.path))
+    dropped += too_large
     if not kept:
         reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
         raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
-    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base))
+    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, run))
     trainer = _build(run, kept)
     steps = _train(run, trainer, resume)
     history = tuple(trainer.state.log_history)
@@ -126,6 +138,7 @@ def train_adapter(
         log_history=history,
         resumed_from=_step_of(resume) if resume else None,
         warnings=tuple(run.warnings),
+        parent=start.name if start and start.registered else None,
     )
     card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
     _save_adapter(trainer.model, result, card)
@@ -134,23 +147,10 @@ def train_adapter(
     return result
 
 
-def _check(train: TrainSection) -> None:
-    if train.batch_size % train.micro_batch_size:
-        raise ConfigError(
-            f"train.micro_batch_size ({train.micro_batch_size}) does not divide train.batch_size ({train.batch_size}). "
-            "Change one of them."
-        )
-    if len(train.loss) != len(train.loss_weights):
-        raise ConfigError(
-            f"train.loss names {len(train.loss)} losses and train.loss_weights {len(train.loss_weights)} weights. "
-            "Give one weight a loss."
-        )
-
-
-def _fingerprint(kept: Sequence[TokenisedPair], recipe: Recipe, base: BaseModel) -> str:
-    """What a checkpoint must have been made from to be continued: tokens in order, settings, base weights."""
-    digest = hashlib.sha256(recipe.train.model_dump_json().encode())
-    digest.update(f"{recipe.model.dtype}\0{base.digest}\0".encode())
+def _fingerprint(kept: Sequence[TokenisedPair], run: _Run) -> str:
+    """What a checkpoint must have been made from to be continued: tokens in order, settings, weights."""
+    digest = hashlib.sha256(run.recipe.train.model_dump_json().encode())
+    digest.update(f"{run.recipe.model.dtype}\0{run.base.digest}\0{run.start and run.start.digest}\0".encode())
     for pair in kept:
         digest.update(json.dumps([pair.prompt_ids, pair.chosen_ids, pair.rejected_ids]).encode())
     return digest.hexdigest()
@@ -181,34 +181,29 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
     """TRL's trainer with model, data and adapter in place; computes the reference log-probabilities."""
     try:
         from datasets import Dataset
-        from peft import LoraConfig
         from transformers.trainer_callback import PrinterCallback
 
         from rlhi_training.tree.trl_trainer import TreeDPOTrainer
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
     train = run.recipe.train
-    model = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype)
+    bare = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype, four_bit=train.quantize == "nf4")
+    model, new_adapter = with_adapter(bare, train, run.start)
     rows = [{"prompt_ids": p.prompt_ids, "chosen_ids": p.chosen_ids, "rejected_ids": p.rejected_ids} for p in kept]
-    modules = train.target_modules
-    lora = LoraConfig(
-        r=train.lora_rank,
-        lora_alpha=train.lora_alpha,
-        lora_dropout=train.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        task_type="CAUSAL_LM",
-    )
     with _vault(run, model) as vault, run.bar("Reference pass", len(rows)) as advance, quiet():
         trainer = TreeDPOTrainer(
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
             vault=vault,
+            scope=train.share_within,
+            tokens_per_batch=train.tokens_per_batch,
+            reference=train.continue_reference,
             model=model,
             args=_dpo_config(run, model, pairs=len(rows)),
             train_dataset=Dataset.from_list(rows),
             processing_class=run.tokenizer,
-            peft_config=lora,
+            peft_config=new_adapter,
         )
     # It would print each log entry as a Python dict.
     trainer.remove_callback(PrinterCallback)
@@ -219,7 +214,12 @@ def _vault(run: _Run, model: Any) -> AbstractContextManager[ReferenceVault | Non
     if not run.recipe.train.reuse_reference:
         return nullcontext(None)
     file = cache_root() / "reference.sqlite"
-    return ReferenceVault(file, base_digest=run.base.digest, numbers=f"{model.dtype} {model.device.type}")
+    numbers = f"{model.dtype} {model.device.type}"
+    if run.recipe.train.quantize != "none":
+        numbers += f" {run.recipe.train.quantize}"
+    if run.start is not None and run.recipe.train.continue_reference == "start":
+        numbers += f" adapter {run.start.digest}"
+    return ReferenceVault(file, base_digest=run.base.digest, numbers=numbers)
 
 
 def _planned_steps(train: TrainSection, pairs: int) -> int:
@@ -234,10 +234,12 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
     train = run.recipe.train
     steps = _planned_steps(train, pairs)
     on_cpu = model.device.type == "cpu"
+    # Under a token budget a batch is divided by tokens (`rlhi_training.tree.packed_step`).
+    at_once = train.micro_batch_size if train.tokens_per_batch is None else train.batch_size
     return DPOConfig(
         output_dir=str(run.out_dir / _CHECKPOINTS),
-        per_device_train_batch_size=train.micro_batch_size,
-        gradient_accumulation_steps=train.batch_size // train.micro_batch_size,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=train.batch_size // at_once,
         num_train_epochs=train.epochs,
         learning_rate=train.learning_rate,
         lr_scheduler_type="linear",
@@ -250,9 +252,9 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         max_length=None,
         precompute_ref_log_probs=True,
         # Without gradients a pair needs a fraction of the memory, and wide batches use a processor better.
-        precompute_ref_batch_size=4 * train.micro_batch_size,
+        precompute_ref_batch_size=4 * at_once,
         disable_dropout=train.lora_dropout == 0.0,
-        gradient_checkpointing=False,
+        gradient_checkpointing=train.gradient_checkpointing,
         bf16=model.dtype == torch.bfloat16,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
@@ -290,6 +292,8 @@ def _metrics(history: Sequence[dict[str, Any]], trainer: Any) -> dict[str, float
         metrics.update({key: float(value) for key, value in entry.items() if isinstance(value, int | float)})
     shared = trainer.shared
     metrics["tokens_shared"] = 1.0 - shared.tokens_computed / shared.tokens_in if shared.tokens_in else 0.0
+    metrics["largest_pass"] = float(shared.largest)
+    metrics["trees_cut"] = float(shared.trees_cut)
     metrics["reference_reused"] = trainer.reference_reused / max(1, len(trainer.train_dataset))
     return metrics
 

@@ -83,7 +83,7 @@ class _FrozenHead(torch.autograd.Function):
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         chunk = _CPU_CHUNK if hidden.device.type == "cpu" else _CUDA_CHUNK
         # Autocast would turn the float32 parts below back into half precision.
-        compute = _compute_dtype(hidden)
+        compute = compute_dtype(hidden.dtype, hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             frozen = weight.to(compute)
             for start in range(0, n, chunk):
@@ -117,10 +117,9 @@ class _FrozenHead(torch.autograd.Function):
         return (gradient[:, None] * slope).to(slope.dtype), None, None, None, None
 
 
-def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
-    """What the matrix products run in: autocast's dtype inside autocast, else the hidden states'."""
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+def compute_dtype(plain: torch.dtype, device: torch.device) -> torch.dtype:
+    """What matrix products run in: autocast's dtype inside autocast, else the given one."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else plain
 
 
 def _logits(

@@ -45,7 +45,8 @@ def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtyp
         forest: What is laid out, for FlexAttention in lines of whole blocks.
         config: Of the text model; `windows` knows its layers.
         implementation: One of `DENSE`, or `FLEX`.
-        dtype: Of the hidden states; ``eager`` adds the mask to its scores.
+        dtype: What attention computes in. A dense mask is given as what is added to the scores: of truth values, SDPA
+            would make and keep such a copy in every layer.
         device: Where the model is.
     """
     kinds = windows(config)
@@ -54,7 +55,7 @@ def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtyp
         kind: _flex(forest, window, device) if implementation == FLEX else _dense(forest, window, device)
         for kind, window in kinds.items()
     }
-    if implementation == "eager":
+    if implementation != FLEX:
         lowest = torch.finfo(dtype).min
         made = {k: torch.zeros(m.shape, dtype=dtype, device=device).masked_fill(~m, lowest) for k, m in made.items()}
     return made if len(made) > 1 else next(iter(made.values()))

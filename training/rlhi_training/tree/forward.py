@@ -12,13 +12,13 @@ import functools
 import inspect
 import logging
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
+from rlhi_training.tree.answer_head import HeadForm, TokenScores, compute_dtype, score_tokens
 from rlhi_training.tree.attention import DENSE, FLEX, FLEX_BLOCK, masks, windows
 from rlhi_training.tree.prefix_tree import Forest, plant
 
@@ -45,6 +45,11 @@ class SharedForward:
         tokens_computed: Tokens that went through the backbone for them.
         verified: Whether a pair was compared with TRL's own call.
         scope: See `Scope`.
+        budget: Tokens that a pass may compute, padding included; None is no limit.
+        together: Which rows of the coming call may share a tree; None leaves that to `scope`.
+        passes: Calls so far.
+        largest: Tokens that the largest of them computed, padding included.
+        trees_cut: Trees that were cut into several because of the budget.
     """
 
     reason: str | None = None
@@ -52,6 +57,11 @@ class SharedForward:
     tokens_computed: int = 0
     verified: bool = False
     scope: Scope = "batch"
+    budget: int | None = None
+    together: Sequence[Sequence[int]] | None = None
+    passes: int = 0
+    largest: int = 0
+    trees_cut: int = 0
 
     def fall_back(self, reason: str) -> None:
         """Use TRL's own call from here on."""
@@ -59,18 +69,22 @@ class SharedForward:
         _log.warning("prefixes are not shared: %s; training is exact but slower", reason)
 
 
-def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> SharedForward:
+def install(
+    model: Any, output: Callable[..., Any], scope: Scope = "batch", *, budget: int | None = None
+) -> SharedForward:
     """Replace the fused forward pass that TRL gave a causal language model.
 
     Args:
         model: The base model (inside any PEFT wrapper) after TRL's ``add_fused_lm_head``.
         output: TRL's output class, called with its fields as keywords.
         scope: See `Scope`.
+        budget: Tokens of a call, padding included; calls with more (`rlhi_training.tree.packed_step` makes none) are
+            computed all the same.
 
     Returns:
         A record of what was shared, or why nothing is.
     """
-    state = SharedForward(scope=scope)
+    state = SharedForward(scope=scope, budget=budget)
     original = model.forward
     _prefer_flex(model)
     if reason := unsupported(model):
@@ -154,9 +168,16 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     # TRL stacks all chosen rows over all rejected ones.
     half = len(rows) // 2
     together = [[row, row + half] for row in range(half)] if state.scope == "pair" else None
-    forest = plant(rows, block=FLEX_BLOCK if implementation(model) == FLEX else 1, together=together)
+    forest = plant(
+        rows,
+        block=FLEX_BLOCK if implementation(model) == FLEX else 1,
+        together=state.together or together,
+        budget=state.budget,
+    )
     state.tokens_in += sum(lengths)
     state.tokens_computed += forest.nodes
+    state.passes += 1
+    state.largest = max(state.largest, forest.tokens.size)
     scored, scores = _score(model, batch, forest)
     # One node may stand for the same token of several rows: its gradient is the sum of theirs.
     log_probs, entropy, mean_logits, is_top1 = (
@@ -208,7 +229,7 @@ def _hidden_states(model: Any, forest: Forest, device: torch.device) -> torch.Te
             forest,
             model.config.get_text_config(),
             implementation=implementation(model),
-            dtype=model.dtype,
+            dtype=compute_dtype(model.dtype, device),
             device=device,
         ),
         use_cache=False,

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rlhi_training.tree.bins import first_fit_decreasing
+
 IntArray = npt.NDArray[np.int64]
 
 LINEAR_COST = 1000
 """Cost of one token in everything but attention, in units of one attention score (ours, measured on CPU)."""
+_LENGTHS = 8
+"""How many lengths of line there are under a budget in blocks (ours): padding is at most an eighth of the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ def plant(
     linear_cost: int = LINEAR_COST,
     block: int = 1,
     together: Sequence[Sequence[int]] | None = None,
+    budget: int | None = None,
 ) -> Forest:
     """Build the forest of a batch in O(n log n) of its tokens.
 
@@ -78,6 +83,9 @@ def plant(
         linear_cost: See `LINEAR_COST`; 0 never shares more than attention gains from it.
         block: Lines are padded to a multiple of so many tokens.
         together: Which rows may share a tree, by their indices; each row once. None: all of them.
+        budget: Tokens that the lines may hold together, padding included; not less than the trees have. In blocks,
+            trees then lie in one line of one of eight lengths, so that a kernel is compiled for few shapes. None: lines
+            are as long as the longest tree.
 
     Raises:
         ValueError: there is no row, or an empty one.
@@ -85,7 +93,20 @@ def plant(
     if not rows or not all(map(len, rows)):
         raise ValueError("a forest needs rows, and tokens in each")
     groups = [tree for some in together or [range(len(rows))] for tree in _group(rows, some, linear_cost)]
-    return _lay_out([_grow(rows, group) for group in groups], len(rows), block)
+    trees = [_grow(rows, group) for group in groups]
+    width, lines = _shape([len(tree.tokens) for tree in trees], block, budget)
+    return _lay_out([[trees[i] for i in line] for line in lines], width, len(rows))
+
+
+def families(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> list[list[int]]:
+    """Which rows `plant` would put into one tree, by their indices in depth-first order."""
+    return [[row for row, _ in group] for group in _group(rows, range(len(rows)), linear_cost)]
+
+
+def tree_tokens(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> int:
+    """How many tokens the trees have that `plant` would make of these rows."""
+    groups = _group(rows, range(len(rows)), linear_cost)
+    return sum(len(rows[row]) - shared for group in groups for row, shared in group)
 
 
 def _group(rows: Sequence[Sequence[int]], some: Sequence[int], linear_cost: int) -> list[list[tuple[int, int]]]:
@@ -138,19 +159,28 @@ def _grow(rows: Sequence[Sequence[int]], group: list[tuple[int, int]]) -> _Tree:
     return _Tree(tokens, depth, end, parent, paths)
 
 
-def _lay_out(trees: list[_Tree], n_rows: int, block: int) -> Forest:
-    """Put trees into lines as long as the longest tree, in whole blocks: first fit, longest first."""
-    width = -(-max(len(tree.tokens) for tree in trees) // block) * block
-    lines: list[list[_Tree]] = []
-    room: list[int] = []
-    for tree in sorted(trees, key=lambda tree: -len(tree.tokens)):
-        line = next((i for i, left in enumerate(room) if left >= len(tree.tokens)), None)
-        if line is None:
-            lines.append([])
-            room.append(width)
-            line = len(lines) - 1
-        lines[line].append(tree)
-        room[line] -= len(tree.tokens)
+def _shape(sizes: Sequence[int], block: int, budget: int | None) -> tuple[int, list[list[int]]]:
+    """Length of the lines, in whole blocks, and which trees lie in each."""
+    if budget is None:
+        width = _whole(max(sizes), block)
+        return width, first_fit_decreasing(sizes, width)
+    total = sum(sizes)
+    if block > 1:
+        step = _whole(-(-budget // _LENGTHS), block)
+        return _whole(total, step), [list(range(len(sizes)))]
+    # Short lines save attention, long ones padding; a single line is always within the budget.
+    widths = {max(*sizes, -(-total // lines)) for lines in range(1, len(sizes) + 1)}
+    options = [(width, first_fit_decreasing(sizes, width)) for width in sorted(widths | {total})]
+    within = [(width, lines) for width, lines in options if len(lines) * width <= max(budget, total)]
+    return min(within, key=lambda option: len(option[1]) * option[0] * (LINEAR_COST + option[0]))
+
+
+def _whole(tokens: int, block: int) -> int:
+    return -(-tokens // block) * block
+
+
+def _lay_out(lines: list[list[_Tree]], width: int, n_rows: int) -> Forest:
+    """Put trees end to end into lines of equal length."""
     place = np.tile(np.arange(width), (len(lines), 1))
     tokens, depth, end = np.zeros_like(place), np.zeros_like(place), place + 1
     parent = np.arange(len(lines) * width)
@@ -167,4 +197,4 @@ def _lay_out(trees: list[_Tree], n_rows: int, block: int) -> Forest:
             for index, path in tree.rows.items():
                 rows[index] = path + offset
             start = stop
-    return Forest(tokens, depth, end, parent, tuple(rows), sum(len(tree.tokens) for tree in trees))
+    return Forest(tokens, depth, end, parent, tuple(rows), sum(len(tree.tokens) for line in lines for tree in line))

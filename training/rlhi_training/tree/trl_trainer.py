@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Sampler
@@ -13,7 +13,9 @@ from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from rlhi_plugin.errors import ConfigError
 from rlhi_training.reference_vault import ReferenceVault, Row
+from rlhi_training.tree import packed_step
 from rlhi_training.tree.forward import Scope, SharedForward, install
 
 _log = logging.getLogger("rlhi.training")
@@ -36,6 +38,10 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         on_reference: Called with the number of pairs whose reference log-probabilities are known now.
         vault: Keeps them between runs; None computes them all.
         scope: What may share a prefix.
+        tokens_per_batch: Most tokens of a forward pass; a batch takes as many passes as that needs
+            (`rlhi_training.tree.packed_step`). None: one.
+        reference: What a model that comes with an adapter is compared with: that adapter as it is now (``start``), or
+            the model without it.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -47,15 +53,24 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         on_reference: Callable[[int], None],
         vault: ReferenceVault | None = None,
         scope: Scope = "batch",
+        tokens_per_batch: int | None = None,
+        reference: Literal["start", "base"] = "start",
         **options: Any,
     ) -> None:
-        self.shared = SharedForward(reason=None if share_prefixes else "train.share_prefixes is off", scope=scope)
+        off = None if share_prefixes else "train.share_prefixes is off"
+        self.shared = SharedForward(reason=off, scope=scope, budget=tokens_per_batch)
         self._groups = groups
+        self._reference = reference
         self._on_reference = on_reference
         self._vault = vault
         self.reference_reused = 0
         """Pairs whose reference log-probabilities an earlier run had computed."""
         super().__init__(**options)
+        if self.shared.budget is not None and self.aux_loss_enabled:
+            raise ConfigError(
+                "the router loss of a mixture of experts is no sum over parts of a batch. Leave train.tokens_per_batch "
+                "out and set train.micro_batch_size."
+            )
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         """Pairs arrive as token ids (see `rlhi_training.tokenised_pairs`)."""
@@ -65,9 +80,22 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         """As TRL's, on prefix trees, with progress; TRL calls this at the end of its constructor."""
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            self.shared = install(base, FusedCausalLMOutput, self.shared.scope)
+            self.shared = install(base, FusedCausalLMOutput, self.shared.scope, budget=self.shared.budget)
+        if self._reference == "base":
+            self._drop_copy()
         if self.accelerator.num_processes > 1:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
+            found = super()._precompute_ref_logps(dataset, name, batch_size)
+        else:
+            found = self._reference_pass(dataset, batch_size)
+        self._drop_copy()
+        return found
+
+    def _drop_copy(self) -> None:
+        """TRL keeps a second copy of a continued adapter to compare with, and would save it: known is enough."""
+        if "ref" in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter("ref")
+
+    def _reference_pass(self, dataset: Any, batch_size: int) -> Any:
         sides = [_sides(dataset[i]) for i in range(len(dataset))]
         known = self._from_vault(sides)
         self.reference_reused = len(known)
@@ -85,6 +113,24 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
             self._on_reference(len(indices))
         chosen, rejected = ([known[i][side] for i in range(len(dataset))] for side in (0, 1))
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """TRL's, in as many passes as the token budget takes."""
+        one = super().training_step
+        if self.shared.budget is None:
+            return one(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        inputs = self._prepare_inputs(inputs)
+        return packed_step.step(self, model, inputs, lambda part: one(model, part, num_items_in_batch))
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """TRL's, in as many passes as the token budget takes."""
+        one = super().compute_ref_log_probs
+        if self.shared.budget is None:
+            return one(model, inputs)  # type: ignore[no-any-return]
+        found = torch.empty((2, inputs["input_ids"].shape[0] // 2), device=inputs["input_ids"].device)
+        for pack, part in packed_step.passes(self, inputs):
+            found[:, list(pack.pairs)] = torch.stack(one(model, part)).to(found)
+        return found[0], found[1]
 
     def _from_vault(self, sides: Sequence[tuple[Row, Row]]) -> dict[int, tuple[float, float]]:
         """Log-probabilities of chosen and rejected by the pair's place, where both are kept."""

@@ -1,0 +1,33 @@
+"""Training options that do not fit each other are an error before anything is loaded."""
+
+from __future__ import annotations
+
+from rlhi_plugin.errors import ConfigError
+from rlhi_training.recipe import TrainSection
+
+INSEPARABLE = ("aot", "aot_unpaired")
+"""TRL's losses that sort the pairs of a batch: they are no sum over its parts."""
+
+
+def check_train(train: TrainSection) -> None:
+    """Make sure that the options of training fit each other.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if train.tokens_per_batch is None and train.batch_size % train.micro_batch_size:
+        raise ConfigError(
+            f"train.micro_batch_size ({train.micro_batch_size}) does not divide train.batch_size ({train.batch_size}). "
+            "Change one of them."
+        )
+    if len(train.loss) != len(train.loss_weights):
+        raise ConfigError(
+            f"train.loss names {len(train.loss)} losses and train.loss_weights {len(train.loss_weights)} weights. "
+            "Give one weight a loss."
+        )
+    sorting = [loss for loss in train.loss if loss in INSEPARABLE]
+    if train.tokens_per_batch is not None and sorting:
+        raise ConfigError(
+            f"the loss {sorting[0]} sorts the pairs of a batch, so train.tokens_per_batch cannot divide the batch. "
+            "Take another loss, or leave tokens_per_batch out and set micro_batch_size."
+        )
