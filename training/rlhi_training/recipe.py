@@ -322,8 +322,22 @@ class PairsSection(_Section):
 
 
 class TrainSection(_Section):
-    """Persona-conditioned DPO of a LoRA adapter on TRL."""
+    """How a LoRA adapter is trained, on TRL: persona-conditioned DPO, or another `method`."""
 
+    method: Literal["dpo", "sft", "self_distillation"] = "dpo"
+    """``dpo``: pairs, with `loss` (the paper's method). ``sft``: the chosen answers alone, as TRL's ``SFTTrainer`` has
+    it (the paper's baseline). ``self_distillation``: logged answers whose follow-up carries feedback, without pairs
+    (arXiv 2603.12273; `rlhi_training.methods.hindsight`). Options of `loss`, `beta` and reference are DPO's."""
+    teacher: Literal["base", "start", "current"] = "base"
+    """Self-distillation: who reads the follow-up. ``base``: the base model, asked once (ours: the target stands
+    still). ``start``: the adapter as training began, asked once. ``current``: the model as it is at each step, as the
+    paper's authors do; one more pass a step."""
+    advantage_clip: float = Field(default=2.0, gt=0.0)
+    """Self-distillation: largest size of one token's advantage, in nats. 2 is the default of the trainer that the
+    paper's authors published; a run script of theirs sets 100."""
+    follow_ups: Literal["own", "shuffled"] = "own"
+    """Self-distillation: ``shuffled`` shows the teacher another turn's follow-up: a control of ours, in which it
+    explains nothing."""
     loss: tuple[str, ...] = ("sigmoid", "sft")
     """TRL loss types. The paper: DPO (``sigmoid``); the SFT term is ours and keeps answers from collapsing."""
     loss_weights: tuple[float, ...] = (1.0, 0.2)

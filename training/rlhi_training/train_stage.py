@@ -8,23 +8,27 @@ from pathlib import Path
 from rlhi_adapters.registry import AdapterRegistry, describe_adapter
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona import FRAME_DIGEST
+from rlhi_plugin.records import Record
+from rlhi_training.methods.choice import Item
+from rlhi_training.methods.hindsight import HINDSIGHT, PROMPT, Hindsight
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import LabelledTurn, PreferencePair
+from rlhi_training.records import LabelledTurn
 from rlhi_training.run_directory import RunDirectory, StageResult
 from rlhi_training.trainer import TrainResult, train_adapter
 
 
 def train(
     directory: RunDirectory,
-    pairs: Sequence[PreferencePair],
+    material: Sequence[Item] | Hindsight,
     turns: Mapping[str, LabelledTurn],
     recipe: Recipe,
     registry: Path | None,
 ) -> StageResult:
-    """Train on the pairs and register the adapter.
+    """Train on pairs, or on logged answers with their follow-ups, and register the adapter.
 
-    Drops: what the trainer could not use (``too_long``), never cut.
+    Drops: what the trainer could not use (``too_long``), never cut; and what `Hindsight` left out.
     """
+    pairs, left_out = (material.turns, material.dropped) if isinstance(material, Hindsight) else (material, ())
     result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST)
     adapters = AdapterRegistry(registry)
     adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
@@ -37,13 +41,19 @@ def train(
         "resumed_from": result.resumed_from,
         "metrics": result.metrics,
         "warnings": list(result.warnings),
+        "method": recipe.train.method,
     }
+    files: dict[str, Sequence[Record]] = {}
+    if isinstance(material, Hindsight):
+        notes["prompt"] = PROMPT.version
+        files[HINDSIGHT] = material.turns
     adapter = result.adapter_dir.relative_to(directory.path).as_posix()
-    return StageResult(len(pairs), result.trained_pairs, result.dropped, {}, notes, [adapter])
+    inputs, dropped = len(pairs) + len(left_out), (*left_out, *result.dropped)
+    return StageResult(inputs, result.trained_pairs, dropped, files, notes, [adapter])
 
 
-def holders(pairs: Sequence[PreferencePair], turns: Mapping[str, LabelledTurn]) -> tuple[str, ...]:
-    """Users whose words are in the pairs: owners of personas and authors of requests, sorted."""
+def holders(pairs: Sequence[Item], turns: Mapping[str, LabelledTurn]) -> tuple[str, ...]:
+    """Users whose words were learnt from: owners of personas and authors of requests, sorted."""
     users = {pair.user_id for pair in pairs}
     users |= {turns[f"{p.provenance.conversation_id}#{p.provenance.turn}"].user_id for p in pairs}
     return tuple(sorted(user for user in users if user))
@@ -52,7 +62,7 @@ def holders(pairs: Sequence[PreferencePair], turns: Mapping[str, LabelledTurn]) 
 def _register(
     adapters: AdapterRegistry,
     result: TrainResult,
-    pairs: Sequence[PreferencePair],
+    pairs: Sequence[Item],
     turns: Mapping[str, LabelledTurn],
     recipe: Recipe,
     *,

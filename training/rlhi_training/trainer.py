@@ -26,10 +26,10 @@ from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card
+from rlhi_training.methods import choice
 from rlhi_training.recipe import Recipe, TrainSection
-from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
-from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
 
 _log = logging.getLogger("rlhi.training")
 
@@ -79,20 +79,20 @@ class _Run:
 
 
 def train_adapter(
-    pairs: Sequence[PreferencePair],
+    pairs: Sequence[choice.Item],
     recipe: Recipe,
     out_dir: Path,
     *,
     progress: Progress | None = terminal.progress,
     persona_frame_digest: str | None = None,
 ) -> TrainResult:
-    """Train a LoRA adapter on preference pairs.
+    """Train a LoRA adapter on preference pairs, or by self-distillation on logged answers with their follow-ups.
 
     A run that was killed continues from its last checkpoint when it is started again with the same pairs and recipe,
     and gives the same weights as an undisturbed one (CPU, float32).
 
     Args:
-        pairs: What to learn from.
+        pairs: What to learn from; `recipe.train.method` says which kind.
         recipe: `recipe.model` and `recipe.train` are read.
         out_dir: Gets ``adapter/``, ``training_log.jsonl`` and, while training, ``checkpoints/``.
         progress: Opens progress bars; None is silent.
@@ -107,7 +107,7 @@ def train_adapter(
     _check(recipe.train)
     base = resolve_base(recipe.model.base)
     run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress)
-    kept, dropped = tokenise_pairs(pairs, run.tokenizer, base.name, max_length=recipe.train.max_length)
+    kept, dropped = choice.tokenise(pairs, run.tokenizer, base.name, recipe.train)
     if not kept:
         reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
         raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
@@ -147,12 +147,12 @@ def _check(train: TrainSection) -> None:
         )
 
 
-def _fingerprint(kept: Sequence[TokenisedPair], recipe: Recipe, base: BaseModel) -> str:
+def _fingerprint(kept: Sequence[choice.TokenisedItem], recipe: Recipe, base: BaseModel) -> str:
     """What a checkpoint must have been made from to be continued: tokens in order, settings, base weights."""
     digest = hashlib.sha256(recipe.train.model_dump_json().encode())
     digest.update(f"{recipe.model.dtype}\0{base.digest}\0".encode())
     for pair in kept:
-        digest.update(json.dumps([pair.prompt_ids, pair.chosen_ids, pair.rejected_ids]).encode())
+        digest.update(choice.tokens(pair))
     return digest.hexdigest()
 
 
@@ -177,19 +177,19 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
+def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
     """TRL's trainer with model, data and adapter in place; computes the reference log-probabilities."""
     try:
         from datasets import Dataset
         from peft import LoraConfig
         from transformers.trainer_callback import PrinterCallback
 
-        from rlhi_training.tree.trl_trainer import TreeDPOTrainer
+        make_trainer = choice.trainer_of(run.recipe.train)
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
     train = run.recipe.train
     model = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype)
-    rows = [{"prompt_ids": p.prompt_ids, "chosen_ids": p.chosen_ids, "rejected_ids": p.rejected_ids} for p in kept]
+    rows = choice.rows(kept, train)
     modules = train.target_modules
     lora = LoraConfig(
         r=train.lora_rank,
@@ -199,7 +199,7 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
         task_type="CAUSAL_LM",
     )
     with _vault(run, model) as vault, run.bar("Reference pass", len(rows)) as advance, quiet():
-        trainer = TreeDPOTrainer(
+        trainer = make_trainer(
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
@@ -216,7 +216,7 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
 
 
 def _vault(run: _Run, model: Any) -> AbstractContextManager[ReferenceVault | None]:
-    if not run.recipe.train.reuse_reference:
+    if not run.recipe.train.reuse_reference or run.recipe.train.method != "dpo":
         return nullcontext(None)
     file = cache_root() / "reference.sqlite"
     return ReferenceVault(file, base_digest=run.base.digest, numbers=f"{model.dtype} {model.device.type}")
@@ -270,11 +270,9 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
 
 def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     """Run TRL's training loop; the number of optimiser steps."""
-    from rlhi_training.tree.trl_trainer import Watch
-
     steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
     with run.bar("Training", steps) as advance:
-        trainer.add_callback(Watch(advance, run.warnings))
+        trainer.add_callback(choice.make_watch(run.recipe.train, advance, run.warnings))
         with quiet():
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not math.isfinite(outcome.training_loss):
