@@ -113,6 +113,7 @@ def _training(facts: CardFacts) -> str:
         ("recipe", facts.recipe.name),
         ("steps", facts.steps),
         *_objective(train),
+        *_rounds(train),
         ("learning rate", train.learning_rate),
         ("epochs", train.epochs),
         ("items per step", train.batch_size),
@@ -140,6 +141,15 @@ def _objective(train: TrainSection) -> list[tuple[str, object]]:
     return [
         ("losses", ", ".join(f"{n} x {w:g}" for n, w in zip(train.loss, train.loss_weights, strict=True))),
         ("beta", train.beta),
+    ]
+
+
+def _rounds(train: TrainSection) -> list[tuple[str, object]]:
+    if train.rounds == 1:
+        return []
+    return [
+        ("rounds", f"{train.rounds} of {train.sync_every} steps; data counts above are the last one's"),
+        ("reference", train.reference),
     ]
 
 

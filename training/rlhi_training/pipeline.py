@@ -139,7 +139,7 @@ class Pipeline:
         self.before(stage)
         if stage == "train":
             # Not inside the event loop, which would swallow the first Ctrl-C until training is over.
-            result = self._train()
+            result = self._train(runner)
         elif stage in ("rewrite", "reward", "contrast") and not getattr(self.recipe, stage).enabled:
             result = StageResult(0, 0, [], {name: [] for name in step.files}, {"enabled": False})
         else:
@@ -195,16 +195,22 @@ class Pipeline:
         """Where a reader finds what a stage dropped: the beginning of a sentence."""
         return f"See {self.run_dir.path / 'dropped' / f'{stage}.jsonl'}"
 
-    def _train(self) -> StageResult:
-        from rlhi_training.train_stage import train
+    def _train(self, runner: asyncio.Runner) -> StageResult:
+        from rlhi_training.train_stage import train, train_in_rounds
 
         self.resources.release()
         turns = {turn.key: turn for turn in self.turns()}
+        if self.recipe.train.rounds > 1:
+            return train_in_rounds(self, turns, runner)
         material: Sequence[PreferencePair] | Hindsight = self.run_dir.read(PAIRS, PreferencePair)
         if self.recipe.train.method == "self_distillation":
             prompts = self.resources.evaluation_prompts
             material = hindsight(turns.values(), self.personas_before(), self.recipe, prompts)
         return train(self.run_dir, material, turns, self.recipe, self.registry)
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self._say(text)
 
     # What stages read.
 

@@ -12,14 +12,16 @@ def check_base(recipe: Recipe) -> None:
     The embedded model is known to, and is not looked at.
 
     Raises:
-        ConfigError: no such base, no chat template, or one that refuses a system message or leaves it out while the
-            recipe puts personas there.
+        ConfigError: a training method that the rest of the recipe does not allow, no such base, no chat template, or
+            one that refuses a system message or leaves it out while the recipe puts personas there.
         ArtefactError: the base cannot be fetched or read.
     """
     from rlhi_adapters.base_models import EMBEDDED, resolve_base
     from rlhi_adapters.loading import load_tokenizer
     from rlhi_adapters.templates import encode, require_system_role
+    from rlhi_training.methods.choice import check
 
+    check(recipe)
     if recipe.model.base == EMBEDDED:
         return
     base = resolve_base(recipe.model.base)

@@ -335,6 +335,15 @@ class TrainSection(_Section):
     advantage_clip: float = Field(default=2.0, gt=0.0)
     """Self-distillation: largest size of one token's advantage, in nats. 2 is the default of the trainer that the
     paper's authors published; a run script of theirs sets 100."""
+    rounds: int = Field(default=1, ge=1, le=99)
+    """1: offline, on the run's pairs. More (semi-online, arXiv 2506.21495): every later round samples, scores and pairs
+    with the adapter so far; needs `reward` or `contrast`. `epochs` is not read then."""
+    sync_every: int = Field(default=8, ge=1)
+    """Optimiser steps of one round, after which the adapter that samples is the one that was trained. arXiv 2506.21495
+    compares 5, 10 and 100 with 1. Default: ours."""
+    reference: Literal["base", "round"] = "base"
+    """What DPO compares with: the base throughout, or the adapter with which each round began. Ours: ``base``, so that
+    all rounds together stay near it."""
     follow_ups: Literal["own", "shuffled"] = "own"
     """Self-distillation: ``shuffled`` shows the teacher another turn's follow-up: a control of ours, in which it
     explains nothing."""

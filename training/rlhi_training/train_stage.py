@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rlhi_adapters.registry import AdapterRegistry, describe_adapter
 from rlhi_plugin.errors import ConfigError
@@ -15,6 +17,9 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.records import LabelledTurn
 from rlhi_training.run_directory import RunDirectory, StageResult
 from rlhi_training.trainer import TrainResult, train_adapter
+
+if TYPE_CHECKING:
+    from rlhi_training.pipeline import Pipeline
 
 
 def train(
@@ -30,19 +35,7 @@ def train(
     """
     pairs, left_out = (material.turns, material.dropped) if isinstance(material, Hindsight) else (material, ())
     result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST)
-    adapters = AdapterRegistry(registry)
-    adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
-    notes = {
-        "adapter_id": adapter_id,
-        "registry": str(adapters.root),
-        "base_model": result.base.name,
-        "base_digest": result.base.digest,
-        "steps": result.steps,
-        "resumed_from": result.resumed_from,
-        "metrics": result.metrics,
-        "warnings": list(result.warnings),
-        "method": recipe.train.method,
-    }
+    notes = _registered(directory, result, pairs, turns, recipe, registry)
     files: dict[str, Sequence[Record]] = {}
     if isinstance(material, Hindsight):
         notes["prompt"] = PROMPT.version
@@ -50,6 +43,44 @@ def train(
     adapter = result.adapter_dir.relative_to(directory.path).as_posix()
     inputs, dropped = len(pairs) + len(left_out), (*left_out, *result.dropped)
     return StageResult(inputs, result.trained_pairs, dropped, files, notes, [adapter])
+
+
+def train_in_rounds(pipeline: Pipeline, turns: Mapping[str, LabelledTurn], runner: asyncio.Runner) -> StageResult:
+    """The same over several rounds of sampling and training; a pair counts once for each round that has it."""
+    from rlhi_training.methods.rounds import RECORD, ROUNDS, train_rounds
+
+    made = train_rounds(pipeline, runner)
+    notes = _registered(pipeline.run_dir, made.train, made.pairs, turns, pipeline.recipe, pipeline.registry)
+    notes["rounds"] = [
+        record.model_dump(mode="json", exclude={"dropped", "inputs_digest", "warnings"}) for record in made.records
+    ]
+    result = made.train
+    written = ["adapter", *(f"{ROUNDS}/{record.number:02d}/{RECORD}" for record in made.records)]
+    return StageResult(len(made.pairs), result.trained_pairs, result.dropped, {}, notes, written)
+
+
+def _registered(  # noqa: PLR0917 - what a registration needs, and no more
+    directory: RunDirectory,
+    result: TrainResult,
+    pairs: Sequence[Item],
+    turns: Mapping[str, LabelledTurn],
+    recipe: Recipe,
+    registry: Path | None,
+) -> dict[str, Any]:
+    """Register the adapter; what the manifest says of the training."""
+    adapters = AdapterRegistry(registry)
+    adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
+    return {
+        "adapter_id": adapter_id,
+        "registry": str(adapters.root),
+        "base_model": result.base.name,
+        "base_digest": result.base.digest,
+        "method": recipe.train.method,
+        "steps": result.steps,
+        "resumed_from": result.resumed_from,
+        "metrics": result.metrics,
+        "warnings": list(result.warnings),
+    }
 
 
 def holders(pairs: Sequence[Item], turns: Mapping[str, LabelledTurn]) -> tuple[str, ...]:

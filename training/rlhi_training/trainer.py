@@ -27,6 +27,7 @@ from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card
 from rlhi_training.methods import choice
+from rlhi_training.methods.segment import Segment
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
@@ -72,6 +73,7 @@ class _Run:
     recipe: Recipe
     out_dir: Path
     progress: Progress | None
+    segment: Segment | None = None
     warnings: list[str] = field(default_factory=list)
 
     def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
@@ -85,6 +87,7 @@ def train_adapter(
     *,
     progress: Progress | None = terminal.progress,
     persona_frame_digest: str | None = None,
+    segment: Segment | None = None,
 ) -> TrainResult:
     """Train a LoRA adapter on preference pairs, or by self-distillation on logged answers with their follow-ups.
 
@@ -97,6 +100,7 @@ def train_adapter(
         out_dir: Gets ``adapter/``, ``training_log.jsonl`` and, while training, ``checkpoints/``.
         progress: Opens progress bars; None is silent.
         persona_frame_digest: Digest of the frame that personas were rendered into, for the model card.
+        segment: Only this part of a training over several rounds; its state is kept in ``state/`` for the next one.
 
     Raises:
         ConfigError: settings that do not fit each other, a base without system role, or no pair left to train on.
@@ -106,19 +110,24 @@ def train_adapter(
     started = time.monotonic()
     _check(recipe.train)
     base = resolve_base(recipe.model.base)
-    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress)
+    if segment is not None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": float(segment.of)})})
+    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress, segment)
     kept, dropped = choice.tokenise(pairs, run.tokenizer, base.name, recipe.train)
     if not kept:
         reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
         raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
-    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base))
+    if segment is not None:
+        kept, unused = segment.rows(kept, recipe.train.batch_size, recipe.train.seed)
+        dropped += unused
+    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base, segment))
     trainer = _build(run, kept)
-    steps = _train(run, trainer, resume)
+    steps = _train(run, trainer, resume or (segment.before if segment else None))
     history = tuple(trainer.state.log_history)
     result = TrainResult(
         adapter_dir=out_dir / "adapter",
         base=base,
-        trained_pairs=len(kept),
+        trained_pairs=len({pair.pair_id for pair in kept}),
         dropped=tuple(dropped),
         steps=steps,
         seconds=time.monotonic() - started,
@@ -130,6 +139,8 @@ def train_adapter(
     card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
     _save_adapter(trainer.model, result, card)
     (out_dir / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history), "utf-8")
+    if segment is not None:
+        segment.keep(out_dir / _CHECKPOINTS, out_dir / "state")
     shutil.rmtree(out_dir / _CHECKPOINTS, ignore_errors=True)
     return result
 
@@ -147,12 +158,14 @@ def _check(train: TrainSection) -> None:
         )
 
 
-def _fingerprint(kept: Sequence[choice.TokenisedItem], recipe: Recipe, base: BaseModel) -> str:
+def _fingerprint(kept: Sequence[choice.TokenisedItem], recipe: Recipe, base: BaseModel, segment: Segment | None) -> str:
     """What a checkpoint must have been made from to be continued: tokens in order, settings, base weights."""
     digest = hashlib.sha256(recipe.train.model_dump_json().encode())
     digest.update(f"{recipe.model.dtype}\0{base.digest}\0".encode())
     for pair in kept:
         digest.update(choice.tokens(pair))
+    if segment is not None:
+        digest.update(f"{segment.number}\0{segment.came_from}".encode())
     return digest.hexdigest()
 
 
@@ -184,7 +197,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
         from peft import LoraConfig
         from transformers.trainer_callback import PrinterCallback
 
-        make_trainer = choice.trainer_of(run.recipe.train)
+        make_trainer = choice.trainer_of(run.recipe.train, run.segment)
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
     train = run.recipe.train
@@ -216,7 +229,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
 
 
 def _vault(run: _Run, model: Any) -> AbstractContextManager[ReferenceVault | None]:
-    if not run.recipe.train.reuse_reference or run.recipe.train.method != "dpo":
+    if not run.recipe.train.reuse_reference or not choice.reference_is_base(run.recipe.train):
         return nullcontext(None)
     file = cache_root() / "reference.sqlite"
     return ReferenceVault(file, base_digest=run.base.digest, numbers=f"{model.dtype} {model.device.type}")
@@ -273,6 +286,8 @@ def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
     with run.bar("Training", steps) as advance:
         trainer.add_callback(choice.make_watch(run.recipe.train, advance, run.warnings))
+        if run.segment is not None:
+            trainer.add_callback(run.segment.stop())
         with quiet():
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not math.isfinite(outcome.training_loss):

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_training.methods.hindsight import HindsightTurn
+from rlhi_training.methods.hindsight import PROMPT, HindsightTurn
+from rlhi_training.methods.segment import Segment
 from rlhi_training.methods.tokenised import TokenisedHindsight, tokenise_hindsight
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped, PreferencePair
@@ -55,12 +56,16 @@ def tokens(item: TokenisedItem) -> bytes:
     return json.dumps([item.prompt_ids, item.teacher_prompt_ids, item.answer_ids]).encode()
 
 
-def trainer_of(train: TrainSection) -> Callable[..., Any]:
+def trainer_of(train: TrainSection, segment: Segment | None = None) -> Callable[..., Any]:
     """Makes the method's trainer; all take the arguments of `rlhi_training.tree.trl_trainer.TreeDPOTrainer`.
 
     Raises:
         ImportError: a library of the extra ``train`` is absent.
     """
+    if train.method == "dpo" and train.reference == "round" and segment is not None:
+        from rlhi_training.methods.round_reference import RoundReferenceTrainer
+
+        return partial(RoundReferenceTrainer, before=segment.before)
     if train.method == "dpo":
         from rlhi_training.tree.trl_trainer import TreeDPOTrainer
 
@@ -68,6 +73,31 @@ def trainer_of(train: TrainSection) -> Callable[..., Any]:
     from rlhi_training.methods.sequence_trainer import SelfDistillationTrainer, TreeSFTTrainer
 
     return partial(TreeSFTTrainer if train.method == "sft" else SelfDistillationTrainer, train=train)
+
+
+def reference_is_base(train: TrainSection) -> bool:
+    """Whether there are reference log-probabilities, and those of the base: then other runs can use them."""
+    return train.method == "dpo" and train.reference == "base"
+
+
+def check(recipe: Recipe) -> None:
+    """Look at what would stop a run at its last stage.
+
+    Raises:
+        ConfigError: rounds that have nothing to sample, or cannot.
+    """
+    train, model = recipe.train, recipe.model
+    if train.rounds == 1:
+        return
+    if train.method == "self_distillation":
+        raise ConfigError("train.rounds needs pairs, and self-distillation has none. Set train.rounds = 1.")
+    if not (recipe.reward.enabled or recipe.contrast.enabled):
+        raise ConfigError("train.rounds needs something to sample for. Set reward.enabled or contrast.enabled.")
+    if model.served is not None or model.engine != "transformers":
+        raise ConfigError(
+            "train.rounds samples with the adapter in this process, by transformers. Remove model.served and"
+            ' set model.engine = "transformers", or set train.rounds = 1.'
+        )
 
 
 def make_watch(train: TrainSection, advance: Callable[[int], None], warnings: list[str]) -> Watch:
@@ -80,10 +110,10 @@ def make_watch(train: TrainSection, advance: Callable[[int], None], warnings: li
 
 def sections(recipe: Recipe) -> dict[str, Any]:
     """What stage train depends on besides its own sections, by method; for the digest of its inputs."""
+    if recipe.train.rounds > 1:
+        return recipe.model_dump(mode="json", include={"reward", "contrast", "filter", "pairs", "screens"})
     if recipe.train.method != "self_distillation":
         return {}
-    from rlhi_training.methods.hindsight import PROMPT
-
     read = recipe.model_dump(mode="json", include={"filter", "screens", "contrast"})
     return {**read, "prompt": PROMPT.version}
 

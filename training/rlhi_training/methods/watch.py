@@ -1,8 +1,10 @@
-"""Says early where SFT or self-distillation has nothing to learn from."""
+"""Callbacks: where SFT or self-distillation has nothing to learn from, and where a round ends."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from transformers import TrainerCallback
 
 from rlhi_training.tree.trl_trainer import Watch
 
@@ -46,3 +48,20 @@ class SequenceWatch(Watch):
                 f"after {step} steps the follow-ups have changed the likelihood of no answer by more than "
                 f"{self._largest:.2g} nats a token: this model cannot use them; try a larger base, or another method"
             )
+
+
+class StopAfter(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Ends training, and saves its state, after a step.
+
+    Args:
+        step: 1-based.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One optimiser step is done."""
+        del args
+        if state.global_step >= self._step:
+            control.should_training_stop = control.should_save = True
