@@ -15,7 +15,11 @@ PACKAGES = {
     "rlhi_eval_harness": ROOT / "eval_harness" / "rlhi_eval_harness",
 }
 ONE_VENDOR_ONE_PLACE = {
-    "trl": {"training/rlhi_training/trainer.py", "training/rlhi_training/tree"},
+    "trl": {
+        "training/rlhi_training/trainer.py",
+        "training/rlhi_training/tree",
+        "training/rlhi_training/methods/sequence_trainer.py",
+    },
     "litellm": {"rlhi_plugin/litellm_client.py", "rlhi_plugin/integrations/litellm_callback.py"},
     "openai": {
         "rlhi_plugin/calls/openai_client.py",

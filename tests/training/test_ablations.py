@@ -194,4 +194,4 @@ def test_sft_trains_an_adapter_on_the_chosen_answers_alone(run, tmp_path, tiny_m
     )
     assert manifest.stages["train"].passed > 0
     assert (directory.path / "adapter" / "adapter_model.safetensors").is_file()
-    assert manifest.recipe["train"]["loss"] == ["sft"]
+    assert manifest.recipe["train"]["method"] == "sft"

@@ -169,7 +169,7 @@ def test_a_continued_adapter_starts_where_it_was_and_leaves_no_copy(
 
 def test_a_continued_adapter_may_be_held_to_the_base(first, tiny_model_dir: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RLHI_REGISTRY", str(tmp_path / "registry"))
-    recipe = tiny_recipe(tiny_model_dir, continue_from=str(first.adapter_dir), continue_reference="base")
+    recipe = tiny_recipe(tiny_model_dir, continue_from=str(first.adapter_dir), reference="base")
     result = train_adapter(some_pairs(), recipe, tmp_path / "run", progress=None)
     assert result.log_history[0]["rewards/margins"] > 1e-3
 

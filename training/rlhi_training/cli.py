@@ -111,7 +111,7 @@ def show(run_directory: Run) -> None:
     """
     from rlhi_training.calls_table import render_calls
     from rlhi_training.follow_up_table import FollowUpTable, render_follow_ups
-    from rlhi_training.funnel import identity_notes, render_funnel
+    from rlhi_training.funnel import identity_notes, render_funnel, render_rounds
     from rlhi_training.pipeline import CALLS
 
     manifest = _existing(run_directory).manifest()
@@ -120,6 +120,9 @@ def show(run_directory: Run) -> None:
         counts = FollowUpTable.model_validate(manifest.stages["label"].notes["table"])
         terminal.stdout.print(render_follow_ups(counts))
     terminal.stdout.print(render_funnel(manifest))
+    rounds = render_rounds(manifest)
+    if rounds is not None:
+        terminal.stdout.print(rounds)
     for line in identity_notes(manifest):
         terminal.stdout.print(line, markup=False, highlight=False)
     calls = render_calls(run_directory / CALLS)

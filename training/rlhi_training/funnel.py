@@ -11,6 +11,7 @@ from rlhi_plugin.terminal import table
 from rlhi_training.run_directory import Manifest, StageEntry
 
 _SHOWN = 4
+_COUNTED = ("in", "passed")
 
 
 def render_funnel(manifest: Manifest) -> Table:
@@ -21,6 +22,28 @@ def render_funnel(manifest: Manifest) -> Table:
     ]
     columns = ["stage", "in", "passed", "dropped", "written", "seconds", "why dropped"]
     return table(f"From {manifest.logs} to pairs", columns, rows)
+
+
+def render_rounds(manifest: Manifest) -> Table | None:
+    """One row per round of a semi-online training; None where there was none."""
+    rounds = manifest.stages["train"].notes.get("rounds") if "train" in manifest.stages else None
+    if not rounds:
+        return None
+    rows = [
+        [
+            one["number"],
+            one["sampled_with"][:12],
+            one["samples"],
+            *("" if one[name] is None else f"{one[name]:.3f}" for name in ("mean_score", "best_score")),
+            one["pairs"],
+            one["steps"],
+            f"{one['metrics'].get('rewards/margins', 0.0):.3f}",
+            ", ".join(f"{reason} {n}" for reason, n in one["funnel"]["reward"].items() if reason not in _COUNTED),
+        ]
+        for one in rounds
+    ]
+    columns = ["round", "sampled with", "samples", "mean score", "best", "pairs", "steps", "margin", "why no pair"]
+    return table("Rounds: what each adapter's samples earned before it was trained on", columns, rows)
 
 
 def identity_notes(manifest: Manifest) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+from rlhi_training.methods.hindsight import PROMPT
 from rlhi_training.recipe import Recipe, TrainSection
 
 _SHOWN = (
@@ -18,13 +19,21 @@ _SHOWN = (
     "rewards/rejected",
     "logps/chosen",
     "logps/rejected",
+    "advantage/mean",
+    "advantage/size",
+    "advantage/positive",
     "entropy",
     "mean_token_accuracy",
 )
-_METHOD = (
-    "It was trained with persona-conditioned preference optimisation on pairs built from users' own follow-ups "
-    "(method: arXiv 2509.25137). Put the user's persona into the system message exactly as training did."
-)
+_PERSONA = "Put the user's persona into the system message exactly as training did."
+_METHOD = {
+    "dpo": "It was trained with persona-conditioned preference optimisation on pairs built from users' own follow-ups "
+    "(method: arXiv 2509.25137).",
+    "sft": "It was trained by supervised fine-tuning on the chosen answers of pairs built from users' own follow-ups "
+    "(the baseline of arXiv 2509.25137).",
+    "self_distillation": "It was trained by self-distillation from users' follow-ups on logged answers "
+    "(arXiv 2603.12273).",
+}
 _CAUTION = (
     "Training metrics say nothing about the quality of answers: a falling preference loss also comes from answers "
     "that merely became shorter. Read the evaluation report, with its shuffled-persona control, before serving it."
@@ -55,7 +64,7 @@ def render(facts: CardFacts) -> str:
     sections = [
         _front_matter(facts),
         "# A LoRA adapter trained with RLHI",
-        _METHOD,
+        f"{_METHOD[facts.recipe.train.method]} {_PERSONA}",
         _usage(facts),
         _data(facts),
         _training(facts),
@@ -71,7 +80,7 @@ def _front_matter(facts: CardFacts) -> str:
         f"base_model: {facts.base_reference}\n"
         "library_name: peft\n"
         "pipeline_tag: text-generation\n"
-        "tags: [lora, dpo, trl, rlhi]\n"
+        f"tags: [lora, {facts.recipe.train.method}, trl, rlhi]\n"
         "---"
     )
 
@@ -91,7 +100,8 @@ def _usage(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     counts = ", ".join(f"{n} {source}" for source, n in sorted(Counter(facts.sources).items()))
-    lines = [f"## Data\n\n{len(facts.sources)} preference pairs: {counts}."]
+    noun = "logged answers" if facts.recipe.train.method == "self_distillation" else "preference pairs"
+    lines = [f"## Data\n\n{len(facts.sources)} {noun}: {counts}."]
     if facts.dropped:
         lines.append("Left out: " + ", ".join(f"{n} {reason}" for reason, n in sorted(facts.dropped.items())) + ".")
     return " ".join(lines)
@@ -102,11 +112,11 @@ def _training(facts: CardFacts) -> str:
     rows = [
         ("recipe", facts.recipe.name),
         ("steps", facts.steps),
-        ("losses", ", ".join(f"{n} x {w:g}" for n, w in zip(train.loss, train.loss_weights, strict=True))),
-        ("beta", train.beta),
+        *_objective(train),
+        *_rounds(train),
         ("learning rate", train.learning_rate),
         ("epochs", train.epochs),
-        ("pairs per step", train.batch_size),
+        ("items per step", train.batch_size),
         *_adapter(train),
         ("seed", train.seed),
         ("base weights, SHA-256", facts.base_digest),
@@ -119,12 +129,38 @@ def _training(facts: CardFacts) -> str:
 def _adapter(train: TrainSection) -> list[tuple[str, object]]:
     bits = [("base in training", "NF4, 4 bits")] if train.quantize == "nf4" else []
     if train.continue_from is not None:
-        return [*bits, ("continued from", train.continue_from), ("reference", train.continue_reference)]
+        return [*bits, ("continued from", train.continue_from), ("reference", train.reference)]
     kind = " ".join(name for name, on in (("DoRA", train.dora), ("rsLoRA", train.rslora)) if on) or "LoRA"
     return [
         *bits,
         (f"{kind} rank / alpha", f"{train.lora_rank} / {train.lora_alpha}"),
         ("target modules", train.target_modules),
+    ]
+
+
+def _objective(train: TrainSection) -> list[tuple[str, object]]:
+    """What of the recipe says what was minimised."""
+    if train.method == "sft":
+        return [("loss", "negative log-likelihood of the chosen answers' tokens")]
+    if train.method == "self_distillation":
+        return [
+            ("loss", "advantage of the follow-up, token by token"),
+            ("teacher", train.teacher),
+            ("advantage clip, nats", train.advantage_clip),
+            ("prompt of the teacher", PROMPT.version),
+        ]
+    return [
+        ("losses", ", ".join(f"{n} x {w:g}" for n, w in zip(train.loss, train.loss_weights, strict=True))),
+        ("beta", train.beta),
+    ]
+
+
+def _rounds(train: TrainSection) -> list[tuple[str, object]]:
+    if train.rounds == 1:
+        return []
+    return [
+        ("rounds", f"{train.rounds} of {train.sync_every} steps; data counts above are the last one's"),
+        ("reference", train.reference),
     ]
 
 

@@ -29,6 +29,8 @@ from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render
 from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
 from rlhi_training.log_source import log_source
+from rlhi_training.methods.choice import sections
+from rlhi_training.methods.hindsight import Hindsight, hindsight
 from rlhi_training.preflight import check_base
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import (
@@ -137,7 +139,7 @@ class Pipeline:
         self.before(stage)
         if stage == "train":
             # Not inside the event loop, which would swallow the first Ctrl-C until training is over.
-            result = self._train()
+            result = self._train(runner)
         elif stage in ("rewrite", "reward", "contrast") and not getattr(self.recipe, stage).enabled:
             result = StageResult(0, 0, [], {name: [] for name in step.files}, {"enabled": False})
         else:
@@ -180,7 +182,7 @@ class Pipeline:
             self._say(render_follow_ups(FollowUpTable.model_validate_json(text)))
         if stage == "pairs":
             self._say(render_funnel(self._manifest))
-            if not entry.passed:
+            if not entry.passed and self.recipe.train.method != "self_distillation":
                 makers: list[Stage] = ["rewrite", "reward", "contrast", "filter"]
                 reasons = main_reasons([self._manifest.stages[name] for name in makers])
                 raise UserError(
@@ -193,12 +195,22 @@ class Pipeline:
         """Where a reader finds what a stage dropped: the beginning of a sentence."""
         return f"See {self.run_dir.path / 'dropped' / f'{stage}.jsonl'}"
 
-    def _train(self) -> StageResult:
-        from rlhi_training.train_stage import train
+    def _train(self, runner: asyncio.Runner) -> StageResult:
+        from rlhi_training.train_stage import train, train_in_rounds
 
         self.resources.release()
         turns = {turn.key: turn for turn in self.turns()}
-        return train(self.run_dir, self.run_dir.read(PAIRS, PreferencePair), turns, self.recipe, self.registry)
+        if self.recipe.train.rounds > 1:
+            return train_in_rounds(self, turns, runner)
+        material: Sequence[PreferencePair] | Hindsight = self.run_dir.read(PAIRS, PreferencePair)
+        if self.recipe.train.method == "self_distillation":
+            prompts = self.resources.evaluation_prompts
+            material = hindsight(turns.values(), self.personas_before(), self.recipe, prompts)
+        return train(self.run_dir, material, turns, self.recipe, self.registry)
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self._say(text)
 
     # What stages read.
 
@@ -261,6 +273,8 @@ class Pipeline:
             earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
         recipe = self.recipe.model_dump(mode="json")
         beside: dict[str, Any] = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
+        if stage == "train":
+            beside |= sections(self.recipe)
         if stage == "filter":
             files_read = evaluation_files(self.recipe.filter.evaluation_prompts)
             beside |= {"evaluation_prompts": [digest_path(path) for path in files_read]} if files_read else {}
@@ -428,7 +442,7 @@ STEPS: dict[Stage, Step] = {
         ("ingest", "label", "filter"),
         ("screens/refusal.toml",),
     ),
-    "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "pairs")),
+    "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "personas", "pairs")),
 }
 """Every stage, in order."""
 

@@ -19,9 +19,10 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
         registry: Where ``train.continue_from`` looks for an adapter; None is the default registry.
 
     Raises:
-        ConfigError: no such base, no chat template, one that refuses a system message or leaves it out while the
-            recipe puts personas there, options of training that do not fit each other, this machine or its memory, or
-            an adapter to continue that is not there or belongs to another base.
+        ConfigError: a training method that the rest of the recipe does not allow, no such base, no chat template, one
+            that refuses a system message or leaves it out while the recipe puts personas there, options of training
+            that do not fit each other, this machine or its memory, or an adapter to continue that is not there or
+            belongs to another base.
         ArtefactError: base or adapter cannot be fetched or read, or the tokenizer names no end of a sequence.
         MissingExtraError: 4-bit weights without the extra ``qlora``.
     """
@@ -29,7 +30,9 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
     from rlhi_adapters.loading import load_tokenizer, pick_device
     from rlhi_adapters.templates import encode, require_system_role
     from rlhi_training.lora import starting_point
+    from rlhi_training.methods.choice import check
 
+    check(recipe)
     check_train(recipe.train)
     if recipe.train.quantize != "none":
         from rlhi_adapters.four_bit import require_four_bit

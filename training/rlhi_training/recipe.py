@@ -322,8 +322,33 @@ class PairsSection(_Section):
 
 
 class TrainSection(_Section):
-    """Persona-conditioned DPO of a LoRA adapter on TRL."""
+    """How a LoRA adapter is trained, on TRL: persona-conditioned DPO, or another `method`."""
 
+    method: Literal["dpo", "sft", "self_distillation"] = "dpo"
+    """``dpo``: pairs, with `loss` (the paper's method). ``sft``: the chosen answers alone, as TRL's ``SFTTrainer`` has
+    it (the paper's baseline). ``self_distillation``: logged answers whose follow-up carries feedback, without pairs
+    (arXiv 2603.12273; `rlhi_training.methods.hindsight`). Options of `loss`, `beta` and reference are DPO's."""
+    teacher: Literal["base", "start", "current"] = "base"
+    """Self-distillation: who reads the follow-up. ``base``: the base model, asked once (ours: the target stands
+    still). ``start``: the adapter as training began, asked once. ``current``: the model as it is at each step, as the
+    paper's authors do; one more pass a step."""
+    advantage_clip: float = Field(default=2.0, gt=0.0)
+    """Self-distillation: largest size of one token's advantage, in nats. 2 is the default of the trainer that the
+    paper's authors published; a run script of theirs sets 100."""
+    rounds: int = Field(default=1, ge=1, le=99)
+    """1: offline, on the run's pairs. More (semi-online, arXiv 2506.21495): every later round samples, scores and pairs
+    with the adapter so far; needs `reward` or `contrast`. `epochs` is not read then."""
+    sync_every: int = Field(default=8, ge=1)
+    """Optimiser steps of one round, after which the adapter that samples is the one that was trained. arXiv 2506.21495
+    compares 5, 10 and 100 with 1. Default: ours."""
+    reference: Literal["start", "base", "round"] = "start"
+    """What DPO holds the adapter close to. ``start``: what training began with, which is the base for a new adapter and,
+    as in TRL, a continued one as it was: the policy whose answers the pairs are about. ``base``: the bare base, so that
+    many short trainings drift no further than one long one. ``round``: the adapter with which each round began.
+    Ours: ``start``, so that all rounds together stay near it."""
+    follow_ups: Literal["own", "shuffled"] = "own"
+    """Self-distillation: ``shuffled`` shows the teacher another turn's follow-up: a control of ours, in which it
+    explains nothing."""
     loss: tuple[str, ...] = ("sigmoid", "sft")
     """TRL loss types. The paper: DPO (``sigmoid``); the SFT term is ours and keeps answers from collapsing."""
     loss_weights: tuple[float, ...] = (1.0, 0.2)
@@ -360,11 +385,7 @@ class TrainSection(_Section):
     memory for activations, a third more time (arXiv 1604.06174)."""
     continue_from: str | None = None
     """Start from this adapter, by its name in the registry or its folder, instead of a new one. Rank, alpha, dropout,
-    modules, `dora` and `rslora` are then the adapter's own."""
-    continue_reference: Literal["start", "base"] = "start"
-    """What a continued adapter is held close to. ``start``: the adapter as it was, as in TRL, since that is the policy
-    whose answers the pairs are about. ``base``: the bare base, so that many short trainings drift no further than one
-    long one."""
+    modules, `dora` and `rslora` are then the adapter's own; `reference` says what it is held close to."""
     max_length: int = Field(default=2048, ge=64)
     """Tokens of prompt plus answer; a longer pair is dropped with a reason, never cut."""
     share_prefixes: bool = True

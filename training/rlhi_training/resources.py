@@ -36,17 +36,23 @@ _BATCH_SIZE = 48
 
 
 class PolicyClient:
-    """The recipe's base model in this process, loaded at its first call: a run that needs no text needs no model."""
+    """The recipe's base model in this process, loaded at its first call: a run that needs no text needs no model.
 
-    def __init__(self, model: ModelSection) -> None:
+    Args:
+        model: The recipe's section.
+        adapter: Name and folder of the adapter to answer with; None: the base alone.
+    """
+
+    def __init__(self, model: ModelSection, adapter: tuple[str, Path] | None = None) -> None:
         self._section = model
+        self._adapter = adapter
         self._lock = asyncio.Lock()
         self._client: ChatClient | None = None
 
     @property
     def model(self) -> str:
-        """The base model's name."""
-        return self._section.base
+        """The base model's name, and the adapter's."""
+        return self._section.base + (f"+{self._adapter[0]}" if self._adapter else "")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -68,9 +74,10 @@ class PolicyClient:
         from rlhi_adapters.local_client import LocalClient
         from rlhi_adapters.local_model import LocalModel
 
-        logger.info("loading %s", self._section.base)
-        model = LocalModel.load(self._section.base, dtype=self._section.dtype)
-        return LocalClient(model, batch_size=_BATCH_SIZE)
+        logger.info("loading %s", self.model)
+        adapters = dict([self._adapter] if self._adapter else [])
+        model = LocalModel.load(self._section.base, adapters=adapters, dtype=self._section.dtype)
+        return LocalClient(model, adapter=next(iter(adapters), None), batch_size=_BATCH_SIZE)
 
     def release(self) -> None:
         """Let the model go, so that training has the memory."""
@@ -165,6 +172,19 @@ class Resources:
             self._bare.append(bare)
             self._clients[llm] = equip(bare, self._recipe.calls, journal=self._journal, budget=self._budget)
         return self._clients[llm]
+
+    @contextmanager
+    def speaking(self, policy: ChatClient) -> Iterator[None]:
+        """Inside, `client` without a name is this one; judges and reward models stay what they are."""
+        self.check_pair_sources()
+        before = self._clients.get(None)
+        self._clients[None] = equip(policy, self._recipe.calls, journal=self._journal, budget=self._budget)
+        try:
+            yield
+        finally:
+            del self._clients[None]
+            if before is not None:
+                self._clients[None] = before
 
     @cached_property
     def _policy(self) -> ChatClient:

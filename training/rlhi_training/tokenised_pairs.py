@@ -89,13 +89,14 @@ def _tokenise(pair: PreferencePair, tokenizer: Any) -> tuple[TokenisedPair, bool
         encode(tokenizer, (*pair.prompt, ChatMessage(role="assistant", content=text)), add_generation_prompt=False)
         for text in (pair.chosen, pair.rejected)
     )
-    split = min(_common_prefix(prompt, chosen), _common_prefix(prompt, rejected))
+    split = min(common_prefix(prompt, chosen), common_prefix(prompt, rejected))
     group = (pair.provenance.conversation_id, str(pair.provenance.turn))
     tokens = TokenisedPair(pair.pair_id, pair.source, prompt[:split], chosen[split:], rejected[split:], group)
     return tokens, split == len(prompt)
 
 
-def _common_prefix(a: list[int], b: list[int]) -> int:
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many tokens two rows begin with alike."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

@@ -20,6 +20,11 @@ def check_train(train: TrainSection) -> None:
             f"train.micro_batch_size ({train.micro_batch_size}) does not divide train.batch_size ({train.batch_size}). "
             "Change one of them."
         )
+    if train.tokens_per_batch is not None and train.method != "dpo":
+        raise ConfigError(
+            f'train.tokens_per_batch divides the batches of "dpo", and train.method is "{train.method}". Leave it out and '
+            "set train.micro_batch_size."
+        )
     if len(train.loss) != len(train.loss_weights):
         raise ConfigError(
             f"train.loss names {len(train.loss)} losses and train.loss_weights {len(train.loss_weights)} weights. "

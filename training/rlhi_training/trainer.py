@@ -27,12 +27,13 @@ from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card
 from rlhi_training.lora import StartingPoint, starting_point, with_adapter
-from rlhi_training.pair_limits import window_of, within_limits
+from rlhi_training.methods import choice
+from rlhi_training.methods.segment import Segment
 from rlhi_training.recipe import Recipe, TrainSection
-from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
-from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
 from rlhi_training.train_checks import check_train
+from rlhi_training.train_limits import window_of, within_limits
 
 _log = logging.getLogger("rlhi.training")
 
@@ -79,6 +80,7 @@ class _Run:
     out_dir: Path
     progress: Progress | None
     start: StartingPoint | None
+    segment: Segment | None = None
     warnings: list[str] = field(default_factory=list)
 
     def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
@@ -86,26 +88,28 @@ class _Run:
 
 
 def train_adapter(
-    pairs: Sequence[PreferencePair],
+    pairs: Sequence[choice.Item],
     recipe: Recipe,
     out_dir: Path,
     *,
     progress: Progress | None = terminal.progress,
     persona_frame_digest: str | None = None,
     registry: Path | None = None,
+    segment: Segment | None = None,
 ) -> TrainResult:
-    """Train a LoRA adapter on preference pairs.
+    """Train a LoRA adapter on preference pairs, or by self-distillation on logged answers with their follow-ups.
 
     A run that was killed continues from its last checkpoint when it is started again with the same pairs and recipe,
     and gives the same weights as an undisturbed one (CPU, float32).
 
     Args:
-        pairs: What to learn from.
+        pairs: What to learn from; `recipe.train.method` says which kind.
         recipe: `recipe.model` and `recipe.train` are read.
         out_dir: Gets ``adapter/``, ``training_log.jsonl`` and, while training, ``checkpoints/``.
         progress: Opens progress bars; None is silent.
         persona_frame_digest: Digest of the frame that personas were rendered into, for the model card.
         registry: Where ``train.continue_from`` looks for an adapter; None is the default registry.
+        segment: Only this part of a training over several rounds; its state is kept in ``state/`` for the next one.
 
     Raises:
         ConfigError: settings that do not fit each other, a base without system role, or no pair left to train on.
@@ -116,21 +120,26 @@ def train_adapter(
     check_train(recipe.train)
     base = resolve_base(recipe.model.base)
     start = starting_point(recipe.train.continue_from, base, registry)
-    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress, start)
-    kept, dropped = tokenise_pairs(pairs, run.tokenizer, base.name, max_length=recipe.train.max_length)
+    if segment is not None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": float(segment.of)})})
+    run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress, start, segment)
+    kept, dropped = choice.tokenise(pairs, run.tokenizer, base.name, recipe.train)
     kept, too_large = within_limits(kept, recipe.train, window_of(base.path))
     dropped += too_large
     if not kept:
         reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
         raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
+    if segment is not None:
+        kept, unused = segment.rows(kept, recipe.train.batch_size, recipe.train.seed)
+        dropped += unused
     resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, run))
     trainer = _build(run, kept)
-    steps = _train(run, trainer, resume)
+    steps = _train(run, trainer, resume or (segment.before if segment else None))
     history = tuple(trainer.state.log_history)
     result = TrainResult(
         adapter_dir=out_dir / "adapter",
         base=base,
-        trained_pairs=len(kept),
+        trained_pairs=len({pair.pair_id for pair in kept}),
         dropped=tuple(dropped),
         steps=steps,
         seconds=time.monotonic() - started,
@@ -143,16 +152,20 @@ def train_adapter(
     card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
     _save_adapter(trainer.model, result, card)
     (out_dir / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history), "utf-8")
+    if segment is not None:
+        segment.keep(out_dir / _CHECKPOINTS, out_dir / "state")
     shutil.rmtree(out_dir / _CHECKPOINTS, ignore_errors=True)
     return result
 
 
-def _fingerprint(kept: Sequence[TokenisedPair], run: _Run) -> str:
+def _fingerprint(kept: Sequence[choice.TokenisedItem], run: _Run) -> str:
     """What a checkpoint must have been made from to be continued: tokens in order, settings, weights."""
     digest = hashlib.sha256(run.recipe.train.model_dump_json().encode())
     digest.update(f"{run.recipe.model.dtype}\0{run.base.digest}\0{run.start and run.start.digest}\0".encode())
     for pair in kept:
-        digest.update(json.dumps([pair.prompt_ids, pair.chosen_ids, pair.rejected_ids]).encode())
+        digest.update(choice.tokens(pair))
+    if run.segment is not None:
+        digest.update(f"{run.segment.number}\0{run.segment.came_from}".encode())
     return digest.hexdigest()
 
 
@@ -177,28 +190,28 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
+def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
     """TRL's trainer with model, data and adapter in place; computes the reference log-probabilities."""
     try:
         from datasets import Dataset
         from transformers.trainer_callback import PrinterCallback
 
-        from rlhi_training.tree.trl_trainer import TreeDPOTrainer
+        make_trainer = choice.trainer_of(run.recipe.train, run.segment)
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
     train = run.recipe.train
     bare = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype, four_bit=train.quantize == "nf4")
     model, new_adapter = with_adapter(bare, train, run.start)
-    rows = [{"prompt_ids": p.prompt_ids, "chosen_ids": p.chosen_ids, "rejected_ids": p.rejected_ids} for p in kept]
+    rows = choice.rows(kept, train)
     with _vault(run, model) as vault, run.bar("Reference pass", len(rows)) as advance, quiet():
-        trainer = TreeDPOTrainer(
+        trainer = make_trainer(
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
             vault=vault,
             scope=train.share_within,
             tokens_per_batch=train.tokens_per_batch,
-            reference=train.continue_reference,
+            reference=train.reference,
             model=model,
             args=_dpo_config(run, model, pairs=len(rows)),
             train_dataset=Dataset.from_list(rows),
@@ -211,13 +224,13 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
 
 
 def _vault(run: _Run, model: Any) -> AbstractContextManager[ReferenceVault | None]:
-    if not run.recipe.train.reuse_reference:
+    if not run.recipe.train.reuse_reference or not choice.reference_stands_still(run.recipe.train):
         return nullcontext(None)
     file = cache_root() / "reference.sqlite"
     numbers = f"{model.dtype} {model.device.type}"
     if run.recipe.train.quantize != "none":
         numbers += f" {run.recipe.train.quantize}"
-    if run.start is not None and run.recipe.train.continue_reference == "start":
+    if run.start is not None and run.recipe.train.reference == "start":
         numbers += f" adapter {run.start.digest}"
     return ReferenceVault(file, base_digest=run.base.digest, numbers=numbers)
 
@@ -272,11 +285,11 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
 
 def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     """Run TRL's training loop; the number of optimiser steps."""
-    from rlhi_training.tree.trl_trainer import Watch
-
     steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
     with run.bar("Training", steps) as advance:
-        trainer.add_callback(Watch(advance, run.warnings))
+        trainer.add_callback(choice.make_watch(run.recipe.train, advance, run.warnings))
+        if run.segment is not None:
+            trainer.add_callback(run.segment.stop())
         with quiet():
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if not math.isfinite(outcome.training_loss):

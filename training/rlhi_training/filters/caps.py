@@ -6,8 +6,32 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
+from rlhi_plugin.records import Persona
 from rlhi_training.records import LabelledTurn, ProposedPair
+
+
+class Counted(Protocol):
+    """What caps count: pairs, or logged answers with their follow-ups."""
+
+    @property
+    def key(self) -> str:
+        """Unique."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Which method it is for."""
+        ...
+
+    @property
+    def persona(self) -> Persona | None:
+        """Whose preference it states, where it says so."""
+        ...
+
+
+C = TypeVar("C", bound=Counted)
 
 
 def owner(pair: ProposedPair, turns: Mapping[str, LabelledTurn]) -> str:
@@ -19,8 +43,8 @@ def owner(pair: ProposedPair, turns: Mapping[str, LabelledTurn]) -> str:
 
 
 def cap_users(
-    pairs: Sequence[ProposedPair], owners: Mapping[str, str], share: float, seed: int, *, most: int | None = None
-) -> list[ProposedPair]:
+    pairs: Sequence[C], owners: Mapping[str, str], share: float, seed: int, *, most: int | None = None
+) -> list[C]:
     """At most ``ceil(share * len(pairs))`` pairs per owner, and at most `most`, drawn at random; in the given order.
 
     Neutral pairs state nobody's preference and are not counted.
@@ -38,9 +62,7 @@ def cap_users(
     return [pair for pair in pairs if pair.key not in out]
 
 
-def draw_evenly(
-    pairs: Sequence[ProposedPair], owners: Mapping[str, str], limit: int | None, seed: int
-) -> list[ProposedPair]:
+def draw_evenly(pairs: Sequence[C], owners: Mapping[str, str], limit: int | None, seed: int) -> list[C]:
     """At most `limit` pairs, taken in turn from each source and, within a source, from each owner."""
     if limit is None or len(pairs) <= limit:
         return list(pairs)

@@ -41,7 +41,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         tokens_per_batch: Most tokens of a forward pass; a batch takes as many passes as that needs
             (`rlhi_training.tree.packed_step`). None: one.
         reference: What a model that comes with an adapter is compared with: that adapter as it is now (``start``), or
-            the model without it.
+            the model without it (``base``). ``round`` is for `rlhi_training.methods.round_reference`.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -54,7 +54,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         vault: ReferenceVault | None = None,
         scope: Scope = "batch",
         tokens_per_batch: int | None = None,
-        reference: Literal["start", "base"] = "start",
+        reference: Literal["start", "base", "round"] = "start",
         **options: Any,
     ) -> None:
         off = None if share_prefixes else "train.share_prefixes is off"
