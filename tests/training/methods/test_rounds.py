@@ -243,6 +243,8 @@ def test_rewards_rise_over_rounds_at_least_as_far_as_offline(start, conversation
     pairs = records(online)[0].pairs
     offline = start("reward.samples=12", folder="offline", epochs=32 / -(-pairs // 4), **same)
     assert offline.run().stages["train"].notes["steps"] == 32
-    final = {run.run_dir.path.name: earned(run, run.run_dir.path.name) for run in (online, offline)}
-    print(f"scores by round {scores}, then {final}")
-    assert scores[-1] > scores[0] + 0.1
+    after, beside = earned(online, "online"), earned(offline, "offline")
+    print(f"mean score by round {scores}, after the last {after:.3f}, offline {beside:.3f}")
+    # Not monotone: each round's mean has a standard error of about 0.04.
+    assert after > scores[0] + 0.05
+    assert after > beside + 0.1
