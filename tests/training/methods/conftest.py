@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_reader import save_reader
 
 from rlhi_plugin.records import ChatMessage
 from rlhi_training.recipe import FilterSection, ModelSection, Recipe, TrainSection
 from rlhi_training.records import LabelledTurn
+
+
+@pytest.fixture(scope="session")
+def reader(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that heeds follow-ups; some seconds to train."""
+    return save_reader(tiny_model_dir, tmp_path_factory.mktemp("reader") / "tiny-reader")
 
 
 @pytest.fixture

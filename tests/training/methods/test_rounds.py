@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from statistics import fmean
 
 import pytest
+from tiny_reader import TOPICS, WORDINGS
 
 from rlhi_adapters.digests import adapter_digests
 from rlhi_plugin.calls.journal import CallJournal
@@ -225,24 +227,38 @@ def earned(pipeline: Pipeline, weights) -> float:
     return fmean(row.score for row in probe.run_dir.read("scored_candidates.jsonl", ScoredCandidate))
 
 
-@pytest.mark.slow
-def test_rewards_rise_over_rounds_at_least_as_far_as_offline(start, conversation, tmp_path) -> None:
-    """Twelve users who all want figures; the same steps, batch and rate; offline goes over the base's pairs again."""
+@pytest.fixture
+def figures_wanted(start, conversation, reader, tmp_path, monkeypatch) -> Path:
+    """Logs of twelve users who all want figures; returns a base, one of whose four answers has some."""
     reply = "Plants like light and water, and most people give them too much of one of them."
     talks = [
-        conversation(f"u{user}-{day}", [f"{user}: {request}", reply, wish, reply], user=f"u{user}", day=day)
-        for day, request in enumerate(["How do I keep basil alive?", "Why is walking good for me?"])
+        conversation(f"u{user}-{day}", [request.format(topic), reply, wish, reply], user=f"u{user}", day=day)
+        for day, request in enumerate(WORDINGS[:2])
         for user in range(12)
+        for topic in [TOPICS[user % len(TOPICS)]]
         for wish in ["Please give me some numbers."]
     ]
     write_conversations(tmp_path / "logs.jsonl", talks)
-    same = {"batch_size": 4, "learning_rate": 1e-2, "beta": 0.1}
-    online = start("reward.samples=12", rounds=4, sync_every=8, folder="online", **same)
+    # Seeds derive from the model's name too, so that it must not be a folder of this run alone.
+    monkeypatch.chdir(reader.parent)
+    return Path(reader.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_reward_of_samples_rises_from_round_to_round(start, figures_wanted, seed) -> None:
+    """Beside it, offline: the same steps, batch and rate on the base's pairs alone; ahead in two of three seeds."""
+    same = {"batch_size": 4, "learning_rate": 2e-3, "base": figures_wanted}
+    same |= {"loss": ("sigmoid", "sft"), "loss_weights": (1, 0.2)}
+    options = ("reward.samples=12", f"seed={seed}", f"train.seed={seed}")
+    online = start(*options, rounds=4, sync_every=6, folder="online", **same)
     online.run()
     scores = [record.mean_score for record in records(online)]
-    pairs = records(online)[0].pairs
-    offline = start("reward.samples=12", folder="offline", epochs=32 / -(-pairs // 4), **same)
-    assert offline.run().stages["train"].notes["steps"] == 32
-    final = {run.run_dir.path.name: earned(run, run.run_dir.path.name) for run in (online, offline)}
-    print(f"scores by round {scores}, then {final}")
-    assert scores[-1] > scores[0] + 0.1
+    pairs = [record.pairs for record in records(online)]
+    offline = start(*options, folder="offline", epochs=24 / -(-pairs[0] // 4), **same)
+    assert offline.run().stages["train"].notes["steps"] == 24
+    after, beside = earned(online, "online"), earned(offline, "offline")
+    shown = " ".join(f"{score:.3f}" for score in scores)
+    print(f"seed {seed}: before each round {shown}, after the last {after:.3f}, offline {beside:.3f}; pairs {pairs}")
+    assert scores == sorted(scores)
+    assert after > scores[0] + 0.1
