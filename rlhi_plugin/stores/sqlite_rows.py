@@ -65,11 +65,18 @@ _INTO = f"INSERT INTO rlhi_messages (conversation, sequence, {', '.join(MESSAGE_
 _ONCE = "ON CONFLICT (conversation, message_id) DO NOTHING"
 
 
+_BEGIN_NEW = (
+    "INSERT INTO rlhi_conversations (conversation_id, user_id, started_at, language, toxic, source)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM rlhi_tombstones WHERE user_id = ?2)"
+    " ON CONFLICT (conversation_id) DO NOTHING"
+)
+
+
 @cache
 def _insert_of(count: int) -> str:
     """Adds so many messages: key of the conversation, place in it and columns of the first, then of the second."""
     row = f"(?, ?{', ?' * len(MESSAGE_COLUMNS)})"
-    return f"{_INTO} VALUES {', '.join([row] * count)} {_ONCE}"  # noqa: S608 - names of columns and marks for values
+    return f"{_INTO} VALUES {', '.join([row] * count)} {_ONCE}"
 
 
 @cache
@@ -159,6 +166,21 @@ class SQLiteRows:
         return added
 
 
+def _to_new(driver: sqlite3.Connection, part: Part, numbers: dict[str, int]) -> int:
+    """Add the messages of a part to a conversation that does not exist; how many that were. None where it exists."""
+    head, said = part.head, part.offered
+    if head.conversation_id in numbers or not 0 < len(said) <= _MESSAGES_PER_STATEMENT:
+        return 0
+    started_at = _time_text(head.started_at, _DIALECT)
+    values = (head.conversation_id, head.user_id, started_at, head.language, head.toxic, head.source)
+    begun = driver.execute(_BEGIN_NEW, values)
+    if begun.rowcount != 1 or begun.lastrowid is None:
+        return 0
+    numbers[head.conversation_id] = number = begun.lastrowid
+    rows = [(number, sequence, *_columns(message)) for sequence, message in enumerate(said)]
+    return driver.execute(_insert_of(len(said)), [value for row in rows for value in row]).rowcount
+
+
 class SQLiteAppends:
     """Transactions that append; one at a time, which the caller sees to. What they raise is the driver's."""
 
@@ -178,11 +200,11 @@ class SQLiteAppends:
         """
         try:
             driver = self._driver(limit_s)
-            if len(parts) == 1:
-                added = self._to_known(driver, parts[0])
-                outcomes = [added] if added == len(parts[0].offered) else self._append(driver, parts, [added])
-            else:
-                outcomes = self._append(driver, parts, [])
+            # A part alone may do without a transaction around its statement.
+            added = [self._to_known(driver, parts[0])] if len(parts) == 1 else []
+            outcomes: list[int | Exception] = list(added)
+            if not added or added[0] < len(parts[0].offered):
+                outcomes = self._append(driver, parts, added)
         except BaseException:
             # Whatever state the connection is in: the next one is fresh.
             self._drop()
@@ -193,16 +215,31 @@ class SQLiteAppends:
     def _append(self, driver: sqlite3.Connection, parts: Sequence[Part], added: list[int]) -> list[int | Exception]:
         """Add parts in one transaction, of whose messages so many were added before it."""
         driver.execute("BEGIN IMMEDIATE")
-        counts = added or [self._to_known(driver, part) for part in parts]
+        rows = SQLiteRows(driver)
+        counts = self._quickly(driver, parts, added, rows.numbers)
         outcomes: list[int | Exception] = list(counts)
         rest = [index for index, part in enumerate(parts) if counts[index] < len(part.offered)]
-        rows = SQLiteRows(driver)
         if rest:
             for index, outcome in zip(rest, append_to(rows, [parts[index] for index in rest]), strict=True):
                 outcomes[index] = outcome + counts[index] if isinstance(outcome, int) else outcome
         driver.execute("COMMIT")
         self._remember(rows.numbers)
         return outcomes
+
+    def _quickly(
+        self, driver: sqlite3.Connection, parts: Sequence[Part], added: list[int], numbers: dict[str, int]
+    ) -> list[int]:
+        """Add what takes no look at what is stored; of each part, how many messages that were."""
+        counts, late = [], set()
+        for index, part in enumerate(parts):
+            name, count = part.head.conversation_id, added[index] if added else 0
+            # No part overtakes another one of its conversation.
+            if name not in late and not count:
+                count = (0 if added else self._to_known(driver, part)) or _to_new(driver, part, numbers)
+            if count < len(part.offered):
+                late.add(name)
+            counts.append(count)
+        return counts
 
     def _to_known(self, driver: sqlite3.Connection, part: Part) -> int:
         """Add the messages of a part to a conversation whose key is remembered; how many that were.

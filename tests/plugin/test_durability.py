@@ -15,6 +15,7 @@ import pytest
 
 from rlhi_plugin.durability import DurableWriter, TimedPersonas, WriterOptions
 from rlhi_plugin.durability.folders import read_folder
+from rlhi_plugin.durability.location import may_outlive
 from rlhi_plugin.durability.turn_file import files_in, refused_in
 from rlhi_plugin.errors import ConfigError, OwnerMismatchError, StoreError, StoreTimeoutError
 from rlhi_plugin.records import Message
@@ -104,6 +105,33 @@ def test_a_store_that_hangs_keeps_a_turn_for_the_time_limit_and_later_ones_not_a
     until(lambda: writer.status().waiting == 0)
     # The append that was given up happened too; each message is stored once all the same.
     assert contents(store) == {"t": ["a", "b"]} | {f"t{n}": ["c"] for n in range(20)}
+
+
+def test_a_disk_that_hangs_is_not_waited_for_where_the_journal_is_on_another(tmp_path, monkeypatch):
+    go_on = threading.Event()
+    with open_store(f"sqlite:///{tmp_path}/a.db") as inner:
+        append = inner._sqlite.append
+        monkeypatch.setattr(inner._sqlite, "append", lambda *given: go_on.wait(30) and append(*given))
+        monkeypatch.setattr("rlhi_plugin.durability.writer.may_outlive", lambda *_: True)
+        writer = DurableWriter(inner, WriterOptions(journal=tmp_path / "journal", store_timeout_s=0.3))
+        started = time.monotonic()
+        assert say(writer, "t", "a")
+        assert time.monotonic() - started < 1.5
+        assert writer.status().journalled == 1
+        go_on.set()
+        until(lambda: writer.status().waiting == 0)
+        assert contents(inner) == {"t": ["a"]}
+        writer.close()
+
+
+def test_a_journal_outlives_the_file_of_a_store_on_another_disk_only(tmp_path):
+    file = f"sqlite:///{tmp_path}/new/a.db"
+    assert not may_outlive(tmp_path / "journal", file)
+    assert may_outlive(Path("/proc/journal"), file)
+    assert may_outlive(None, file)
+    assert not may_outlive(None, "postgresql://somewhere/base")
+    assert not may_outlive(None, "memory of its own:")
+    assert not may_outlive(None, object())
 
 
 def test_later_turns_of_a_waiting_conversation_do_not_overtake_it(writer_of, store):
@@ -317,6 +345,7 @@ def test_a_forked_child_has_a_journal_of_its_own(tmp_path):
     assert os.waitpid(child, 0)[1] == 0
     assert writer.status().waiting == 1
     from rlhi_plugin.durability.folders import read_folder
+from rlhi_plugin.durability.location import may_outlive
     report = read_folder(Path(sys.argv[1], "journal"))
     print([(file.owned, file.turns) for file in report.files])
     """

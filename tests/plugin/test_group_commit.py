@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rlhi_plugin.errors import OwnerMismatchError, StoreError, StoreTimeoutError
 from rlhi_plugin.records import Message
 from rlhi_plugin.stores import group_commit, open_store
+from rlhi_plugin.stores.appending import Head, Part
 from rlhi_plugin.stores.group_commit import GroupCommit
 
 
@@ -287,3 +289,35 @@ def test_bad_appends_leave_the_others_alone(store):
     # Of a bad append, nothing is kept.
     found = {c.conversation_id: len(c.messages) for c in store.conversations()}
     assert found == {"mine": 1, "a": 2, "d": 2}
+
+
+def test_parts_of_one_group_keep_their_order_whatever_their_size(store):
+    def said(name, count):
+        return [Message(id=f"{name}{i}", role="user", content="x") for i in range(count)]
+
+    store.append("known", user_id=None, messages=said("a", 1))
+    parts = [("known", 12), ("known", 2), ("new", 12), ("new", 2), ("other", 1), ("other", 1)]
+    heads = [Part(Head(name), said(f"{number}-", count)) for number, (name, count) in enumerate(parts)]
+    assert store._append_group(heads) == [12, 2, 12, 2, 1, 1]
+    assert store._append_group(heads) == [0] * 6
+    found = {c.conversation_id: [m.id.split("-")[0] for m in c.messages] for c in store.conversations()}
+    assert found == {
+        "known": ["a0", *["0"] * 12, *["1"] * 2],
+        "new": [*["2"] * 12, *["3"] * 2],
+        "other": ["4", "5"],
+    }
+
+
+def test_a_conversation_that_another_process_deleted_begins_anew(store):
+    said = [Message(id="m", role="user", content="x")]
+    assert store.append("c", user_id="u_1", messages=said) == 1
+    with open_store(store._engine.url.render_as_string(hide_password=False)) as other:
+        other.forget("u_1")
+    again = [Message(id="n", role="user", content="x", created_at=datetime.now(UTC))]
+    assert store.append("c", user_id="u_1", messages=said) == 0
+    assert store.append("c", user_id="u_1", messages=again) == 1
+    assert store.append("c", user_id="u_1", messages=said) == 0
+    with pytest.raises(OwnerMismatchError):
+        store.append("c", user_id="u_2", messages=again)
+    assert store.append("fresh", user_id="u_1", messages=said) == 0
+    assert [c.conversation_id for c in store.conversations()] == ["c"]

@@ -16,7 +16,8 @@ PRIVATE = (
     "2606:2800:220:1:248:1893:25c8:1946", "a4:83:e7:2f:1b:9c", "AA-BB-CC-DD-EE-FF", "AKIAIOSFODNN7EXAMPLQ",
     "sk-" + "proj-" + "aB3d" * 8, "xoxb-1234567890", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.abc", "hf_" + "aB3d" * 9,
     "Bearer abcdefgh12345678", "authorization: basic dXNlcjox", "password = hunter2!", 'pwd: "open sesame"',
-    "https://user:geheim7@host/x", "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----", "api_key=abcd1234efgh5678",
+    "https://user:geheim7@host/x", "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+    "api_key=abcd1234efgh5678",
     "hooks.slack.com/services/T00/B00/abcdefghij1234567890", "secret: abcdefghijklmno1", "passphrase is correct7horse",
 )  # fmt: skip
 PIECES = st.one_of(

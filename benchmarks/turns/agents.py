@@ -1,0 +1,129 @@
+"""Turns through whole agents: without middleware, with one that does nothing, with ours, and with a peer."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from rlhi_plugin import RLHIMiddleware
+from turns import ANSWER, REQUEST, Size, spread
+
+_PAUSE_PER_THREAD_S = 0.004
+THREADS = (1, 16, 64)
+MEASURED = ("p50", "p99", "cpu")
+"""Percentiles of the time of a turn, and the processor's time for one."""
+
+_pauses = random.Random(0)
+_paused = threading.local()
+
+
+class Waiting(BaseChatModel):
+    """Answers the same after a pause."""
+
+    pause_s: float
+    """On average."""
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        _paused.s = self.pause_s * _pauses.uniform(0.5, 1.5)
+        time.sleep(_paused.s)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(ANSWER))])
+
+    @property
+    def _llm_type(self) -> str:
+        return "waiting"
+
+
+class NoOp(AgentMiddleware[Any, Any, Any]):
+    """A middleware that passes the call on."""
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        """Pass it on."""
+        return handler(request)
+
+
+def _agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any]:
+    model = Waiting(pause_s=pause_s)
+    ours = RLHIMiddleware(store=f"sqlite:///{folder}/rlhi.db")
+    stack.callback(ours.store.close)
+    stack.callback(ours.close)
+    agents = {
+        "bare": create_agent(model, middleware=[]),
+        "no-op": create_agent(model, middleware=[NoOp()]),
+        "rlhi": create_agent(model, middleware=[ours]),
+    }
+    if importlib.util.find_spec("langgraph.checkpoint.sqlite"):
+        from langgraph.checkpoint.sqlite import SqliteSaver
+
+        saver = stack.enter_context(SqliteSaver.from_conn_string(str(folder / "checkpoints.db")))
+        agents["SqliteSaver"] = create_agent(model, middleware=[], checkpointer=saver)
+    return agents
+
+
+def _block(agent: Any, name: str, threads: int, turns: int) -> list[float]:
+    """Seconds of each turn, without the model's pause."""
+
+    def user(number: int) -> list[float]:
+        seconds = []
+        for turn in range(turns // threads):
+            # A conversation of its own for each turn: checkpointers then do not pay for a growing thread.
+            config = {"configurable": {"thread_id": f"{name}-{number}-{turn}", "user_id": f"user-{number}"}}
+            started = time.perf_counter()
+            agent.invoke({"messages": [("user", f"{number} {turn} {REQUEST}")]}, config=config)
+            seconds.append(time.perf_counter() - started - _paused.s)
+        return seconds
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [value for values in pool.map(user, range(threads)) for value in values]
+
+
+def added_times(size: Size) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+    """Percentiles of each variant in milliseconds, and what ours adds; medians over blocks with their range.
+
+    Beside them the processor's time of a turn, other threads' included: on a slow or busy machine that says more.
+    """
+    figures: dict[str, float] = {}
+    tables: dict[str, dict[str, list[float]]] = {}
+    for threads in THREADS:
+        measured = _measured(threads, size)
+        for label, values in measured.items():
+            for other in ("bare", "no-op"):
+                added = [ours - theirs for ours, theirs in zip(values["rlhi"], values[other], strict=True)]
+                key = f"added_{label}_ms_{threads}" + ("" if other == "bare" else "_over_noop")
+                figures |= spread(key, added)
+            for name, found in values.items():
+                figures |= spread(f"{name.replace('-', '')}_{label}_ms_{threads}", found)
+        tables[str(threads)] = {
+            name: [statistics.median(values[name]) for values in measured.values()] for name in measured["p50"]
+        }
+    return figures, tables
+
+
+def _measured(threads: int, size: Size) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds by what is measured (`MEASURED`) and variant, one for each block."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        agents = _agents(_PAUSE_PER_THREAD_S * threads, Path(folder), stack)
+        measured: dict[str, dict[str, list[float]]] = {label: {name: [] for name in agents} for label in MEASURED}
+        for block in range(size.blocks + 1):
+            for name, agent in agents.items():
+                used = time.process_time()
+                seconds = sorted(_block(agent, f"{block}", threads, size.turns))
+                used = time.process_time() - used
+                values = (statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))], used / len(seconds))
+                # The first block warms up caches and connections.
+                for label, value in zip(MEASURED, values, strict=True) if block else ():
+                    measured[label][name].append(1000 * value)
+    return measured
