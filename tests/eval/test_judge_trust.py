@@ -139,7 +139,7 @@ def test_the_table_says_what_was_measured(questions, plan):
         "b: asks_again",
     ]
     cells = dict(zip(grid.columns[1:], grid.rows[2][1], strict=True))
-    assert cells["Longer wins"].value == "100 %"
-    assert cells["First wins"].value == "50 %"
+    assert cells["Longer wins, ties half"].value == "100 %"
+    assert cells["First wins, ties half"].value == "50 %"
     assert cells["Kappa with first judge"].interval
     assert trust_grid([]).rows == ()

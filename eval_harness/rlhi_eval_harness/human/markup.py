@@ -111,7 +111,7 @@ def _progress(rater: str, progress: Progress) -> str:
 
 def _done(view: View, nonce: int) -> str:
     more = '<button type="button" class="main" data-more>Judge more all the same</button>' if view.more else ""
-    said = "Every pair has as many verdicts as were planned." if view.more else "You have judged every pair."
+    said = "Every pair has as many verdicts as were planned." if view.more else "You have seen every pair."
     return f"""<main class="start" data-token="" data-nonce="{nonce}">
 {_progress(view.rater, view.progress)}
 {_message(view.message)}

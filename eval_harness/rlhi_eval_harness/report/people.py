@@ -80,8 +80,8 @@ def trust_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
     heads = (
         "Orders agree",
         "Kappa of the orders",
-        "First wins",
-        "Longer wins",
+        "First wins, ties half",
+        "Longer wins, ties half",
         "Length correlation",
         "Kappa with first judge",
     )
@@ -149,7 +149,7 @@ def about(result: HumanResult) -> list[str]:
         reasons = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in result.left_out.items())
         said.append(f"Pairs that were not shown: {reasons}.")
     if result.stale:
-        said.append(f"{result.stale} verdicts are on answers that have changed since, and do not count.")
+        said.append(f"Verdicts that do not count, because the answers have changed since: {result.stale}.")
     said += [_correction(each) for each in result.dimensions if each.with_judge is not None]
     checks = sum(each.mirrored + each.identical for each in raters)
     if checks:

@@ -230,7 +230,7 @@ def they_come_back_after_a_restart(ann, ben, url, folder):
     ann.see("Ann <i>: 2 pairs judged")
     for _ in range(3):
         ann.press("1", "2", "3")
-    ann.see("You have judged every pair")
+    ann.see("You have seen every pair")
     ann.shot("human_done")
     assert len(lines(folder)) == count + 7
     ann.page.get_by_role("button", name="Not you?").click()

@@ -176,7 +176,7 @@ def test_verdicts_on_answers_that_have_changed_do_not_count_and_are_named(make_f
     write_records(folder.outputs, outputs)
     (result,) = score(folder).human
     assert (result.verdicts, result.stale) == (2, 1)
-    assert "1 verdicts are on answers that have changed since" in folder.report_markdown.read_text()
+    assert "because the answers have changed since: 1." in folder.report_markdown.read_text()
 
 
 def test_a_study_without_verdicts_leaves_the_report_as_it_was(make_folder, read):
