@@ -29,6 +29,7 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
     from rlhi_adapters.loading import load_tokenizer, pick_device
     from rlhi_adapters.templates import encode, require_system_role
     from rlhi_training.lora import starting_point
+    from rlhi_training.plan.machine import require_memory
 
     check_train(recipe.train)
     if recipe.train.quantize != "none":
@@ -38,6 +39,7 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
     if recipe.model.base == EMBEDDED and recipe.train.continue_from is None:
         return
     base = resolve_base(recipe.model.base)
+    require_memory(recipe, base)
     starting_point(recipe.train.continue_from, base, registry)
     tokenizer = load_tokenizer(base.path)
     encode(tokenizer, [ChatMessage(role="user", content="Hello")], add_generation_prompt=True)
