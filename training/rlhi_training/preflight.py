@@ -31,6 +31,7 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
     from rlhi_adapters.templates import encode, require_system_role
     from rlhi_training.lora import starting_point
     from rlhi_training.methods.choice import check
+    from rlhi_training.plan.machine import require_memory
 
     check(recipe)
     check_train(recipe.train)
@@ -41,6 +42,7 @@ def check_base(recipe: Recipe, *, registry: Path | None = None) -> None:
     if recipe.model.base == EMBEDDED and recipe.train.continue_from is None:
         return
     base = resolve_base(recipe.model.base)
+    require_memory(recipe, base)
     starting_point(recipe.train.continue_from, base, registry)
     tokenizer = load_tokenizer(base.path)
     encode(tokenizer, [ChatMessage(role="user", content="Hello")], add_generation_prompt=True)

@@ -1,17 +1,14 @@
-"""GPU memory and hours of the policy: writing its candidates, and training its adapter.
+"""GPU hours of the policy: writing its candidates, and training its adapter.
 
-Formulas, all for bfloat16 weights and a LoRA adapter in float32:
+Memory is `rlhi_training.plan.training_memory`'s. Formulas for time:
 
-- memory of training: 2 bytes a weight; 16 bytes an adapter weight (weight, gradient, and Adam's two moments;
-  Rajbhandari et al., arXiv 1910.02054, section 3.1); activations 34 x tokens x hidden x layers bytes (Korthikanti et
-  al., arXiv 2205.05198, equation 1, without the term of the attention matrix, which fused attention does not keep);
-  logits 4 bytes x answer tokens x vocabulary, twice for their gradient.
 - time of training: 2 operations a weight and token forward (Kaplan et al., arXiv 2001.08361, section 2.1), as many
   backward, since frozen weights need no gradient, and as many for the reference: 6 a weight and token.
 - time of writing: 2 operations a weight and prompt token, then one pass over the weights in memory a step, shared by
   all rows of a batch.
 
-Assumptions, ours: the shares of peak speed below, batches of 48 rows, prefixes of pairs computed twice.
+Assumptions, ours: the shares of peak speed below, batches of 48 rows, prefixes of pairs computed twice, and what
+`training_memory.slowdown` says of the options that save memory.
 """
 
 from __future__ import annotations
@@ -20,6 +17,8 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from rlhi_adapters.base_models import EMBEDDED
 
 TRAINING_SHARE = 0.35
 """Share of peak operations that training reaches (ours; 0.3 to 0.5 is usual)."""
@@ -66,6 +65,8 @@ class Shape:
         layers: Blocks.
         hidden: Width.
         vocabulary: Tokens that it knows.
+        inner: Width of the feed-forward layers.
+        keys: Width of keys, and of values.
         source: Where the numbers are from.
     """
 
@@ -73,11 +74,15 @@ class Shape:
     layers: int
     hidden: int
     vocabulary: int
+    inner: int
+    keys: int
     source: str
 
 
 def shape_of(base: str) -> Shape | None:
     """Size of a base model: by its folder's ``config.json``, else by the number in its name; None without either."""
+    if base == EMBEDDED:
+        return Shape(134_515_008, 30, 576, 49_152, 1_536, 192, "what the package holds")
     config = Path(base) / "config.json"
     if config.is_file():
         known = json.loads(config.read_text("utf-8"))
@@ -85,22 +90,20 @@ def shape_of(base: str) -> Shape | None:
         stored = sum(path.stat().st_size for path in Path(base).glob("*.safetensors"))
         width = 4 if known.get("dtype", known.get("torch_dtype")) == "float32" else 2
         parameters = stored / width if stored else 12.0 * layers * hidden**2 + vocabulary * hidden
-        return Shape(parameters, layers, hidden, vocabulary, "its config.json")
+        heads = known.get("num_attention_heads", 1)
+        head = known.get("head_dim") or hidden // heads
+        keys = head * known.get("num_key_value_heads", heads)
+        return Shape(
+            parameters, layers, hidden, vocabulary, known.get("intermediate_size", 4 * hidden), keys, "its config.json"
+        )
     named = re.search(r"(\d+(?:\.\d+)?)\s*([bm])(?![a-z0-9])", base.rpartition("/")[2], re.IGNORECASE)
     if named is None:
         return None
     parameters = float(named[1]) * (1e9 if named[2].lower() == "b" else 1e6)
     # A transformer has about 12 x layers x hidden**2 weights, and is about 128 times as wide as deep (ours).
     layers = max(1, round((parameters / (12 * 128**2)) ** (1 / 3)))
-    return Shape(parameters, layers, 128 * layers, 128_000, "its name")
-
-
-def training_memory_gib(shape: Shape, *, rank: int, tokens: int, answer_tokens: int) -> float:
-    """GiB at the peak of training, for so many tokens a forward pass, of which so many are answers'."""
-    adapter = 21.5 * rank * shape.layers * shape.hidden  # inputs and outputs of a Llama block's seven matrices
-    activations = 34.0 * tokens * shape.hidden * shape.layers
-    logits = 8.0 * answer_tokens * shape.vocabulary
-    return (2 * shape.parameters + 16 * adapter + activations + logits) / GIB
+    # Llama-3.1's proportions: feed-forward layers 3.5 times as wide, a key for every four queries.
+    return Shape(parameters, layers, 128 * layers, 128_000, 448 * layers, 32 * layers, "its name")
 
 
 def training_hours(shape: Shape, card: Card, *, tokens: float) -> float:

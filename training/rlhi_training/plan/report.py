@@ -15,6 +15,7 @@ from rlhi_training.plan import hardware, power
 from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast
 from rlhi_training.plan.money import ELSEWHERE, cost, listed_price, price_of
 from rlhi_training.plan.stand_ins import SHORT, Counted
+from rlhi_training.plan.training_memory import SPARE, DType, Load, slowdown, training_memory, would_fit
 from rlhi_training.recipe import Recipe
 
 YIELDS: dict[str, tuple[float, float]] = {"rewrite": (0.19, 0.86), "reward": (0.33, 0.90), "contrast": (0.79, 0.93)}
@@ -53,8 +54,15 @@ class Gpu(Record):
 
     card: str
     memory_gib: float
-    """At the peak of training."""
+    """At the peak of training: the sum of the next four."""
+    base_gib: float
+    adapter_gib: float
+    """Weights, gradients and the optimiser's moments."""
+    activations_gib: float
+    answers_gib: float
     fits: bool
+    would_fit_with: str | None
+    """Options with which it would; None where it does, or where nothing helps."""
     writing_hours: float
     training_hours: float
 
@@ -173,17 +181,21 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequ
     longest = min(
         recipe.train.max_length, max([row.longest_prompt for row in written], default=0) + found.answer_tokens
     )
-    memory = hardware.training_memory_gib(
-        shape,
-        rank=recipe.train.lora_rank,
-        tokens=round(2 * longest * recipe.train.micro_batch_size),
-        answer_tokens=round(2 * found.answer_tokens * recipe.train.micro_batch_size),
-    )
+    load = _load(recipe, longest=round(longest), answer=round(found.answer_tokens))
+    dtype: DType = "float32" if recipe.model.dtype == "float32" else "bfloat16"
+    memory = training_memory(shape, recipe.train, load, dtype=dtype)
     return tuple(
         Gpu(
             card=card.name,
-            memory_gib=round(memory, 1),
-            fits=memory <= 0.9 * card.memory_gib,
+            memory_gib=round(memory.gib, 1),
+            base_gib=round(memory.base / hardware.GIB, 2),
+            adapter_gib=round(memory.adapter / hardware.GIB, 2),
+            activations_gib=round(memory.activations / hardware.GIB, 2),
+            answers_gib=round(memory.answers / hardware.GIB, 2),
+            fits=memory.gib <= SPARE * card.memory_gib,
+            would_fit_with=None
+            if memory.gib <= SPARE * card.memory_gib
+            else would_fit(shape, recipe.train, load, card.memory_gib, dtype=dtype),
             writing_hours=round(
                 hardware.writing_hours(
                     shape,
@@ -193,10 +205,22 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequ
                 ),
                 6,
             ),
-            training_hours=round(hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs), 6),
+            training_hours=round(
+                slowdown(recipe.train)
+                * hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs),
+                6,
+            ),
         )
         for card in hardware.CARDS
     )
+
+
+def _load(recipe: Recipe, *, longest: int, answer: int) -> Load:
+    """The largest pass: the token budget where there is one, else pairs of the longest prompt."""
+    train = recipe.train
+    pair = longest + answer if train.share_prefixes else 2 * longest
+    tokens = train.tokens_per_batch or pair * train.micro_batch_size
+    return Load(max(tokens, pair), min(tokens, max(1, tokens // pair) * 2 * answer), pair)
 
 
 def _evaluation(found: Forecast, held_out: float) -> Evaluation:
@@ -273,10 +297,27 @@ def render(plan: Plan) -> Iterator[RenderableType]:
             for g in plan.gpu
         ]
         yield table("GPU of the policy", ("card", "GiB", "fits", "hours writing", "hours training"), gpus)
+        yield _parts(plan.gpu[0])
+        for g in plan.gpu:
+            if not g.fits:
+                yield f"{g.card} is too small. {_remedy(g)}"
     else:
         yield "GPU: the size of the base model is not known; give a folder, or a name that holds it, such as ...-8B"
     yield _seen(plan.evaluation)
     yield "Assumed: " + "; ".join(plan.assumptions) + "."
+
+
+def _parts(gpu: Gpu) -> str:
+    return (
+        f"Memory of training: base {gpu.base_gib:.2f} GiB, adapter with its optimiser {gpu.adapter_gib:.2f}, "
+        f"activations {gpu.activations_gib:.2f}, answers {gpu.answers_gib:.2f}."
+    )
+
+
+def _remedy(gpu: Gpu) -> str:
+    if gpu.would_fit_with is None:
+        return "Neither smaller passes nor 4 bits help: choose a smaller base or a larger card."
+    return f"It would fit with {gpu.would_fit_with}"
 
 
 def _seen(found: Evaluation) -> str:
