@@ -154,7 +154,9 @@ async def _build(
 ) -> Persona | None:
     """None where the history holds nothing that a persona could quote."""
     said = {(c.conversation_id, m.id) for c in history for m in c.messages}
-    follow_ups = [f for c in history for f in labels.get(c.conversation_id, ()) if (f.conversation_id, f.message_id) in said]
+    follow_ups = [
+        f for c in history for f in labels.get(c.conversation_id, ()) if (f.conversation_id, f.message_id) in said
+    ]
     if not follow_ups:
         return None
     persona = await builder.build(user_id, history, follow_ups)
