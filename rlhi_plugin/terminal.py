@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import typer
 from rich.console import Console
@@ -88,9 +89,25 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return result
 
 
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let `progress` show nothing inside: for parts of a work that shows its own."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Advance]:
     """A progress bar on a terminal; one line at the start and one at the end when piped."""
+    if _QUIET.get():
+        yield lambda _: None
+        return
     if not stderr.is_terminal:
         stderr.print(f"{description}: {total} to do")
         done = 0

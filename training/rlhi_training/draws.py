@@ -1,4 +1,4 @@
-"""Drawing by chance that depends on names and a seed alone, and on no order: so a part can be drawn without the rest."""
+"""Chance that depends on names and a seed alone, and on no order: so a part can be drawn without the rest."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def neutral(pools: Sequence[Pool], wishes: Sequence[str]) -> list[ProposedPair]:
 
 
 def irrelevant(pools: Sequence[Pool], wishes: Sequence[str]) -> list[ProposedPair]:
-    """Pairs under a persona that does not matter, one a request at most: a plain answer over one that grants its
-    wishes.
-    """
+    """Pairs under a persona that does not matter, one a request at most: a plain answer over one that grants it."""
     return _plain_wins(pools, wishes, under_irrelevant=True)
 
 

@@ -84,7 +84,8 @@ class Audience:
     def at(self, started: Mapping[str, datetime | None], own: Mapping[str, Persona | None]) -> Audience:
         """The same users, for these conversations: when each began, and their authors' personas before it."""
         here = copy(self)
-        here._started, here._own = started, own
+        here._started = started  # noqa: SLF001 - a copy of this very object
+        here._own = own  # noqa: SLF001
         return here
 
     def persona_of(self, user_id: str, moment: datetime | None) -> Persona | None:

@@ -52,7 +52,9 @@ async def filter_pairs(
     ``nothing_to_mend``, ``worse_in_general``, ``judge_undecided``, ``judge_failed``, a reward model's own reasons,
     ``user_cap``, ``over_limit``.
     """
-    kept, dropped = await judge_pairs(proposed, turns, tools, section)
+    verdicts = await judge_pairs(proposed, turns, tools, section)
+    kept = [pair for pair, drop in zip(proposed, verdicts, strict=True) if drop is None]
+    dropped = [drop for drop in verdicts if drop is not None]
     drawn, over = _limit(kept, turns, section, seed)
     _, judges, evaluation = tools
     notes = {"by_source": dict(sorted(Counter(p.source for p in drawn).items())), **judges.report()}
@@ -66,8 +68,8 @@ async def judge_pairs(
     turns: Mapping[str, LabelledTurn],
     tools: tuple[Encoder, RewriteJudges, EvaluationPrompts | None],
     section: FilterSection,
-) -> tuple[list[ProposedPair], list[Dropped]]:
-    """Every filter but the caps: what passes, and the others. A pair's fate depends on it and its turn alone."""
+) -> list[Dropped | None]:
+    """Every filter but the caps: for each pair why it is dropped, or None. That depends on it and its turn alone."""
     encoder, judges, evaluation = tools
     reasons: dict[int, Reason] = {}
     times: Counter[str] = Counter()
@@ -88,12 +90,12 @@ async def judge_pairs(
         left = _left(proposed, reasons)
         wanting = await not_worse(list(left.values()), turns, judges, section)
         reasons |= {index: (wanting[pair.key], "") for index, pair in left.items() if pair.key in wanting}
-    dropped = [
+    return [
         Dropped(stage="filter", key=_drop_key(pair, number[index]), reason=reasons[index][0], detail=reasons[index][1])
-        for index, pair in enumerate(proposed)
         if index in reasons
+        else None
+        for index, pair in enumerate(proposed)
     ]
-    return [pair for index, pair in enumerate(proposed) if index not in reasons], dropped
 
 
 def _left(proposed: Sequence[ProposedPair], reasons: Mapping[int, Reason]) -> dict[int, ProposedPair]:
