@@ -90,14 +90,13 @@ def rows(shape: Shape) -> Iterator[dict[str, object]]:
             said.append(first)
         else:
             said[draw.randrange(_MEMORY)] = first
-        yield _row(number, language, first, texts, int(users * draw.random() ** _SKEW), draw)
+        user = int(users * draw.random() ** _SKEW)
+        yield _row((number, user, language), first, texts[language], draw)
 
 
-def _row(
-    number: int, language: str, first: str, texts: dict[str, str], user: int, draw: random.Random
-) -> dict[str, object]:
+def _row(who: tuple[int, int, str], first: str, text: str, draw: random.Random) -> dict[str, object]:
+    number, user, language = who
     at = _BEGAN + timedelta(seconds=draw.randrange(_DAYS * 86_400))
-    text = texts[language]
     turns = []
     for turn in range(bisect_right(TURNS, draw.random()) + 1):
         asked = first if turn == 0 else draw.choice(SAID) if draw.random() < _COMPLAINS else None
@@ -142,8 +141,10 @@ def _cut(text: str, length: int, draw: random.Random) -> str:
 def _babble(vowels: str, consonants: str, draw: random.Random, size: int = 400_000) -> str:
     """Sentences, lines and now and then a list; words come up as often as words do (Zipf)."""
     if vowels:
-        words = ["".join(draw.choice(consonants) + draw.choice(vowels) for _ in range(draw.choice((1, 1, 2, 2, 3, 4))))
-                 for _ in range(8000)]
+        words = [
+            "".join(draw.choice(consonants) + draw.choice(vowels) for _ in range(draw.choice((1, 1, 2, 2, 3, 4))))
+            for _ in range(8000)
+        ]
     else:
         words = ["".join(draw.choices(consonants, k=draw.choice((1, 2, 2, 3)))) for _ in range(4000)]
     weights = list(accumulate(1 / (rank + 3) for rank in range(len(words))))

@@ -78,6 +78,8 @@ def fakes(recipe: Recipe) -> Resources:
 class Inline:
     """Does the work in this process, the last item first."""
 
+    name = "local"
+
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         for number, item in reversed(list(enumerate(items))):
             yield number, work(item)

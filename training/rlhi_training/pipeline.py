@@ -61,6 +61,8 @@ class Pipeline:
         say: Prints lines and tables.
     """
 
+    engine_name = "memory"
+
     def __init__(
         self,
         logs: str | Path,
@@ -222,6 +224,7 @@ class Pipeline:
             logs_digest=digest,
             versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
             seed=self.recipe.seed,
+            engine=self.engine_name,
             stages=old.stages if old else {},
         )
 

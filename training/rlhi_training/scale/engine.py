@@ -24,6 +24,8 @@ _ATTEMPTS = 3
 class Engine(Protocol):
     """Runs pieces of work, each of which writes files and says in a summary what it did."""
 
+    name: str
+
     def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[tuple[int, R]]:
         """Number and result of each item, as they are done.
 
@@ -43,6 +45,8 @@ class LocalEngine:
     Args:
         processes: How many, at least 1.
     """
+
+    name = "local"
 
     def __init__(self, processes: int) -> None:
         self._processes = processes

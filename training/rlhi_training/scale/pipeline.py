@@ -90,9 +90,10 @@ class ShardedPipeline(Pipeline):
     def __init__(
         self, *args: Any, sharding: Sharding = Sharding(), engine: Engine | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
         self._sharding = sharding
         self._engine = engine or LocalEngine(sharding.processes)
+        self.engine_name = self._engine.name
+        super().__init__(*args, **kwargs)
         made: dict[str, MakeResources] = {"make": sharding.make} if sharding.make else {}
         self._layout = Layout(
             folder=self.run_dir.path.resolve() / FOLDER,
