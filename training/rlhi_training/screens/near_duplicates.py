@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -63,7 +63,7 @@ class NearDuplicates:
             raise MissingExtraError(error.name or "rensa", "train") from error
         self._sketch = RMinHash
         self._bands, self._rows, self._votes = bands_for(threshold)
-        self._filters = lambda: [Bloom(expected, _FALSE_ALARM) for _ in range(self._bands)]
+        self._filters: Callable[[], list[Any]] = lambda: [Bloom(expected, _FALSE_ALARM) for _ in range(self._bands)]
         self._names: dict[int, str] = {}
 
     def __call__(self, conversation: Conversation) -> Finding | None:
