@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import typer
 from rich.console import Console
@@ -88,6 +89,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return result
 
 
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let `progress` show nothing inside: for parts of a work that shows its own."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Advance]:
     """A progress bar on a terminal; one line at the start and one at the end when piped.
@@ -96,6 +110,9 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
         description: What is done, and in which unit.
         total: How many there are; None where nobody knows.
     """
+    if _QUIET.get():
+        yield lambda _: None
+        return
     if not stderr.is_terminal:
         stderr.print(f"{description}: {'an unknown number' if total is None else total} to do")
         done = 0

@@ -85,6 +85,76 @@ def rows_of(path: str | Path, unread: Unread, watch: Watch | None = None) -> Ite
     return (row for source in sources for row in _rows(source, unread))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Whole lines of a JSONL file.
+
+    Attributes:
+        path: The file.
+        start: Its first byte.
+        end: The byte after its last.
+        line: Number of its first line, from 1.
+    """
+
+    path: Path
+    start: int
+    end: int
+    line: int
+
+
+def plain_files(path: str | Path) -> list[Path] | None:
+    """The JSONL files that a log consists of, in the order in which it is read; None where it has any other part."""
+    file = Path(path)
+    sources = _in_folder(file, None) if file.is_dir() else [_Source(file, _kind(file.name) or ".jsonl", file.open)]
+    if not sources or any(one.kind != ".jsonl" or one.path.suffix == ".gz" or one.account for one in sources):
+        return None
+    return [one.path for one in sources]
+
+
+def parts_of(path: Path, size: int) -> Iterator[Part]:
+    """A JSONL file in parts of about so many bytes."""
+    with path.open("rb") as stream:
+        start, line, lines, end = 0, 1, 0, 0
+        while chunk := stream.read(1 << 20):
+            last = chunk.rfind(b"\n")
+            if last >= 0 and end + last + 1 - start >= size:
+                lines += chunk.count(b"\n")
+                yield Part(path, start, end + last + 1, line)
+                start, line, lines = end + last + 1, line + lines, 0
+            else:
+                lines += chunk.count(b"\n")
+            end += len(chunk)
+        if end > start:
+            yield Part(path, start, end, line)
+
+
+class _Lines:
+    """The lines of a part, for who reads line by line."""
+
+    def __init__(self, stream: BinaryIO, part: Part) -> None:
+        stream.seek(part.start)
+        self._stream, self._left = stream, part.end - part.start
+
+    def readline(self, limit: int) -> bytes:
+        line = self._stream.readline(min(limit, self._left))
+        self._left -= len(line)
+        return line
+
+
+def rows_of_part(part: Part) -> Iterator[Row | RecordError]:
+    """As `rows_of`, for a part of a file."""
+    where = partial(RecordError, path=part.path, unit="line")
+    with part.path.open("rb") as stream:
+        for number, value in _jsonl(cast("BinaryIO", _Lines(stream, part))):
+            line = part.line + number - 1
+            if isinstance(value, ValueError):
+                yield where(str(value), line=line)
+            elif not isinstance(value, dict):
+                yield where("not a JSON object", line=line)
+            else:
+                yield Row(value, part.path, line)
+
+
 def size_of(path: str | Path) -> int:
     """Bytes on disk of what `rows_of` reads."""
     file = Path(path)

@@ -70,6 +70,12 @@ def read_rows(rows: Iterator[Row | RecordError], log_format: str | None = None) 
     return _read(rows, None if log_format is None else format_named(log_format), any_order=False)
 
 
+def is_spread(value: Value) -> bool:
+    """Whether the conversation that a row belongs to may have other rows."""
+    found = _format_of(value)
+    return found is not None and found.place is not None
+
+
 def format_named(name: str) -> Format:
     """The format of this name.
 

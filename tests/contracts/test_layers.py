@@ -59,6 +59,7 @@ ONE_VENDOR_ONE_PLACE = {
     "rensa": {"training/rlhi_training/screens/near_duplicates.py"},
     "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},
     "profanity_check": {"training/rlhi_training/screens/toxicity.py"},
+    "ray": {"training/rlhi_training/scale/ray_engine.py"},
     "huggingface_hub": {"training/rlhi_training/hub_rows.py", "adapters/rlhi_adapters"},
 }
 

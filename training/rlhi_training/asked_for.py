@@ -41,6 +41,8 @@ _LEAD = 0.05
 """How much nearer than the nearest sentence that asks for nothing checkable."""
 _MAX_EMBEDDED_WORDS = 25
 """Longer sentences tell a story, and their embedding is about its topic."""
+_REMEMBERED = 50_000
+"""Messages whose wishes are remembered, some ten megabytes."""
 _MAX_MESSAGE_CHARS = 400
 _END_CHARS = 120
 """Of a longer message only the beginning and the end are read: the middle is pasted material."""
@@ -94,6 +96,8 @@ class AskedFor:
 
     def read_all(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
         """`read` for many messages at once, which embeds faster."""
+        if len(self._seen) > _REMEMBERED:
+            self._seen.clear()
         new = sorted(set(texts) - self._seen.keys())
         sentences = {text: _sentences(text) for text in new}
         matched = {s: _by_pattern(s) for parts in sentences.values() for s in parts}

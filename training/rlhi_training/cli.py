@@ -70,6 +70,15 @@ def run(
             help="Stop before the run, all its starts together, has cost more; exit code 3. What is done is kept.",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="memory; local: in shards, for logs larger than memory; ray: many machines.")
+    ] = "memory",
+    shards: Annotated[
+        int | None, typer.Option("--shards", help="With local and ray: how many; default by size.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="With local and ray: at once; default one for each core.")
+    ] = None,
 ) -> None:
     """Run every stage: from a conversation log to a registered adapter. Run it again to continue or reuse.
 
@@ -77,7 +86,8 @@ def run(
     """
     if max_cost is not None:
         overrides = [*(overrides or []), f"calls.max_cost_usd={max_cost}"]
-    directory, manifest = _start(logs, recipe, out, overrides, registry, until="train")
+    options = (engine, shards, processes)
+    directory, manifest = _start(logs, recipe, out, overrides, registry, until="train", options=options)
     notes = manifest.stages["train"].notes
     for warning in notes["warnings"]:
         terminal.stderr.print(f"warning: {warning}", style="yellow", markup=False)
@@ -213,24 +223,31 @@ labelling_commands.mount(app)
 
 
 def _run_stage(stage: Stage, run_directory: Path, overrides: list[str] | None, registry: Path | None) -> None:
-    from rlhi_training.pipeline import Pipeline
     from rlhi_training.recipe_files import override_recipe
+    from rlhi_training.scale.opening import as_before, open_pipeline
 
     directory = _existing(run_directory)
     manifest = directory.manifest()
     assert manifest is not None  # noqa: S101 - _existing raises where there is none
     recipe = override_recipe(manifest.recipe, overrides or [])
-    Pipeline(manifest.logs, recipe, directory, registry=registry).run(until=stage)
+    open_pipeline(manifest.logs, recipe, directory, as_before(manifest), registry).run(until=stage)
 
 
 def _start(
-    logs: str, recipe: str, out: Path | None, overrides: list[str] | None, registry: Path | None, *, until: Stage
+    logs: str,
+    recipe: str,
+    out: Path | None,
+    overrides: list[str] | None,
+    registry: Path | None,
+    *,
+    until: Stage,
+    options: tuple[str, int | None, int | None] = ("memory", None, None),
 ) -> tuple[RunDirectory, Manifest]:
     from rlhi_plugin.errors import UserError
     from rlhi_training.log_source import log_source
-    from rlhi_training.pipeline import Pipeline
     from rlhi_training.recipe_files import load_recipe
     from rlhi_training.run_directory import RunDirectory
+    from rlhi_training.scale.opening import EngineOptions, open_pipeline
 
     loaded = load_recipe(recipe, overrides=overrides or [])
     # Before a run directory is made for it.
@@ -240,7 +257,8 @@ def _start(
         raise UserError(f"{place} is inside the logs, which would then hold the run's files. Give another --out.")
     directory = RunDirectory(place)
     terminal.stdout.print(f"run directory: {directory.path}", markup=False)
-    return directory, Pipeline(logs, loaded, directory, registry=registry).run(until=until)
+    pipeline = open_pipeline(logs, loaded, directory, EngineOptions(*options), registry)
+    return directory, pipeline.run(until=until)
 
 
 def _existing(path: Path) -> RunDirectory:

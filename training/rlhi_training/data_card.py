@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from rlhi_training.funnel import identity_notes, main_reasons
 from rlhi_training.model_card import markdown_table
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import PreferencePair
 from rlhi_training.run_directory import Manifest
 
 DATA_CARD = "README.md"
@@ -27,6 +27,35 @@ _LIMITS = """\
 - What a user likes is not what is right: users also reward flattery, and punish refusals that were right."""
 
 
+@dataclass
+class PairTotals:
+    """What a data card counts of the pairs, row by row (`rlhi_training.pair_rows`)."""
+
+    pairs: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    logs: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    labels: Counter[tuple[str, str]] = field(default_factory=Counter)
+    users: set[str] = field(default_factory=set)
+    personas: set[str] = field(default_factory=set)
+    conversations: set[str] = field(default_factory=set)
+    without_persona: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more."""
+        self.pairs += 1
+        self.sources[row["source"]] += 1
+        self.languages[row["language"] or "not known"] += 1
+        self.logs[row["log"] or "not known"] += 1
+        self.models.update(row[name] for name in ("chosen_model", "rejected_model") if row[name])
+        self.labels[row["label"] or "none: the conversation ended", row["labeller"] or "-"] += 1
+        self.conversations.add(row["provenance"]["conversation_id"])
+        self.without_persona += row["persona_digest"] is None
+        self.users.update(row[name] for name in ("user_id",) if row[name])
+        self.personas.update(row[name] for name in ("persona_digest",) if row[name])
+
+
 @dataclass(frozen=True, slots=True)
 class DataFacts:
     """What a data card says.
@@ -34,13 +63,13 @@ class DataFacts:
     Attributes:
         manifest: Of the run, with every stage before the pairs.
         recipe: The run's.
-        pairs: All of them.
+        pairs: Their totals.
         digests: SHA-256 of each data file, by name.
     """
 
     manifest: Manifest
     recipe: Recipe
-    pairs: Sequence[PreferencePair]
+    pairs: PairTotals
     digests: Mapping[str, str]
 
 
@@ -62,7 +91,7 @@ def render_data_card(facts: DataFacts) -> str:
 
 
 def _front_matter(facts: DataFacts) -> str:
-    count = len(facts.pairs)
+    count = facts.pairs.pairs
     size = next((name for limit, name in _SIZES if count < limit), "n>1M")
     return "\n".join(
         [
@@ -84,26 +113,26 @@ def _front_matter(facts: DataFacts) -> str:
 
 def _counts(facts: DataFacts) -> str:
     pairs = facts.pairs
-    personas = {p.persona_digest for p in pairs if p.persona_digest}
     rows: list[tuple[str, object]] = [
-        ("pairs", len(pairs)),
-        *((f"from {source}", n) for source, n in sorted(Counter(p.source for p in pairs).items())),
-        ("users whose personas are in prompts", len({p.user_id for p in pairs if p.user_id})),
-        ("different personas", len(personas)),
-        ("pairs without a persona", sum(p.persona_digest is None for p in pairs)),
-        ("conversations", len({p.provenance.conversation_id for p in pairs})),
-        *((f"language {name}", n) for name, n in Counter(p.language or "not known" for p in pairs).most_common(8)),
+        ("pairs", pairs.pairs),
+        *((f"from {source}", n) for source, n in sorted(pairs.sources.items())),
+        ("users whose personas are in prompts", len(pairs.users)),
+        ("different personas", len(pairs.personas)),
+        ("pairs without a persona", pairs.without_persona),
+        ("conversations", len(pairs.conversations)),
+        *((f"language {name}", n) for name, n in pairs.languages.most_common(8)),
     ]
     return "## Counts\n\n" + markdown_table(("what", "number"), rows)
 
 
 def _sources(facts: DataFacts) -> str:
     known = facts.recipe.dataset.source_licences
-    logs = Counter(p.log or "not known" for p in facts.pairs)
-    rows = [(log, f"{n} pairs; licence of the log: {known.get(log, 'not stated')}") for log, n in logs.most_common()]
-    models = Counter(name for p in facts.pairs for name in (p.chosen_model, p.rejected_model) if name)
+    rows = [
+        (log, f"{n} pairs; licence of the log: {known.get(log, 'not stated')}")
+        for log, n in facts.pairs.logs.most_common()
+    ]
     told = "\n".join(f"- {line}" for line in identity_notes(facts.manifest))
-    wrote = [(name, f"{n} answers") for name, n in models.most_common()]
+    wrote = [(name, f"{n} answers") for name, n in facts.pairs.models.most_common()]
     digest = facts.manifest.logs_digest
     return (
         "## Sources and licences\n\n"
@@ -115,10 +144,7 @@ def _sources(facts: DataFacts) -> str:
 
 
 def _labels(facts: DataFacts) -> str:
-    labels = Counter(
-        (p.label.value if p.label else "none: the conversation ended", p.labeller or "-") for p in facts.pairs
-    )
-    rows = [(f"{label}, by {labeller}", n) for (label, labeller), n in labels.most_common()]
+    rows = [(f"{label}, by {labeller}", n) for (label, labeller), n in facts.pairs.labels.most_common()]
     builder = (
         facts.manifest.stages["personas"].notes.get("builder", "none") if "personas" in facts.manifest.stages else "-"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from rlhi_plugin.records import Conversation
-from rlhi_training.data_card import DATA_CARD, DataFacts, render_data_card
-from rlhi_training.pair_rows import write_pairs_parquet
+from rlhi_training.data_card import DATA_CARD, DataFacts, PairTotals, render_data_card
+from rlhi_training.pair_rows import row_of, write_pairs_parquet
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import LabelledTurn, PreferencePair, ProposedPair
 from rlhi_training.run_directory import Manifest, RunDirectory, StageResult, digest_path, write_atomically
@@ -41,11 +42,19 @@ def export_pairs(directory: RunDirectory, recipe: Recipe, manifest: Manifest) ->
     path = directory.path
     write_pairs_parquet(path / PARQUET, pairs)
     digests = {PAIRS: _digest(pairs), PARQUET: digest_path(path / PARQUET)}
-    write_atomically(path / DATA_CARD, render_data_card(DataFacts(manifest, recipe, pairs, digests)))
+    totals = PairTotals()
+    for pair in pairs:
+        totals.add(row_of(pair))
+    written = write_beside(path, DataFacts(manifest, recipe, totals, digests))
+    return StageResult(len(proposed), result.passed, [*unplaced, *result.dropped], result.files, result.notes, written)
+
+
+def write_beside(path: Path, facts: DataFacts) -> list[str]:
+    """Write the data card and what other trainers need; returns the names of all files beside the JSONL."""
+    write_atomically(path / DATA_CARD, render_data_card(facts))
     write_atomically(path / AXOLOTL, axolotl_config())
     write_atomically(path / LLAMA_FACTORY, llama_factory_config())
-    written = [PARQUET, DATA_CARD, AXOLOTL, LLAMA_FACTORY]
-    return StageResult(len(proposed), result.passed, [*unplaced, *result.dropped], result.files, result.notes, written)
+    return [PARQUET, DATA_CARD, AXOLOTL, LLAMA_FACTORY]
 
 
 def _digest(pairs: Sequence[PreferencePair]) -> str:

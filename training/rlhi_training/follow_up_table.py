@@ -49,25 +49,61 @@ class FollowUpTable(Record):
     paper_late_with_feedback: float = PAPER_LATE_WITH_FEEDBACK
 
 
+class FollowUpCounts(Record):
+    """What the table is made of; counts of parts of a log add up."""
+
+    initial: int = 0
+    users: int = 0
+    """User messages."""
+    by_place: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+    def __add__(self, other: FollowUpCounts) -> FollowUpCounts:
+        places = sorted({*self.by_place, *other.by_place})
+        empty: dict[str, int] = {}
+        return FollowUpCounts(
+            initial=self.initial + other.initial,
+            users=self.users + other.users,
+            by_place={
+                place: dict(Counter(self.by_place.get(place, empty)) + Counter(other.by_place.get(place, empty)))
+                for place in places
+            },
+        )
+
+    def table(self, labeller: str) -> FollowUpTable:
+        """Shares."""
+        rows = {place: Counter(self.by_place.get(place, {})) for place in ("2", "3", "4", "5", ">5")}
+        total = Counter({INITIAL: self.initial})
+        for row in rows.values():
+            total += row
+        return FollowUpTable(
+            labeller=labeller,
+            messages=total.total(),
+            unlabelled=max(0, self.users - total.total()),
+            overall=_shares(total),
+            by_turn={name: _shares(row) for name, row in rows.items()},
+            counts_by_turn={name: row.total() for name, row in rows.items()},
+        )
+
+
+def count_follow_ups(conversations: Sequence[Conversation], follow_ups: Sequence[FollowUp]) -> FollowUpCounts:
+    """Count the labels. The first user message of each conversation is its initial request."""
+    users = [sum(m.role == "user" for m in c.messages) for c in conversations]
+    rows: dict[str, Counter[str]] = {}
+    for follow_up in follow_ups:
+        place = follow_up.turn + 1
+        rows.setdefault(str(place) if place <= _LATE else f">{_LATE}", Counter())[follow_up.label.value] += 1
+    return FollowUpCounts(
+        initial=sum(count > 0 for count in users),
+        users=sum(users),
+        by_place={place: dict(row) for place, row in rows.items()},
+    )
+
+
 def follow_up_table(
     conversations: Sequence[Conversation], follow_ups: Sequence[FollowUp], labeller: str
 ) -> FollowUpTable:
-    """Count the labels. The first user message of each conversation is its initial request."""
-    users = [sum(m.role == "user" for m in c.messages) for c in conversations]
-    initial = sum(count > 0 for count in users)
-    total = Counter({INITIAL: initial}) + Counter(f.label.value for f in follow_ups)
-    rows: dict[str, Counter[str]] = {name: Counter() for name in ("2", "3", "4", "5", ">5")}
-    for follow_up in follow_ups:
-        place = follow_up.turn + 1
-        rows[str(place) if place <= _LATE else f">{_LATE}"][follow_up.label.value] += 1
-    return FollowUpTable(
-        labeller=labeller,
-        messages=total.total(),
-        unlabelled=max(0, sum(users) - total.total()),
-        overall=_shares(total),
-        by_turn={name: _shares(row) for name, row in rows.items()},
-        counts_by_turn={name: row.total() for name, row in rows.items()},
-    )
+    """The table of a log's labels."""
+    return count_follow_ups(conversations, follow_ups).table(labeller)
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

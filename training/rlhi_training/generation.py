@@ -25,11 +25,19 @@ CONCURRENCY = 128
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a stage's model calls sample: temperature, cap on new tokens, and the seed that all seeds derive from."""
+    """How a stage's model calls sample.
+
+    Attributes:
+        temperature: Of every call.
+        max_tokens: Cap on new tokens.
+        seed: All seeds derive from it.
+        part: The calls are some of many: that every one of these fails is no reason to stop.
+    """
 
     temperature: float
     max_tokens: int
     seed: int
+    part: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ async def generate(drafts: Sequence[Draft], client: ChatClient, sampling: Sampli
             advance(1)
 
         await each(drafts, answer, at_once=CONCURRENCY)
-    if drafts and len(failures) == len(drafts):
+    if drafts and len(failures) == len(drafts) and not sampling.part:
         raise ModelCallError(f"{description}: every call to {client.model} failed. The last: {error_of(failures)}")
     return Drafted({_key(draft): made[_key(draft)] for draft in drafts}, failures)
 

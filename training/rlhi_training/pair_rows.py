@@ -58,6 +58,11 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_pairs_parquet(path: Path, pairs: Iterable[PreferencePair]) -> None:
+    """`write_rows_parquet` of pairs."""
+    write_rows_parquet(path, map(row_of, pairs))
+
+
+def write_rows_parquet(path: Path, found: Iterable[dict[str, Any]]) -> None:
     """Write the rows as Parquet, a thousand at a time. The same pairs give the same bytes.
 
     Raises:
@@ -73,8 +78,8 @@ def write_pairs_parquet(path: Path, pairs: Iterable[PreferencePair]) -> None:
     try:
         with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
             rows: list[dict[str, Any]] = []
-            for pair in pairs:
-                rows.append(row_of(pair))
+            for row in found:
+                rows.append(row)
                 if len(rows) == _BATCH:
                     writer.write_table(pa.Table.from_pylist(rows, schema))
                     rows = []

@@ -1,16 +1,12 @@
-"""The pipeline: which stage reads what, which one can be reused, and in which order they run.
-
-Read `STEPS` as the table of contents of the package.
-"""
+"""The pipeline: which stage can be reused, and in which order they run (`rlhi_training.steps` says what each reads)."""
 
 from __future__ import annotations
 
 import asyncio
 import platform
 import time
-from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -20,12 +16,11 @@ from typing import Any, get_args
 from rich.console import RenderableType
 
 from rlhi_plugin import terminal
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import UserError
 from rlhi_plugin.persona import FRAME_DIGEST
-from rlhi_plugin.records import Conversation, FollowUp, Persona
-from rlhi_training.export import export_pairs
+from rlhi_plugin.records import Conversation, Persona
 from rlhi_training.filters.contamination import evaluation_files
-from rlhi_training.follow_up_table import FollowUpTable, follow_up_table, render_follow_ups
+from rlhi_training.follow_up_table import FollowUpTable, render_follow_ups
 from rlhi_training.funnel import identity_notes, main_reasons, render_funnel
 from rlhi_training.generation import Sampling
 from rlhi_training.log_source import log_source
@@ -33,15 +28,7 @@ from rlhi_training.methods.choice import sections
 from rlhi_training.methods.hindsight import Hindsight, hindsight
 from rlhi_training.preflight import check_base
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import (
-    Candidate,
-    LabelledTurn,
-    PersonaBefore,
-    PreferencePair,
-    ProposedPair,
-    ScoredCandidate,
-    Stage,
-)
+from rlhi_training.records import LabelledTurn, PersonaBefore, PreferencePair, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import (
     Manifest,
@@ -50,21 +37,14 @@ from rlhi_training.run_directory import (
     StageResult,
     digest_of,
     digest_path,
-    write_atomically,
 )
-from rlhi_training.stages.audience import Audience
-from rlhi_training.stages.contrast import CONTRASTS, Material, contrast
-from rlhi_training.stages.fewer_users import keep_fewer_users
-from rlhi_training.stages.filter import KEPT, filter_pairs
-from rlhi_training.stages.ingest import CONVERSATIONS, HELD_OUT, SPLIT, ingest
-from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
+from rlhi_training.stages.ingest import CONVERSATIONS
+from rlhi_training.stages.label import TURNS
 from rlhi_training.stages.pairs import PAIRS
-from rlhi_training.stages.personas import LATEST, PERSONAS, personas
-from rlhi_training.stages.reward import REWARDS, SCORED, reward
-from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite
+from rlhi_training.stages.personas import PERSONAS
+from rlhi_training.steps import STEPS, TABLE
 
 STAGES: tuple[Stage, ...] = get_args(Stage)
-TABLE = "follow_ups.json"
 CALLS = "calls.db"
 _PACKAGES = ("rlhi", "torch", "transformers", "trl", "peft", "numpy", "scikit-learn")
 
@@ -83,6 +63,8 @@ class Pipeline:
         say: Prints lines and tables.
     """
 
+    engine_name = "memory"
+
     def __init__(
         self,
         logs: str | Path,
@@ -99,7 +81,7 @@ class Pipeline:
         self.logs = log_source(logs)
         self.resources = resources or Resources(recipe)
         self.reused: list[Stage] = []
-        self._say = say
+        self.say = say
         self._manifest = self._open_manifest()
 
     def run(self, until: Stage = "train") -> Manifest:
@@ -120,20 +102,21 @@ class Pipeline:
         with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
             try:
                 for stage in STAGES[: STAGES.index(until) + 1]:
-                    self._step(stage, runner)
+                    self.step(stage, runner)
                     self._after(stage)
             finally:
                 # Also after an error or Ctrl-C: what is on its way is paid for.
                 runner.run(self.resources.settle())
         return self._manifest
 
-    def _step(self, stage: Stage, runner: asyncio.Runner) -> None:
+    def step(self, stage: Stage, runner: asyncio.Runner) -> None:
+        """Run one stage, or reuse what it made."""
         step = STEPS[stage]
-        inputs = self._inputs_digest(stage)
+        inputs = self.inputs_digest(stage)
         done = self._manifest.stages.get(stage)
         if done is not None and done.inputs_digest == inputs and self.run_dir.intact(done):
             self.reused.append(stage)
-            self._say(f"{stage}: reused")
+            self.say(f"{stage}: reused")
             return
         started = time.monotonic()
         self.before(stage)
@@ -152,13 +135,13 @@ class Pipeline:
             passed=result.passed,
             dropped=len(result.dropped),
             outputs=len(result.files[step.files[0]]) if step.files else result.passed,
-            reasons=_count([drop.reason for drop in result.dropped]),
+            reasons=dict(sorted(Counter(drop.reason for drop in result.dropped).items())),
             seconds=round(time.monotonic() - started, 3),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             notes=dict(result.notes or {}),
         )
-        self._save(self._manifest.model_copy(update={"stages": {**self._manifest.stages, stage: entry}}))
-        self._say(f"{stage}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({entry.seconds:.1f} s)")
+        self.save(self._manifest.model_copy(update={"stages": {**self._manifest.stages, stage: entry}}))
+        self.say(f"{stage}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({entry.seconds:.1f} s)")
 
     def before(self, stage: Stage) -> None:
         """Called when a stage begins to work."""
@@ -176,12 +159,12 @@ class Pipeline:
             )
         if stage == "ingest":
             for line in identity_notes(self._manifest):
-                self._say(line)
+                self.say(line)
         if stage == "label":
             text = (self.run_dir.path / TABLE).read_text("utf-8")
-            self._say(render_follow_ups(FollowUpTable.model_validate_json(text)))
+            self.say(render_follow_ups(FollowUpTable.model_validate_json(text)))
         if stage == "pairs":
-            self._say(render_funnel(self._manifest))
+            self.say(render_funnel(self._manifest))
             if not entry.passed and self.recipe.train.method != "self_distillation":
                 makers: list[Stage] = ["rewrite", "reward", "contrast", "filter"]
                 reasons = main_reasons([self._manifest.stages[name] for name in makers])
@@ -210,7 +193,7 @@ class Pipeline:
 
     def tell(self, text: str) -> None:
         """Print a line."""
-        self._say(text)
+        self.say(text)
 
     # What stages read.
 
@@ -253,24 +236,28 @@ class Pipeline:
             logs_digest=digest,
             versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
             seed=self.recipe.seed,
+            engine=self.engine_name,
             stages=old.stages if old else {},
         )
 
-    def _save(self, manifest: Manifest) -> None:
+    def save(self, manifest: Manifest) -> None:
+        """Make the manifest so, on disk too."""
         self._manifest = manifest
         self.run_dir.write_manifest(manifest)
+
+    def made_by(self, stage: Stage) -> dict[str, str]:
+        """What stands for the output of an earlier stage in the digests of later ones."""
+        made = self._manifest.stages[stage].files
+        return {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
 
     def _frozen_split(self) -> dict[str, str]:
         frozen = self.recipe.split.frozen
         return {"frozen": digest_path(Path(frozen))} if frozen and Path(frozen).is_file() else {}
 
-    def _inputs_digest(self, stage: Stage) -> str:
+    def inputs_digest(self, stage: Stage) -> str:
         """What the stage's output depends on: log, sections of the recipe, earlier stages, prompts, version."""
         step = STEPS[stage]
-        earlier = {}
-        for name in step.upstream:
-            made = self._manifest.stages[name].files
-            earlier[name] = {path: digest for path, digest in made.items() if not path.startswith("dropped/")}
+        earlier = {name: self.made_by(name) for name in step.upstream}
         recipe = self.recipe.model_dump(mode="json")
         beside: dict[str, Any] = {**self.logs.beside(), **self._frozen_split()} if stage == "ingest" else {}
         if stage == "train":
@@ -290,165 +277,6 @@ class Pipeline:
                 "frame": FRAME_DIGEST,
             }
         )
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage's place in the pipeline.
-
-    Attributes:
-        run: Reads what it needs and runs the stage.
-        files: What the stage writes; the first is its output.
-        sections: Sections of the recipe that it reads.
-        upstream: Stages whose files it reads.
-        texts: Files of this package that decide its output: prompts, prototypes, examples.
-    """
-
-    run: Callable[[Pipeline], Coroutine[None, None, StageResult]]
-    files: tuple[str, ...]
-    sections: tuple[str, ...]
-    upstream: tuple[Stage, ...] = ()
-    texts: tuple[str, ...] = ()
-
-
-async def _ingest(pipeline: Pipeline) -> StageResult:
-    logs, recipe = pipeline.logs, pipeline.recipe
-    result = ingest(logs.conversations(), recipe, logs.tombstones(), logs.exclusions())
-    return keep_fewer_users(result, CONVERSATIONS, recipe.users.max_users, recipe.seed)
-
-
-async def _label(pipeline: Pipeline) -> StageResult:
-    conversations = pipeline.conversations()
-    result = await label(conversations, pipeline.resources.labeller, pipeline.recipe.ingest)
-    follow_ups = [record for record in result.files[FOLLOW_UPS] if isinstance(record, FollowUp)]
-    table = follow_up_table(conversations, follow_ups, (result.notes or {})["labeller"])
-    write_atomically(pipeline.run_dir.path / TABLE, table.model_dump_json(indent=2) + "\n")
-    notes = {**(result.notes or {}), "table": table.model_dump(mode="json")}
-    return StageResult(result.inputs, result.passed, result.dropped, result.files, notes, [TABLE])
-
-
-async def _personas(pipeline: Pipeline) -> StageResult:
-    conversations = pipeline.conversations()
-    if not pipeline.recipe.personas.enabled:
-        off = [
-            PersonaBefore(conversation_id=c.conversation_id, user_id=c.user_id, why_none="personas_off")
-            for c in conversations
-        ]
-        return StageResult(len(off), len(off), [], {PERSONAS: off, LATEST: []}, {"enabled": False})
-    follow_ups = pipeline.run_dir.read(FOLLOW_UPS, FollowUp)
-    return await personas(conversations, follow_ups, pipeline.resources.persona_builder)
-
-
-async def _rewrite(pipeline: Pipeline) -> StageResult:
-    section, resources = pipeline.recipe.rewrite, pipeline.resources
-    return await rewrite(
-        pipeline.turns(),
-        pipeline.personas_before(),
-        Writers(rewriter=resources.client(section.llm), policy=resources.client()),
-        (resources.asked_for, resources.encoder),
-        (section, pipeline.sampling("rewrite")),
-    )
-
-
-async def _reward(pipeline: Pipeline) -> StageResult:
-    resources = pipeline.resources
-    return await reward(
-        pipeline.turns(),
-        pipeline.personas_before(),
-        resources.client(),
-        (resources.reward_model, resources.asked_for),
-        (pipeline.recipe.reward, pipeline.sampling("reward")),
-    )
-
-
-async def _contrast(pipeline: Pipeline) -> StageResult:
-    before = pipeline.run_dir.read(PERSONAS, PersonaBefore)
-    section, resources = pipeline.recipe.contrast, pipeline.resources
-    material = Material(
-        audience=Audience(pipeline.conversations(), before, pipeline.run_dir.read(LATEST, Persona)),
-        asked_for=resources.asked_for,
-        more=_more_candidates(pipeline),
-        reward_model=resources.reward_model if section.rank_by == "reward_model" else None,
-    )
-    return await contrast(
-        pipeline.turns(),
-        material,
-        resources.client(),
-        (section, pipeline.sampling("contrast")),
-    )
-
-
-def _more_candidates(pipeline: Pipeline) -> dict[str, list[Candidate]]:
-    """By turn, what the stages before contrast wrote, as far as the recipe lets it into the pools."""
-    section = pipeline.recipe.contrast
-    written = pipeline.run_dir.read(REWRITTEN, Candidate) if section.use_rewrites else []
-    if section.use_samples:
-        written += [scored.candidate for scored in pipeline.run_dir.read(SCORED, ScoredCandidate)]
-    more: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in written:
-        more[f"{candidate.conversation_id}#{candidate.turn}"].append(candidate)
-    return more
-
-
-async def _filter(pipeline: Pipeline) -> StageResult:
-    proposed = [p for name in (REWRITES, REWARDS, CONTRASTS) for p in pipeline.run_dir.read(name, ProposedPair)]
-    turns = {turn.key: turn for turn in pipeline.turns()}
-    recipe, resources = pipeline.recipe, pipeline.resources
-    tools = (resources.encoder, resources.rewrite_judges, resources.evaluation_prompts)
-    return await filter_pairs(proposed, turns, tools, recipe.filter, recipe.seed)
-
-
-async def _pairs(pipeline: Pipeline) -> StageResult:
-    return export_pairs(pipeline.run_dir, pipeline.recipe, pipeline.manifest)
-
-
-async def _no_loop(_: Pipeline) -> StageResult:
-    raise ArtefactError("training does not run in the event loop. This is a defect; please report it.")
-
-
-_READING = ("asked_for.toml",)
-_SCREENS = ("screens/jailbreak.toml", "screens/refusal.toml")
-STEPS: dict[Stage, Step] = {
-    "ingest": Step(
-        _ingest, (CONVERSATIONS, HELD_OUT, SPLIT), ("seed", "ingest", "screens", "split", "users"), (), _SCREENS
-    ),
-    "label": Step(_label, (TURNS, FOLLOW_UPS), ("ingest", "label"), ("ingest",), ("labelling/weights",)),
-    "personas": Step(_personas, (PERSONAS, LATEST), ("personas",), ("ingest", "label")),
-    "rewrite": Step(
-        _rewrite, (REWRITES, REWRITTEN), ("seed", "model", "rewrite"), ("label", "personas"), (*_READING, "prompts")
-    ),
-    "reward": Step(
-        _reward, (REWARDS, SCORED), ("seed", "model", "reward"), ("label", "personas"), (*_READING, "prompts")
-    ),
-    "contrast": Step(
-        _contrast,
-        (CONTRASTS,),
-        # The reward model is one of contrast's, and its candidates are.
-        ("seed", "model", "reward", "contrast"),
-        ("ingest", "label", "personas", "rewrite", "reward"),
-        (*_READING, "prompts"),
-    ),
-    "filter": Step(
-        _filter,
-        (KEPT,),
-        ("seed", "model", "reward", "filter"),
-        ("label", "rewrite", "reward", "contrast"),
-        ("prompts",),
-    ),
-    "pairs": Step(
-        _pairs,
-        (PAIRS,),
-        ("seed", "pairs", "contrast", "screens", "dataset"),
-        ("ingest", "label", "filter"),
-        ("screens/refusal.toml",),
-    ),
-    "train": Step(_no_loop, (), ("name", "seed", "model", "train"), ("label", "personas", "pairs")),
-}
-"""Every stage, in order."""
-
-
-def _count(names: Sequence[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def _version(package: str) -> str:

@@ -69,6 +69,8 @@ class Manifest(Record):
     logs_digest: str
     versions: dict[str, str]
     seed: int
+    engine: str = "memory"
+    """``memory``: one process; ``local`` or ``ray``: in shards (`rlhi_training.scale`)."""
     stages: dict[str, StageEntry] = Field(default_factory=dict)
 
 

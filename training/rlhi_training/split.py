@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,14 +72,18 @@ class Splitter:
             user_id: Whose they are; None is nobody's.
             conversations: All that the log has of the user, in any order.
         """
+        return self.parts_of_spans(user_id, {c.conversation_id: span_of(c) for c in conversations})
+
+    def parts_of_spans(self, user_id: str | None, spans: Mapping[str, Span | None]) -> dict[str, SplitPart]:
+        """As `parts`, for who knows only when each was had."""
         held_out = self.holds_out(user_id)
         first, second = (SplitPart.HISTORY, SplitPart.EVALUATION) if held_out else (SplitPart.TRAIN, SplitPart.LATER)
         share = 1.0 - self._recipe.held_out_history if held_out else self._recipe.later_share
         if user_id is None or share == 0.0:
-            return self._kept({c.conversation_id: first for c in conversations}, first, second)
-        timed = [span for span in map(span_of, conversations) if span is not None]
+            return self._kept(dict.fromkeys(spans, first), first, second)
+        timed = [span for span in spans.values() if span is not None]
         # Without a time nothing can be said to come before or after; it trains, or, held out, serves for nothing.
-        parts = {c.conversation_id: SplitPart.SET_ASIDE if held_out else first for c in conversations}
+        parts = dict.fromkeys(spans, SplitPart.SET_ASIDE if held_out else first)
         return self._kept(parts | _by_time(timed, share, first, second), first, second)
 
     def _kept(self, parts: dict[str, SplitPart], first: SplitPart, second: SplitPart) -> dict[str, SplitPart]:

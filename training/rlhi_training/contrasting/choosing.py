@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhi_plugin.records import Persona
 from rlhi_training.contrasting.pools import Pool
+from rlhi_training.draws import drawn
 from rlhi_training.recipe import ContrastSection
 from rlhi_training.records import ProposedPair
 
@@ -22,21 +23,31 @@ _HELD_BY_DEFAULT = {"no_lists", "no_emojis"}
 _GAIN, _LENGTH, _BALANCE, _NO_TURN, _NOISE = 2.0, 1.5, 0.6, 0.7, 0.3
 
 
-def choose(
-    pools: Sequence[Pool], section: ContrastSection, noise: np.random.Generator
-) -> tuple[list[ProposedPair], int]:
+def choose(pools: Sequence[Pool], section: ContrastSection, seed: int) -> tuple[list[ProposedPair], int]:
     """One pair per request and persona where there is one; and how many another persona ranks the other way.
 
     A pair is admissible when the persona ranks chosen above rejected, and when their lengths are within
-    `ContrastSection.max_length_ratio` of each other unless length is what the persona asks about.
+    `ContrastSection.max_length_ratio` of each other unless length is what the persona asks about. Chance is drawn anew
+    for each request.
     """
-    import numpy as np
-
-    places = [(pool, row) for pool in pools for row in range(len(pool.slot.listeners)) if len(pool.candidates) > 1]
     pairs: list[ProposedPair] = []
     turned_pairs = 0
-    for index in noise.permutation(len(places)):
-        pool, row = places[int(index)]
+    for pool in pools:
+        if len(pool.candidates) > 1:
+            found, turned = _of_pool(pool, section, seed)
+            pairs += found
+            turned_pairs += turned
+    return pairs, turned_pairs
+
+
+def _of_pool(pool: Pool, section: ContrastSection, seed: int) -> tuple[list[ProposedPair], int]:
+    """The pairs of one request, in the order of those who listen."""
+    import numpy as np
+
+    noise = np.random.default_rng(drawn(seed, "noise", pool.slot.turn.key))
+    pairs: dict[int, ProposedPair] = {}
+    turned_pairs = 0
+    for row in map(int, noise.permutation(len(pool.slot.listeners))):
         listener = pool.slot.listeners[row]
         gain = _gains(pool.scores[row], section)
         ratio = pool.ratios()
@@ -62,20 +73,18 @@ def choose(
         margin = float(pool.scores[row][a] - pool.scores[row][b])
         if section.rank_by == "checks":
             margin /= len(listener.asked)
-        pairs.append(_pair(pool, listener.persona, (int(a), int(b)), margin, listener.asked))
-    return pairs, turned_pairs
+        pairs[row] = _pair(pool, listener.persona, (int(a), int(b)), margin, listener.asked)
+    return [pairs[row] for row in sorted(pairs)], turned_pairs
 
 
-def neutral(pools: Sequence[Pool], wishes: Sequence[str], count: int, noise: np.random.Generator) -> list[ProposedPair]:
-    """At most `count` pairs without persona: a plain answer over one that grants what others wished for."""
-    return _plain_wins(pools, wishes, count, noise, under_irrelevant=False)
+def neutral(pools: Sequence[Pool], wishes: Sequence[str]) -> list[ProposedPair]:
+    """Pairs without persona, one a request at most: a plain answer over one that grants what others wished for."""
+    return _plain_wins(pools, wishes, under_irrelevant=False)
 
 
-def irrelevant(
-    pools: Sequence[Pool], wishes: Sequence[str], count: int, noise: np.random.Generator
-) -> list[ProposedPair]:
-    """At most `count` pairs under a persona that does not matter: a plain answer over one that grants its wishes."""
-    return _plain_wins(pools, wishes, count, noise, under_irrelevant=True)
+def irrelevant(pools: Sequence[Pool], wishes: Sequence[str]) -> list[ProposedPair]:
+    """Pairs under a persona that does not matter, one a request at most: a plain answer over one that grants it."""
+    return _plain_wins(pools, wishes, under_irrelevant=True)
 
 
 def share_of(share: float, pairs: int) -> int:
@@ -83,9 +92,7 @@ def share_of(share: float, pairs: int) -> int:
     return math.floor(share * pairs)
 
 
-def _plain_wins(
-    pools: Sequence[Pool], wishes: Sequence[str], count: int, noise: np.random.Generator, *, under_irrelevant: bool
-) -> list[ProposedPair]:
+def _plain_wins(pools: Sequence[Pool], wishes: Sequence[str], *, under_irrelevant: bool) -> list[ProposedPair]:
     import numpy as np
 
     found: list[ProposedPair] = []
@@ -106,7 +113,7 @@ def _plain_wins(
             ratio = np.where(better, pool.ratios(), np.inf)
             a, b = np.unravel_index(int(ratio.argmin()), ratio.shape)
             found.append(_pair(pool, persona, (int(a), int(b)), 0.0, ()))
-    return [found[int(i)] for i in noise.permutation(len(found))[:count]]
+    return found
 
 
 def _guided(pool: Pool) -> NDArray[np.bool_]:

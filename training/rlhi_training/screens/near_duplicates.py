@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
 
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.records import Conversation
-from rlhi_training.screens.screen import Finding, quote, requests
+from rlhi_training.screens.screen import Finding, SeenPart, quote, requests
 
 MIN_WORDS = 20
 """Shorter texts are alike by accident: every "hello" would be a duplicate of the first (ours)."""
@@ -61,29 +63,45 @@ class NearDuplicates:
             raise MissingExtraError(error.name or "rensa", "train") from error
         self._sketch = RMinHash
         self._bands, self._rows, self._votes = bands_for(threshold)
-        # The key is a hash already, and the same one in every process, unlike that of a text.
-        self._seen = [Bloom(expected, _FALSE_ALARM) for _ in range(self._bands)]
+        self._filters: Callable[[], list[Any]] = lambda: [Bloom(expected, _FALSE_ALARM) for _ in range(self._bands)]
         self._names: dict[int, str] = {}
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Compare with all before it, and remember it."""
+        return self.judge(self.read(conversation), conversation.conversation_id)
+
+    def read(self, conversation: Conversation) -> SeenPart:
+        """The keys of the bands."""
         text = "\n".join(message.content for message in requests(conversation))
         tokens = words(text)
         if len(tokens) < MIN_WORDS:
             return None
+        return tuple(self._keys(shingles(tokens, _SHINGLE))), quote(text)
+
+    def judge(self, part: SeenPart, key: str) -> Finding | None:
+        """See `Seen.judge`."""
+        if part is None:
+            return None
+        keys, passage = part
         found: list[int] = []
-        for band, key in enumerate(self._keys(shingles(tokens, _SHINGLE))):
-            if key in self._seen[band]:
-                found.append(key)
+        for seen, band_key in zip(self._seen, keys, strict=True):
+            if band_key in seen:
+                found.append(band_key)
             else:
-                self._seen[band].add(key)
+                seen.add(band_key)
                 if len(self._names) < _NAMES_KEPT:
-                    self._names[key] = conversation.conversation_id
+                    self._names[band_key] = key
         if len(found) < self._votes:
             return None
         twins = Counter(self._names[key] for key in found if key in self._names)
         twin = twins.most_common(1)[0][0] if twins else "an earlier conversation"
-        return Finding("near_duplicate", f"like {twin} in {len(found)} of {self._bands} bands: {quote(text)}")
+        return Finding("near_duplicate", f"like {twin} in {len(found)} of {self._bands} bands: {passage}")
+
+    @cached_property
+    def _seen(self) -> list[Any]:
+        # A process that only reads needs no filters. The key is a hash already, and the same one in every process,
+        # unlike that of a text.
+        return self._filters()
 
     def _keys(self, pieces: Iterable[str]) -> list[int]:
         sketch = self._sketch(num_perm=_PERMUTATIONS, seed=_SEED)

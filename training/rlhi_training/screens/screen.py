@@ -23,6 +23,10 @@ class Finding:
     detail: str = ""
 
 
+SeenPart = tuple[tuple[int, ...], str] | None
+"""Numbers that stand for a conversation's text, and a passage of it."""
+
+
 class Screen(Protocol):
     """One predicate over conversations, asked in the order of the log."""
 
@@ -32,6 +36,30 @@ class Screen(Protocol):
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """The finding, or None where there is nothing to say."""
+        ...
+
+
+class Seen(Protocol):
+    """A screen that compares with what came before, in two steps.
+
+    `read` looks at one conversation and can be done for many at once, in any process; `judge` compares what was read,
+    in the order of the log, and remembers it. Calling the screen does both.
+    """
+
+    name: str
+    drops: bool
+
+    def read(self, conversation: Conversation) -> SeenPart:
+        """What `judge` needs; None where the screen has nothing to say."""
+        ...
+
+    def judge(self, part: SeenPart, key: str) -> Finding | None:
+        """Compare with all before, and remember.
+
+        Args:
+            part: What was read.
+            key: Id of the conversation.
+        """
         ...
 
 

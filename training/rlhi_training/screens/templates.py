@@ -11,7 +11,7 @@ from zlib import crc32
 from rlhi_plugin.records import Conversation
 from rlhi_training.recipe import ScreensSection
 from rlhi_training.screens.near_duplicates import shingles, words
-from rlhi_training.screens.screen import Finding, quote, requests
+from rlhi_training.screens.screen import Finding, SeenPart, quote, requests
 
 MIN_WORDS = 30
 """Shorter openings are often equal because people ask the same things (ours)."""
@@ -40,21 +40,32 @@ class Templates:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Compare with all before it, and remember it."""
+        return self.judge(self.read(conversation), conversation.conversation_id)
+
+    def read(self, conversation: Conversation) -> SeenPart:
+        """The sender and the sampled pieces of the first message."""
         asked = requests(conversation)
         tokens = words(asked[0].content) if asked else []
         if len(tokens) < MIN_WORDS:
             return None
         pieces = {crc32(piece.encode()) for piece in shingles(tokens, _SHINGLE)}
-        sampled = [piece for piece in pieces if piece % _SAMPLED == 0]
+        sampled = sorted(piece for piece in pieces if piece % _SAMPLED == 0)
         if not sampled:
             return None
         sender = crc32((conversation.user_id or f"\0{conversation.conversation_id}").encode())
+        return (sender, *sampled), quote(asked[0].content)
+
+    def judge(self, part: SeenPart, key: str) -> Finding | None:  # noqa: ARG002 - part of the protocol
+        """See `Seen.judge`."""
+        if part is None:
+            return None
+        (sender, *sampled), passage = part
         common = sum(self._count(piece, sender) for piece in sampled)
         self._forget()
         if common < self._share * len(sampled):
             return None
         share = f"{100 * common / len(sampled):.0f} %"
-        return Finding("template", f"{share} of it was sent by {self._users} others before: {quote(asked[0].content)}")
+        return Finding("template", f"{share} of it was sent by {self._users} others before: {passage}")
 
     def _count(self, piece: int, sender: int) -> bool:
         """Remember the sender; whether enough others came before."""

@@ -23,7 +23,10 @@ class UserCap:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Count this one, too."""
-        user = conversation.user_id
+        return self.count(conversation.user_id)
+
+    def count(self, user: str | None) -> Finding | None:
+        """The same, for who knows only whose it is."""
         if user is None:
             return None
         self._seen[user] += 1

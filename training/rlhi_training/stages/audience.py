@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -13,9 +13,12 @@ from rlhi_plugin.persona.gate import gate
 from rlhi_plugin.persona.request_kinds import request_kinds
 from rlhi_plugin.records import Conversation, Persona
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.draws import around, drawn
 from rlhi_training.recipe import ContrastSection
 from rlhi_training.records import LabelledTurn, PersonaBefore
 
+ROOM = 10_000
+"""Users who may listen to others' requests, drawn by the seed: more add nothing that these lack (ours)."""
 _LOOKED_AT = 64
 """Personas that are tried to find an irrelevant one: most requests leave room for most wishes."""
 
@@ -26,6 +29,28 @@ class Listener:
 
     persona: Persona
     asked: tuple[str, ...]
+
+
+class Snapshots:
+    """A user's different personas; of equal ones the one that covers least, for it was known first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Persona] = {}
+
+    def add(self, persona: Persona) -> None:
+        """One more."""
+        known = self._known.get(persona.digest)
+        if known is None or _covers(persona) < _covers(known):
+            self._known[persona.digest] = persona
+
+    @property
+    def personas(self) -> list[Persona]:
+        """All of them, by what they cover."""
+        return sorted(self._known.values(), key=lambda persona: (_covers(persona), persona.digest))
+
+
+def _covers(persona: Persona) -> float:
+    return persona.covers_until.timestamp() if persona.covers_until else float("inf")
 
 
 class Audience:
@@ -40,14 +65,28 @@ class Audience:
     def __init__(
         self, conversations: Sequence[Conversation], before: Sequence[PersonaBefore], latest: Sequence[Persona]
     ) -> None:
-        self._started = {c.conversation_id: c.started_at for c in conversations}
+        self._started: Mapping[str, datetime | None] = {c.conversation_id: c.started_at for c in conversations}
         self._own: Mapping[str, Persona | None] = {entry.conversation_id: entry.persona for entry in before}
         self.latest = {persona.user_id: persona for persona in latest}
-        snapshots: dict[str, dict[str, Persona]] = defaultdict(dict)
+        snapshots: dict[str, Snapshots] = defaultdict(Snapshots)
         for persona in [*(entry.persona for entry in before if entry.persona), *latest]:
-            snapshots[persona.user_id][persona.digest] = persona
-        self._snapshots = {user: list(known.values()) for user, known in sorted(snapshots.items())}
+            snapshots[persona.user_id].add(persona)
+        self._snapshots = {user: known.personas for user, known in sorted(snapshots.items())}
         self._hopeful: tuple[frozenset[str] | None, list[str]] | None = None
+
+    @classmethod
+    def of_room(cls, snapshots: Mapping[str, Sequence[Persona]], latest: Iterable[Persona]) -> Audience:
+        """Users who may listen, without knowing of any conversation: `at` tells it of some."""
+        audience = cls((), (), list(latest))
+        audience._snapshots = {user: list(known) for user, known in sorted(snapshots.items())}
+        return audience
+
+    def at(self, started: Mapping[str, datetime | None], own: Mapping[str, Persona | None]) -> Audience:
+        """The same users, for these conversations: when each began, and their authors' personas before it."""
+        here = copy(self)
+        here._started = started  # noqa: SLF001 - a copy of this very object
+        here._own = own  # noqa: SLF001
+        return here
 
     def persona_of(self, user_id: str, moment: datetime | None) -> Persona | None:
         """A user's newest persona that covers nothing at or after `moment`; None where there is none, or no time."""
@@ -63,17 +102,17 @@ class Audience:
         asked_for: AskedFor,
         section: ContrastSection,
         *,
-        order: random.Random,
-        listened: Counter[str],
+        seed: int,
     ) -> list[Listener]:
         """Personas with different wishes to rank the answers to one request under.
 
-        The author's own comes first; then users who have listened least so far, ties in random order. Where a reward
-        model ranks, personas need not ask for anything checkable, only differ.
+        The author's own comes first; then other users, in an order that the seed and the turn draw and nothing else, so
+        that requests can be looked at in any order and apart. Where a reward model ranks, personas need not ask for
+        anything checkable, only differ.
         """
         checks = section.rank_by == "checks"
         found: dict[tuple[str, ...], Listener] = {}
-        for persona in self._candidates(turn, wishes if checks else None, asked_for, section, order, listened):
+        for persona in self._candidates(turn, wishes if checks else None, asked_for, section, seed):
             asked = _counting(persona, turn, wishes, asked_for, section)
             distinct = asked if checks else (persona.digest,)
             if (asked or not checks) and distinct not in found:
@@ -89,51 +128,54 @@ class Audience:
         asked_for: AskedFor,
         section: ContrastSection,
         *,
-        order: random.Random,
-        listened: Counter[str],
+        seed: int,
     ) -> Listener | None:
         """A persona whose wishes have no room in this request; `asked` is those wishes. None where there is none."""
         if not request_kinds(turn.context[-1].content):
             return None
-        candidates = self._candidates(turn, wishes, asked_for, section, order, listened)
+        candidates = self._candidates(turn, wishes, asked_for, section, seed)
         for persona in islice(candidates, _LOOKED_AT):
             asked = tuple(name for name in asked_for.of_persona(persona) if name in wishes)
             if asked and not gate(persona, turn.context[-1].content).statements:
                 return Listener(persona, asked)
         return None
 
-    def _candidates(  # noqa: PLR0917 - the same six in both callers
+    def _candidates(
         self,
         turn: LabelledTurn,
         wishes: frozenset[str] | None,
         asked_for: AskedFor,
         section: ContrastSection,
-        order: random.Random,
-        listened: Counter[str],
+        seed: int,
     ) -> Iterator[Persona]:
-        """The author's persona, then other users', who have listened least first."""
+        """The author's persona, then other users', from a place of the circle that the turn draws."""
         own = self._own.get(turn.conversation_id)
         if own is not None:
             yield own
-        others = [user for user in self._with_wishes(wishes, asked_for) if user != turn.user_id]
-        order.shuffle(others)
-        others.sort(key=lambda user: listened[user])
+        circle = self._with_wishes(wishes, asked_for, seed)
         late, moment = section.other_personas == "latest", self._started.get(turn.conversation_id)
-        for user in others:
+        for place in around(len(circle), drawn(seed, "listeners", turn.key)):
+            user = circle[place]
+            if user == turn.user_id:
+                continue
             persona = self.latest.get(user) if late else self.persona_of(user, moment)
             if persona is not None:
                 yield persona
 
-    def _with_wishes(self, wishes: frozenset[str] | None, asked_for: AskedFor) -> list[str]:
-        """Users one of whose personas asks for any of `wishes` (None: all users); found once."""
+    def _with_wishes(self, wishes: frozenset[str] | None, asked_for: AskedFor, seed: int) -> list[str]:
+        """Users one of whose personas asks for any of `wishes` (None: all users), drawn; found once.
+
+        They stand in the order of their draws, and behind `ROOM` of them nobody listens.
+        """
         if self._hopeful is None or self._hopeful[0] != wishes:
             users = [
                 user
                 for user, known in self._snapshots.items()
                 if wishes is None or any(wishes.intersection(asked_for.of_persona(p)) for p in known)
             ]
-            self._hopeful = (wishes, users)
-        return list(self._hopeful[1])
+            users.sort(key=lambda user: drawn(seed, "room", user))
+            self._hopeful = (wishes, users[:ROOM])
+        return self._hopeful[1]
 
 
 def _counting(

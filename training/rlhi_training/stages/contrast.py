@@ -16,7 +16,6 @@ holds them too. ``cross_user = false`` makes no contrast pairs at all.
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from rlhi_training.asked_for import AskedFor
 from rlhi_training.contrasting.choosing import choose, irrelevant, neutral, share_of
 from rlhi_training.contrasting.pools import Gathered, Pool, Slot, gather, rank
 from rlhi_training.demonstrations import guided_messages
+from rlhi_training.draws import drawn
 from rlhi_training.generation import Draft, Drafted, Sampling, generate
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import ContrastSection
@@ -70,44 +70,98 @@ async def contrast(
     persona, as of then, asks for something checkable that enough users share), ``over_limit``, ``model_call_failed``,
     ``no_contrast`` (no two sound candidates that a persona ranks apart at comparable length).
     """
-    import numpy as np
-
     section, sampling = recipe
     wishes = sorted(wanted_by_many(material.audience, material.asked_for, section.min_users_per_property))
-    requests, dropped = _requests(turns, section)
-    order = random.Random(sampling.seed)
-    order.shuffle(requests)
-    slots, unused = _slots(requests, material, frozenset(wishes), section, order)
-    dropped += unused
+    requests, dropped = eligible(turns, section)
+    requests, again = once_each(requests, sampling.seed)
+    slots, unused = seats(requests, material, frozenset(wishes), section, sampling.seed)
+    found = await contrast_slots(slots, material, client, (section, sampling), wishes)
+    extras = found.drawn(section)
+    every = [*found.proposed, *extras]
+    passed = {f"{p.conversation_id}#{p.turn}" for p in every}
+    dropped += [*again, *unused, *(drop for key, drop in found.empty_handed.items() if key not in passed)]
+    notes = {"client": client.model, "drafts": found.drafts, "wishes": wishes, "turned": found.turned}
+    neutral_pairs = sum(pair.persona is None for pair in extras)
+    notes |= {"pairs": len(found.proposed), "neutral": neutral_pairs, "irrelevant": len(extras) - neutral_pairs}
+    notes |= _pool_notes(found, material, every)
+    return StageResult(len(turns), len(passed), dropped, {CONTRASTS: every}, notes)
+
+
+@dataclass
+class Contrasted:
+    """What `contrast_slots` found.
+
+    Attributes:
+        proposed: Pairs, in the order of the slots.
+        neutral: One more for each request that could have one, without a persona; the run's share of them is drawn.
+        irrelevant: The same under a persona that does not matter.
+        empty_handed: By turn key, why a request gives no pair if none of its neutral and irrelevant ones is drawn.
+        drafts: How many were asked for.
+        turned: How many of the pairs another persona ranks the other way.
+        pools: Requests with their candidates.
+        gathered: What was written, and left out.
+        seed: Draws.
+    """
+
+    proposed: list[ProposedPair]
+    neutral: list[ProposedPair]
+    irrelevant: list[ProposedPair]
+    empty_handed: dict[str, Dropped]
+    drafts: int
+    turned: int
+    pools: list[Pool]
+    gathered: Gathered
+    seed: int
+
+    def drawn(self, section: ContrastSection) -> list[ProposedPair]:
+        """The share of the neutral and of the irrelevant ones, counted on all proposed."""
+        picked: list[ProposedPair] = []
+        for found, share in ((self.neutral, section.neutral_share), (self.irrelevant, section.irrelevant_share)):
+            ranked = sorted(found, key=lambda pair: extra_rank(pair, self.seed))
+            picked += ranked[: share_of(share, len(self.proposed))]
+        return picked
+
+
+def extra_rank(pair: ProposedPair, seed: int) -> int:
+    """Draws which neutral and irrelevant pairs there are."""
+    return drawn(seed, "extra", f"{pair.conversation_id}#{pair.turn}")
+
+
+def request_rank(turn_key: str, seed: int) -> int:
+    """Draws the order of requests."""
+    return drawn(seed, "request", turn_key)
+
+
+async def contrast_slots(
+    slots: Sequence[Slot],
+    material: Material,
+    client: ChatClient,
+    recipe: tuple[ContrastSection, Sampling],
+    wishes: Sequence[str],
+) -> Contrasted:
+    """Write and rank candidates for requests, and pair them. What a request gives depends on it alone."""
+    section, sampling = recipe
     drafts = [draft for slot in slots for draft in _drafts(slot, section)]
     # Equal beginnings are neighbours.
     drafts.sort(key=lambda draft: (draft.spec, draft.turn.key))
     drafted = await generate(drafts, client, sampling, description="write contrast candidates")
     gathered = gather(slots, _written(drafted), material.more)
     pools = await rank(slots, gathered, wishes, material.reward_model)
-    noise = np.random.default_rng(sampling.seed)
-    proposed, turned = choose(pools, section, noise)
-    plain = neutral(pools, wishes, share_of(section.neutral_share, len(proposed)), noise)
-    apart = irrelevant(pools, wishes, share_of(section.irrelevant_share, len(proposed)), noise)
-    every = [*proposed, *plain, *apart]
-    passed = {f"{p.conversation_id}#{p.turn}" for p in every}
-    dropped += _empty_handed(slots, passed, drafted, gathered)
-    notes = {"client": client.model, "drafts": len(drafts), "wishes": wishes, "turned": turned}
-    notes |= {"pairs": len(proposed), "neutral": len(plain), "irrelevant": len(apart)}
-    notes |= _pool_notes(pools, gathered, material, every)
-    return StageResult(len(turns), len(passed), dropped, {CONTRASTS: every}, notes)
+    proposed, turned = choose(pools, section, sampling.seed)
+    passed = {f"{p.conversation_id}#{p.turn}" for p in proposed}
+    empty = {drop.key: drop for drop in _empty_handed(slots, passed, drafted, gathered)}
+    plain, apart = neutral(pools, wishes), irrelevant(pools, wishes)
+    return Contrasted(proposed, plain, apart, empty, len(drafts), turned, pools, gathered, sampling.seed)
 
 
-def _requests(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[list[LabelledTurn], list[Dropped]]:
-    """Turns that begin something, in conversations that have shown no wishes yet; each wording once."""
+def eligible(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[list[LabelledTurn], list[Dropped]]:
+    """Turns that begin something, in conversations that have shown no wishes yet."""
     label_of = {(t.conversation_id, t.turn + 1): t.label for t in turns}
     spoilt: set[str] = set()
-    seen: set[str] = set()
     kept: list[LabelledTurn] = []
     dropped: list[Dropped] = []
     for turn in sorted(turns, key=lambda t: (t.conversation_id, t.turn)):
         label = label_of.get((turn.conversation_id, turn.turn))
-        text = turn.context[-1].content.strip().lower()
         reason = None
         if not section.cross_user:
             reason = "cross_user_off"
@@ -115,43 +169,58 @@ def _requests(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[
             reason = "not_a_request"
         elif turn.conversation_id in spoilt:
             reason = "feedback_in_context"
-        elif text in seen:
-            reason = "duplicate_request"
         if (turn.turn > 0 and label is not FollowUpLabel.NEW_REQUEST) or turn.label is FollowUpLabel.WITH_FEEDBACK:
             spoilt.add(turn.conversation_id)
         if reason is None:
-            seen.add(text)
             kept.append(turn)
         else:
             dropped.append(Dropped(stage="contrast", key=turn.key, reason=reason))
     return kept, dropped
 
 
-def _slots(
+def wording(turn: LabelledTurn) -> str:
+    """What makes two requests the same."""
+    return turn.context[-1].content.strip().lower()
+
+
+def once_each(requests: Sequence[LabelledTurn], seed: int) -> tuple[list[LabelledTurn], list[Dropped]]:
+    """Requests in the order of their draws, each wording once."""
+    seen: set[str] = set()
+    kept: list[LabelledTurn] = []
+    dropped: list[Dropped] = []
+    for turn in sorted(requests, key=lambda turn: request_rank(turn.key, seed)):
+        text = wording(turn)
+        if text in seen:
+            dropped.append(Dropped(stage="contrast", key=turn.key, reason="duplicate_request"))
+        else:
+            seen.add(text)
+            kept.append(turn)
+    return kept, dropped
+
+
+def seats(
     requests: Sequence[LabelledTurn],
     material: Material,
     wishes: frozenset[str],
     section: ContrastSection,
-    order: random.Random,
+    seed: int,
 ) -> tuple[list[Slot], list[Dropped]]:
     """Requests with those who listen, and those without."""
     slots: list[Slot] = []
     dropped: list[Dropped] = []
-    listened: Counter[str] = Counter()
     audience, asked_for = material.audience, material.asked_for
     for turn in requests:
         if section.max_requests is not None and len(slots) >= section.max_requests:
             dropped.append(Dropped(stage="contrast", key=turn.key, reason="over_limit"))
             continue
-        listeners = audience.listeners(turn, wishes, asked_for, section, order=order, listened=listened)
+        listeners = audience.listeners(turn, wishes, asked_for, section, seed=seed)
         odd = None
         if section.gate and section.irrelevant_share:
-            odd = audience.irrelevant(turn, wishes, asked_for, section, order=order, listened=listened)
+            odd = audience.irrelevant(turn, wishes, asked_for, section, seed=seed)
         if not listeners and odd is None:
             dropped.append(Dropped(stage="contrast", key=turn.key, reason="no_persona"))
             continue
         slots.append(Slot(turn, tuple(listeners), odd))
-        listened.update(listener.persona.user_id for listener in listeners)
     return slots, dropped
 
 
@@ -197,18 +266,16 @@ def _empty_handed(slots: Sequence[Slot], passed: set[str], drafted: Drafted, gat
     return dropped
 
 
-def _pool_notes(
-    pools: Sequence[Pool], gathered: Gathered, material: Material, pairs: Sequence[ProposedPair]
-) -> dict[str, Any]:
+def _pool_notes(found: Contrasted, material: Material, pairs: Sequence[ProposedPair]) -> dict[str, Any]:
     """Where the candidates came from, which were left out, and how long chosen and rejected are."""
     import numpy as np
 
-    origins = Counter(candidate.origin for pool in pools for candidate in pool.candidates)
+    origins = Counter(candidate.origin for pool in found.pools for candidate in pool.candidates)
     words = [(len(pair.chosen.text.split()), len(pair.rejected.text.split())) for pair in pairs]
     mean = np.mean(words, axis=0).round(1).tolist() if words else [None, None]
     notes: dict[str, Any] = {
         "candidates": dict(sorted(origins.items())),
-        "left_out": dict(sorted(gathered.left_out.items())),
+        "left_out": dict(sorted(found.gathered.left_out.items())),
         "mean_words": {"chosen": mean[0], "rejected": mean[1]},
     }
     if material.reward_model is not None:

@@ -12,8 +12,13 @@ from rlhi_training.run_directory import StageResult
 
 def drawn_users(users: Iterable[str], max_users: int, seed: int) -> frozenset[str]:
     """So many users, drawn by a keyed digest of their names: a smaller draw is part of every larger one."""
-    ranked = sorted(set(users), key=lambda user: hashlib.sha256(f"{seed}\0{user}".encode()).digest())
+    ranked = sorted(set(users), key=lambda user: user_rank(user, seed))
     return frozenset(ranked[:max_users])
+
+
+def user_rank(user: str, seed: int) -> str:
+    """Smaller ones are drawn first."""
+    return hashlib.sha256(f"{seed}\0{user}".encode()).hexdigest()
 
 
 def keep_fewer_users(result: StageResult, name: str, max_users: int | None, seed: int) -> StageResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from rlhi_training.filters.caps import cap_users, draw_evenly, owner
+from rlhi_training.filters.caps import Claim, claim, evenly, owner, within_cap
 from rlhi_training.filters.contamination import EvaluationPrompts
 from rlhi_training.filters.predicates import (
     identical,
@@ -52,11 +52,32 @@ async def filter_pairs(
     ``nothing_to_mend``, ``worse_in_general``, ``judge_undecided``, ``judge_failed``, a reward model's own reasons,
     ``user_cap``, ``over_limit``.
     """
+    verdicts = await judge_pairs(proposed, turns, tools, section)
+    kept = [pair for pair, drop in zip(proposed, verdicts, strict=True) if drop is None]
+    dropped = [drop for drop in verdicts if drop is not None]
+    drawn, over = _limit(kept, turns, section, seed)
+    _, judges, evaluation = tools
+    notes = {"by_source": dict(sorted(Counter(p.source for p in drawn).items())), **judges.report()}
+    if evaluation is not None:
+        notes["evaluation_prompts"] = len(evaluation)
+    return StageResult(len(proposed), len(drawn), dropped + over, {KEPT: drawn}, notes)
+
+
+async def judge_pairs(
+    proposed: Sequence[ProposedPair],
+    turns: Mapping[str, LabelledTurn],
+    tools: tuple[Encoder, RewriteJudges, EvaluationPrompts | None],
+    section: FilterSection,
+) -> list[Dropped | None]:
+    """Every filter but the caps: for each pair why it is dropped, or None. That depends on it and its turn alone."""
     encoder, judges, evaluation = tools
     reasons: dict[int, Reason] = {}
-    first: dict[str, int] = {}
+    times: Counter[str] = Counter()
+    number: list[int] = []
     for index, pair in enumerate(proposed):
-        reason = "duplicate" if first.setdefault(pair.key, index) != index else None
+        times[pair.key] += 1
+        number.append(times[pair.key])
+        reason = "duplicate" if number[index] > 1 else None
         reason = reason or _cheap(pair, turns[_turn_key(pair)], section)
         if reason is not None:
             reasons[index] = (reason, "")
@@ -69,17 +90,12 @@ async def filter_pairs(
         left = _left(proposed, reasons)
         wanting = await not_worse(list(left.values()), turns, judges, section)
         reasons |= {index: (wanting[pair.key], "") for index, pair in left.items() if pair.key in wanting}
-    dropped = [
-        Dropped(stage="filter", key=_drop_key(pair, index, first), reason=reasons[index][0], detail=reasons[index][1])
-        for index, pair in enumerate(proposed)
+    return [
+        Dropped(stage="filter", key=_drop_key(pair, number[index]), reason=reasons[index][0], detail=reasons[index][1])
         if index in reasons
+        else None
+        for index, pair in enumerate(proposed)
     ]
-    kept = [pair for index, pair in enumerate(proposed) if index not in reasons]
-    drawn, over = _limit(kept, turns, section, seed)
-    notes = {"by_source": dict(sorted(Counter(p.source for p in drawn).items())), **judges.report()}
-    if evaluation is not None:
-        notes["evaluation_prompts"] = len(evaluation)
-    return StageResult(len(proposed), len(drawn), dropped + over, {KEPT: drawn}, notes)
 
 
 def _left(proposed: Sequence[ProposedPair], reasons: Mapping[int, Reason]) -> dict[int, ProposedPair]:
@@ -91,8 +107,8 @@ def _turn_key(pair: ProposedPair) -> str:
     return f"{pair.conversation_id}#{pair.turn}"
 
 
-def _drop_key(pair: ProposedPair, index: int, first: Mapping[str, int]) -> str:
-    return pair.key if first[pair.key] == index else f"{pair.key}@{index}"
+def _drop_key(pair: ProposedPair, number: int) -> str:
+    return pair.key if number == 1 else f"{pair.key}@{number}"
 
 
 def _cheap(pair: ProposedPair, turn: LabelledTurn, section: FilterSection) -> str | None:
@@ -120,13 +136,18 @@ def _limit(
     kept: Sequence[ProposedPair], turns: Mapping[str, LabelledTurn], section: FilterSection, seed: int
 ) -> tuple[list[ProposedPair], list[Dropped]]:
     """What the caps leave, and what they take."""
-    owners = {pair.key: owner(pair, turns) for pair in kept}
-    share, most = section.max_pairs_per_user_share, section.max_pairs_per_user
-    capped = cap_users(kept, owners, share, seed, most=most)
-    drawn = draw_evenly(capped, owners, section.max_pairs, seed)
-    remaining, final = {p.key for p in capped}, {p.key for p in drawn}
-    return drawn, [
-        Dropped(stage="filter", key=pair.key, reason="over_limit" if pair.key in remaining else "user_cap")
-        for pair in kept
-        if pair.key not in final
+    taken, capped = what_caps_leave([claim(pair, owner(pair, turns), seed) for pair in kept], section)
+    return [pair for place, pair in enumerate(kept) if place in taken], [
+        capped_pair(pair, within=place in capped) for place, pair in enumerate(kept) if place not in taken
     ]
+
+
+def what_caps_leave(claims: Sequence[Claim], section: FilterSection) -> tuple[set[int], set[int]]:
+    """Places of what all caps leave, and of what the caps per user leave."""
+    capped = within_cap(claims, section.max_pairs_per_user_share, section.max_pairs_per_user)
+    return evenly(claims, capped, section.max_pairs), capped
+
+
+def capped_pair(pair: ProposedPair, *, within: bool) -> Dropped:
+    """Which cap took a pair: that of its user, or, `within` it, the limit on all."""
+    return Dropped(stage="filter", key=pair.key, reason="over_limit" if within else "user_cap")

@@ -21,12 +21,13 @@ from rlhi_training.split import Splitter, split_by_user
 CONVERSATIONS = "conversations.jsonl"
 HELD_OUT = "held_out.jsonl"
 SPLIT = "split.jsonl"
-_WHY = {
+WHY = {
     SplitPart.HISTORY: "held_out_user",
     SplitPart.EVALUATION: "held_out_user",
     SplitPart.LATER: "held_out_time",
     SplitPart.SET_ASIDE: "set_aside",
 }
+"""Why what does not train does not."""
 
 
 def ingest(
@@ -93,32 +94,49 @@ def screened(
     forgotten = by_user(tombstones)
     for row in rows:
         if isinstance(row, RecordError):
-            yield _dropped(f"{row.path.name}:{row.line}", "malformed", str(row))
+            yield malformed(row)
             continue
-        text = _checksum(row)
+        text = checksum(row)
         times, first = seen.get(row.conversation_id, (0, text))
         count = times + 1
         seen[row.conversation_id] = (count, first)
-        key = row.conversation_id if count == 1 else f"{row.conversation_id}@{count}"
         known = remembered(row, forgotten)
+        key = numbered(row.conversation_id, count)
         if known is None:
-            yield _dropped(key, "forgotten")
+            yield dropped_row(key, "forgotten")
         elif exclusions.of(row) is not None:
-            yield _dropped(key, "excluded")
+            yield dropped_row(key, "excluded")
         elif count > 1:
-            what = "the same conversation" if text == first else "another conversation under the same id"
-            yield _dropped(key, "duplicate", f"{what}, number {count}; the first one counts")
+            yield duplicate(key, count, same=text == first)
         elif (finding := screening(known)) is not None:
-            yield _dropped(key, finding.reason, finding.detail)
+            yield dropped_row(key, finding.reason, finding.detail)
         else:
             yield known
 
 
-def _checksum(conversation: Conversation) -> int:
+def malformed(row: RecordError) -> Dropped:
+    """Why a row is no conversation."""
+    return dropped_row(f"{row.path.name}:{row.line}", "malformed", str(row))
+
+
+def numbered(conversation_id: str, count: int) -> str:
+    """How the drops name the row that is the `count`-th of its conversation id."""
+    return conversation_id if count == 1 else f"{conversation_id}@{count}"
+
+
+def duplicate(key: str, count: int, *, same: bool) -> Dropped:
+    """Why a row is not used whose id came before."""
+    what = "the same conversation" if same else "another conversation under the same id"
+    return dropped_row(key, "duplicate", f"{what}, number {count}; the first one counts")
+
+
+def checksum(conversation: Conversation) -> int:
+    """Of all texts: equal ones under one id are the same conversation."""
     return crc32("\0".join(message.content for message in conversation.messages).encode("utf-8", "surrogatepass"))
 
 
-def _dropped(key: str, reason: str, detail: str = "") -> Dropped:
+def dropped_row(key: str, reason: str, detail: str = "") -> Dropped:
+    """What ingest did not pass on."""
     return Dropped(stage="ingest", key=key, reason=reason, detail=detail)
 
 
@@ -131,11 +149,11 @@ def _parted(
     dropped: list[Dropped] = []
     for conversation, entry in zip(usable, entries, strict=True):
         if entry.part is not SplitPart.TRAIN:
-            dropped.append(_dropped(conversation.conversation_id, _WHY[entry.part], entry.part.value))
+            dropped.append(dropped_row(conversation.conversation_id, WHY[entry.part], entry.part.value))
             if entry.part is not SplitPart.SET_ASIDE:
                 held_out.append(conversation)
         elif limit is not None and len(kept) >= limit:
-            dropped.append(_dropped(conversation.conversation_id, "over_limit"))
+            dropped.append(dropped_row(conversation.conversation_id, "over_limit"))
         else:
             kept.append(conversation)
     return kept, held_out, dropped

@@ -10,6 +10,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Persona
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, ProposedPair
+from rlhi_training.stages.audience import Snapshots
 
 
 def put_personas(proposed: Sequence[ProposedPair], recipe: Recipe) -> tuple[list[ProposedPair], list[Dropped]]:
@@ -24,34 +25,57 @@ def put_personas(proposed: Sequence[ProposedPair], recipe: Recipe) -> tuple[list
     Raises:
         ConfigError: personas are to be shuffled, and ``contrast.cross_user`` forbids that users' pairs mix.
     """
-    kind = recipe.pairs.persona
-    if kind == "own":
-        return list(proposed), []
-    if kind == "none":
-        return [pair.model_copy(update={"persona": None}) for pair in proposed], []
+    circle = None
+    if recipe.pairs.persona == "shuffled":
+        check_shuffling(recipe)
+        circle = Circle([pair.persona for pair in proposed if pair.persona], recipe.seed)
+    placed = [put_persona(pair, recipe, circle) for pair in proposed]
+    kept = [pair for pair in placed if isinstance(pair, ProposedPair)]
+    return kept, [drop for drop in placed if isinstance(drop, Dropped)]
+
+
+def check_shuffling(recipe: Recipe) -> None:
+    """Refuse to shuffle where users' pairs must not mix.
+
+    Raises:
+        ConfigError: ``contrast.cross_user`` forbids it.
+    """
     if not recipe.contrast.cross_user:
         raise ConfigError(
             "pairs.persona = \"shuffled\" puts one user's persona over another user's request, which"
             " contrast.cross_user = false forbids. Allow it for this control, or leave personas alone."
         )
-    other = _next_in_circle([pair.persona for pair in proposed if pair.persona], recipe.seed)
-    kept: list[ProposedPair] = []
-    dropped: list[Dropped] = []
-    for pair in proposed:
-        if pair.persona is None:
-            kept.append(pair)
-        elif pair.persona.user_id in other:
-            kept.append(pair.model_copy(update={"persona": other[pair.persona.user_id]}))
-        else:
-            dropped.append(Dropped(stage="pairs", key=pair.key, reason="no_other_persona"))
-    return kept, dropped
+
+
+def put_persona(pair: ProposedPair, recipe: Recipe, circle: Circle | None) -> ProposedPair | Dropped:
+    """One pair with the persona that the recipe wants in it; `circle` says which where they are shuffled."""
+    if pair.persona is None or recipe.pairs.persona == "own":
+        return pair
+    if circle is None:
+        return pair.model_copy(update={"persona": None})
+    other = circle.next.get(pair.persona.user_id)
+    if other is None:
+        return Dropped(stage="pairs", key=pair.key, reason="no_other_persona")
+    return pair.model_copy(update={"persona": other})
+
+
+class Circle:
+    """Users with personas, in an order that a seed draws.
+
+    Attributes:
+        next: For each user, the persona of the next one in the circle none of whose words the user has.
+    """
+
+    def __init__(self, personas: Sequence[Persona], seed: int) -> None:
+        self.next = _next_in_circle(personas, seed)
 
 
 def _next_in_circle(personas: Sequence[Persona], seed: int) -> dict[str, Persona]:
     """For each user, the persona of the next one in the circle none of whose words the user has."""
-    known: dict[str, dict[str, Persona]] = defaultdict(dict)
+    seen: dict[str, Snapshots] = defaultdict(Snapshots)
     for persona in personas:
-        known[persona.user_id][persona.digest] = persona
+        seen[persona.user_id].add(persona)
+    known = {user: {persona.digest: persona for persona in theirs.personas} for user, theirs in seen.items()}
     circle = sorted(known)
     random.Random(seed).shuffle(circle)
     found: dict[str, Persona] = {}

@@ -107,17 +107,17 @@ async def rewrite(
 def _usable(
     turns: Sequence[LabelledTurn], personas: Mapping[str, Persona | None], section: RewriteSection
 ) -> tuple[list[LabelledTurn], list[Dropped]]:
-    fitting = [turn for turn in turns if _room(turn, section) >= 0]
+    fitting = [turn for turn in turns if room_left(turn, section) >= 0]
     # A limit is best spent on turns of users of whom something is known: their pairs are conditioned on it.
     fitting.sort(key=lambda turn: personas.get(turn.conversation_id) is None)
     used = fitting[: section.max_turns]
     dropped = [Dropped(stage="rewrite", key=t.key, reason="over_limit") for t in fitting[len(used) :]]
     return used, dropped + [
-        Dropped(stage="rewrite", key=t.key, reason="too_long") for t in turns if _room(t, section) < 0
+        Dropped(stage="rewrite", key=t.key, reason="too_long") for t in turns if room_left(t, section) < 0
     ]
 
 
-def _room(turn: LabelledTurn, section: RewriteSection) -> int:
+def room_left(turn: LabelledTurn, section: RewriteSection) -> int:
     """Characters that are left for the old reply; negative where even the follow-up does not fit."""
     return section.max_prompt_chars - sum(len(m.content) for m in turn.context) - len(turn.follow_up or "")
 
@@ -154,7 +154,7 @@ async def _originals(
 
 
 def _drafts(turn: LabelledTurn, reply: str, section: RewriteSection) -> list[Draft]:
-    seeing = section.samples_seeing_reply if len(reply) <= _room(turn, section) else 0
+    seeing = section.samples_seeing_reply if len(reply) <= room_left(turn, section) else 0
     blind = section.samples_blind or section.samples_seeing_reply - seeing
     guided = section.guidance == "follow_up"
     counts = {_SEEING if guided else _UNGUIDED: seeing, _BLIND if guided else _SCRATCH: blind}

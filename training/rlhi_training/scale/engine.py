@@ -1,0 +1,134 @@
+"""Who does the work: a pool of processes here, or `rlhi_training.scale.ray_engine` on many machines."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rlhi_plugin.errors import ArtefactError
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ATTEMPTS = 3
+
+
+class Engine(Protocol):
+    """Runs pieces of work, each of which writes files and says in a summary what it did."""
+
+    name: str
+
+    def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[tuple[int, R]]:
+        """Number and result of each item, as they are done.
+
+        Raises:
+            ArtefactError: a worker ended again and again.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+class LocalEngine:
+    """Processes of this machine.
+
+    Args:
+        processes: How many, at least 1.
+    """
+
+    name = "local"
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[tuple[int, R]]:
+        """See `Engine.map`. Items are taken as they are needed, two for each process."""
+        waiting = iter(enumerate(items))
+        running: dict[Future[R], tuple[int, A]] = {}
+        again: list[tuple[int, A]] = []
+        losses = 0
+        while True:
+            while len(running) < 2 * self._processes:
+                one = again.pop() if again else next(waiting, None)
+                if one is None:
+                    break
+                try:
+                    running[self._open().submit(work, one[1])] = one
+                except BrokenProcessPool:
+                    again.append(one)
+                    losses += self._drop_pool()
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, item = running.pop(future)
+                try:
+                    yield number, future.result()
+                except BrokenProcessPool as error:
+                    # A worker was killed, for want of memory or by hand. What is done is in files.
+                    again.append((number, item))
+                    losses += self._drop_pool()
+                    if losses > _ATTEMPTS:
+                        raise ArtefactError(
+                            "worker processes were killed again and again: is there too little memory? Use fewer"
+                            " --processes or more --shards."
+                        ) from error
+
+    def _open(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            with _single_threads():
+                # Not forked: a copy of a process that runs torch's threads may hang.
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(self._processes, mp_context=context, initializer=_begin)
+        return self._pool
+
+    def _drop_pool(self) -> bool:
+        """Let a broken pool go; whether there was one: all its pieces of work report the same loss."""
+        broken, self._pool = self._pool, None
+        if broken is not None:
+            broken.shutdown(wait=False, cancel_futures=True)
+        return broken is not None
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _begin() -> None:
+    """Ctrl-C is for the process that was started; it ends the others, and they end when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _single_threads() -> Iterator[None]:
+    """Processes that are started inside use one thread each for matrices: there is one for every core already."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

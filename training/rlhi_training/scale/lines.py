@@ -1,0 +1,99 @@
+"""Files of lines that have an order: written in any, read in theirs, and merged without being in memory."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+Key = tuple[int, ...]
+
+
+class Lines:
+    """A file that appears whole, or not at all.
+
+    Args:
+        path: Where.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        self._draft = Path(name)
+        self._stream = os.fdopen(descriptor, "w+b", buffering=1 << 18)
+        self.offset = 0
+
+    def write(self, line: bytes) -> tuple[int, int]:
+        """Append a line, without its end; returns where it is: offset and length."""
+        place = self.offset, len(line)
+        self._stream.write(line)
+        self._stream.write(b"\n")
+        self.offset += len(line) + 1
+        return place
+
+    def write_bytes(self, body: bytes) -> None:
+        """Append bytes that are no line."""
+        self._stream.write(body)
+        self.offset += len(body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._stream.close()
+            self._draft.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        """Let the file appear."""
+        self._stream.flush()
+        self._draft.chmod(0o644)
+        self._draft.replace(self._path)
+
+
+class OrderedLines(Lines):
+    """Lines with keys, written in any order and sorted at the end; only keys and places are in memory.
+
+    Each line of the file is its key, a tabulator, and what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._places: list[tuple[Key, int, int]] = []
+
+    def add(self, key: Key, line: bytes) -> None:
+        """One line, without its end."""
+        offset, length = self.write(line)
+        self._places.append((key, offset, length))
+
+    def _finish(self) -> None:
+        self._places.sort()
+        self._stream.flush()
+        with Lines(self._path) as ordered:
+            descriptor = self._stream.fileno()
+            for key, offset, length in self._places:
+                ordered.write(json.dumps(key).encode() + b"\t" + os.pread(descriptor, length, offset))
+
+
+def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:
+    """The lines of an ordered file."""
+    with path.open("rb") as lines:
+        for line in lines:
+            key, _, rest = line.rstrip(b"\n").partition(b"\t")
+            yield tuple(json.loads(key)), rest
+
+
+def merged(paths: Iterable[Path]) -> Iterator[tuple[Key, bytes]]:
+    """The lines of many ordered files, in order."""
+    return heapq.merge(*map(keyed, paths), key=lambda found: found[0])

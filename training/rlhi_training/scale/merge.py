@@ -1,0 +1,242 @@
+"""From shards to one set of pairs: which extra pairs are drawn, what the caps take, and the files of the run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhi_plugin.records import Conversation
+from rlhi_training.contrasting.choosing import share_of
+from rlhi_training.data_card import PairTotals
+from rlhi_training.filters.caps import Claim
+from rlhi_training.pair_rows import write_rows_parquet
+from rlhi_training.recipe import Recipe
+from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.scale.digest_set import DigestSet
+from rlhi_training.scale.layout import Layout, Summary, finished
+from rlhi_training.scale.lines import Lines, OrderedLines, merged
+from rlhi_training.scale.pairing import IRRELEVANT, NEUTRAL, Proposal
+from rlhi_training.stages.audience import Snapshots
+from rlhi_training.stages.filter import capped_pair, what_caps_leave
+from rlhi_training.stages.pair_personas import Circle, put_persona
+from rlhi_training.stages.pairs import PAIRS, PairOrigin, render_pairs
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which extra pairs there are: those whose draw is at most this, by kind."""
+
+    neutral: int
+    irrelevant: int
+
+    def holds(self, kind: str | None, rank: int) -> bool:
+        """Whether a pair is in; every one is that is no extra."""
+        return kind is None or rank <= (self.neutral if kind == NEUTRAL else self.irrelevant)
+
+
+def draw_extras(summaries: Sequence[Summary], recipe: Recipe) -> Drawn:
+    """The recipe's shares of all contrast pairs that are proposed."""
+    proposed = sum(summary["proposed"] for summary in summaries)
+    shares = {NEUTRAL: recipe.contrast.neutral_share, IRRELEVANT: recipe.contrast.irrelevant_share}
+    last = {}
+    for kind, share in shares.items():
+        ranks = sorted(rank for summary in summaries for rank in summary["extras"][kind])[: share_of(share, proposed)]
+        last[kind] = ranks[-1] if ranks else -1
+    return Drawn(last[NEUTRAL], last[IRRELEVANT])
+
+
+def decide_caps(layout: Layout, extras: Drawn) -> dict[int, str]:
+    """By its draw, which cap takes a pair; what stays is not in it. About 200 bytes a pair."""
+    claims: list[Claim] = []
+    for shard in range(layout.shards):
+        with layout.shard(shard, "claims.jsonl").open("rb") as lines:
+            for line in lines:
+                rank, owner, source, neutral, kind, extra = json.loads(line)
+                if extras.holds(kind, extra):
+                    claims.append(Claim(rank, owner, source, neutral))
+    taken, within = what_caps_leave(claims, layout.recipe.filter)
+    return {
+        one.rank: "over_limit" if place in within else "user_cap"
+        for place, one in enumerate(claims)
+        if place not in taken
+    }
+
+
+def circle_of(layout: Layout, extras: Drawn, capped: Mapping[int, str]) -> Circle | None:
+    """Who gets whose persona, where the recipe shuffles them; the personas of all pairs are in memory then."""
+    if layout.recipe.pairs.persona != "shuffled":
+        return None
+    personas: dict[str, Snapshots] = defaultdict(Snapshots)
+    for shard in range(layout.shards):
+        for proposal in proposals(layout, shard, extras):
+            persona = proposal.pair.persona
+            if persona is not None and proposal.rank not in capped:
+                personas[persona.user_id].add(persona)
+    return Circle([persona for theirs in personas.values() for persona in theirs.personas], layout.recipe.seed)
+
+
+def proposals(layout: Layout, shard: int, extras: Drawn) -> Iterator[Proposal]:
+    """A shard's pairs that passed the filters, in order."""
+    for _, line in merged([layout.shard(shard, "proposals.lines")]):
+        proposal = Proposal.model_validate_json(line)
+        if extras.holds(proposal.extra, proposal.extra_rank):
+            yield proposal
+
+
+@dataclass(frozen=True)
+class RenderShard:
+    """Renders a shard's pairs as rows, in any process.
+
+    Attributes:
+        layout: Where the files are.
+        digest: Of what decides.
+        extras: Which extra pairs there are.
+        labeller: What labelled the follow-ups.
+        capped: By shard, the draws of the pairs that a cap takes.
+        circle: Whose persona goes where, where they are shuffled.
+    """
+
+    layout: Layout
+    digest: str
+    extras: Drawn
+    labeller: str
+    capped: dict[int, str]
+    circle: Circle | None = None
+
+    def __call__(self, shard: int) -> Summary:
+        """Counts of stages filter and pairs."""
+        names = ("rows.lines", "filtered.lines", "turns.lines", "capped.dropped", "pairs.dropped")
+        files = tuple(self.layout.shard(shard, name) for name in names)
+        return finished(
+            self.layout.shard(shard, "rendered.done"), self.digest, files, lambda: self._render(shard, files)
+        )
+
+    def _render(self, shard: int, files: Sequence[Path]) -> Summary:
+        counts: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        told: set[str] = set()
+        rows, filtered, turns, capped, lost = (OrderedLines(file) for file in files)
+        with rows, filtered, turns, capped, lost:
+            for key, line in merged([self.layout.shard(shard, "proposals.lines")]):
+                proposal = Proposal.model_validate_json(line)
+                if not self.extras.holds(proposal.extra, proposal.extra_rank):
+                    continue
+                if proposal.extra is not None:
+                    counts["extras_passed"] += 1
+                why = self.capped.get(proposal.rank)
+                if why is not None:
+                    drop = capped_pair(proposal.pair, within=why == "over_limit")
+                    reasons[drop.reason] += 1
+                    capped.add(key, _line({"drop": drop.model_dump(mode="json", exclude_defaults=True)}))
+                    continue
+                counts["kept"] += 1
+                counts[f"from:{proposal.pair.source}"] += 1
+                filtered.add(key, proposal.pair.to_json().encode())
+                pair, drop = self._row(proposal)
+                if drop is not None:
+                    counts["lost"] += 1
+                    lost.add(key, _line({"drop": drop.model_dump(mode="json", exclude_defaults=True)}))
+                    continue
+                if pair is not None:
+                    row = {"key": proposal.pair.key, "id": pair.pair_id, "row": pair.to_json()}
+                    rows.add(key, _line(row))
+                    if proposal.turn.key not in told:
+                        told.add(proposal.turn.key)
+                        turns.add(key, proposal.turn.to_json().encode())
+        return {"counts": dict(counts), "reasons": dict(reasons)}
+
+    def _row(self, proposal: Proposal) -> tuple[PreferencePair | None, Dropped | None]:
+        pair, turn = proposal.pair, proposal.turn
+        placed = put_persona(pair, self.layout.recipe, self.circle)
+        if isinstance(placed, Dropped):
+            return None, placed
+        # Time, log and language are all that is wanted of the conversation.
+        conversation = Conversation(
+            conversation_id=turn.conversation_id,
+            user_id=turn.user_id,
+            messages=(),
+            started_at=proposal.started_at,
+            language=proposal.language,
+            source=proposal.source,
+        )
+        origin = PairOrigin(
+            conversations={turn.conversation_id: conversation},
+            labeller=self.labeller,
+            against_refusals=self.layout.recipe.screens.train_against_refusals,
+        )
+        result = render_pairs([placed], {turn.key: turn}, origin)
+        if result.dropped:
+            return None, result.dropped[0]
+        (made,) = result.files[PAIRS]
+        assert isinstance(made, PreferencePair)  # noqa: S101 - what render_pairs makes
+        return made, None
+
+
+class PairFiles:
+    """Writes ``pairs.jsonl`` and ``pairs.parquet`` from all shards, each pair once.
+
+    Attributes:
+        totals: What the data card counts.
+        dropped: Pairs that render to the same as an earlier one.
+    """
+
+    def __init__(self) -> None:
+        self.totals = PairTotals()
+        self.dropped: list[Dropped] = []
+
+    def write(self, layout: Layout, jsonl: Path, parquet: Path) -> None:
+        """Merge."""
+        with Lines(jsonl) as out:
+            write_rows_parquet(parquet, self._rows(layout, out))
+
+    def _rows(self, layout: Layout, out: Lines) -> Iterator[dict[str, Any]]:
+        seen = DigestSet()
+        for _, line in merged(layout.shard(shard, "rows.lines") for shard in range(layout.shards)):
+            found = json.loads(line)
+            if seen.first(found["id"], 0) is not None:
+                self.dropped.append(Dropped(stage="pairs", key=found["key"], reason="duplicate"))
+                continue
+            out.write(found["row"].encode())
+            row = json.loads(found["row"])
+            self.totals.add(row)
+            yield row
+
+
+def merge_lines(layout: Layout, name: str, out: Path) -> int:
+    """One file of the lines of all shards, in order; how many there are."""
+    count = 0
+    with Lines(out) as lines:
+        for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+            lines.write(line)
+            count += 1
+    return count
+
+
+def merge_dropped(
+    layout: Layout, names: Sequence[str], out: Path, extras: Drawn, more: Sequence[Dropped] = ()
+) -> Counter[str]:
+    """What a stage dropped, in one file; counts of what is in it only because of which extra pairs were drawn."""
+    late: Counter[str] = Counter()
+    with Lines(out) as lines:
+        for name in names:
+            for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+                found = json.loads(line)
+                if any(extras.holds(kind, rank) for kind, rank in found.get("unless", ())):
+                    late["passed"] += 1
+                    continue
+                if "only" in found and not extras.holds(*found["only"]):
+                    continue
+                if "unless" in found or "only" in found:
+                    late[found["drop"]["reason"]] += 1
+                lines.write(_line(found["drop"]))
+        for drop in more:
+            lines.write(drop.to_json().encode())
+    return late
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -1,0 +1,497 @@
+"""A run in shards: the stages of `rlhi_training.pipeline`, in five passes over files.
+
+The pairs are those that `Pipeline` makes of the same log and recipe, whatever the number of shards and of processes and
+whoever does the work. A piece of work that is done is not done again (`rlhi_training.scale.layout.finished`), so a run
+that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from rlhi_plugin import terminal
+from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.privacy.tombstones import by_user
+from rlhi_training.data_card import DataFacts
+from rlhi_training.export import PARQUET, write_beside
+from rlhi_training.follow_up_table import FollowUpCounts
+from rlhi_training.labelling.tiers import ASKING
+from rlhi_training.pipeline import Pipeline
+from rlhi_training.records import LabelledTurn, Stage
+from rlhi_training.run_directory import Manifest, StageEntry, digest_of, digest_path, write_atomically
+from rlhi_training.scale.blocks import ReadBlock, blocks_of
+from rlhi_training.scale.engine import Engine, LocalEngine
+from rlhi_training.scale.gather import Gathered, Gatherer, SplitShard
+from rlhi_training.scale.layout import FOLDER, Layout, MakeResources, Summary
+from rlhi_training.scale.learn import Learn, Learned
+from rlhi_training.scale.lines import Lines, merged
+from rlhi_training.scale.merge import (
+    Drawn,
+    PairFiles,
+    RenderShard,
+    circle_of,
+    decide_caps,
+    draw_extras,
+    merge_dropped,
+    merge_lines,
+)
+from rlhi_training.scale.pairing import IRRELEVANT, MAKERS, NEUTRAL, Limits, PairShard
+from rlhi_training.scale.room import Place, build_room, choose_requests, deal, limit_of, places, read_room, wishes_of
+from rlhi_training.stages.contrast import Material, seats
+from rlhi_training.stages.fewer_users import drawn_users
+from rlhi_training.stages.filter import KEPT
+from rlhi_training.stages.ingest import HELD_OUT, SPLIT
+from rlhi_training.stages.label import TURNS
+from rlhi_training.stages.pairs import PAIRS
+from rlhi_training.steps import TABLE
+
+PASSES: tuple[tuple[Stage, ...], ...] = (("ingest", "label", "personas"), MAKERS, ("pairs",), ("train",))
+"""Stages that are done together."""
+LOG_BYTES_PER_SHARD = 64 << 20
+"""Of a log whose shards nobody numbered (ours): a quarter of a gigabyte of records."""
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a run is divided.
+
+    Attributes:
+        shards: How many; None: by the size of the log.
+        processes: That work at once.
+        make: Makes models and clients in workers.
+        pairs_in_workers: Whether workers ask the models themselves. By default the process that was started does, so
+            that journal, budget and rate limits hold for the run as a whole.
+    """
+
+    shards: int | None = None
+    processes: int = max(1, os.cpu_count() or 1)
+    make: MakeResources | None = None
+    pairs_in_workers: bool = False
+
+
+class ShardedPipeline(Pipeline):
+    """One run in shards. Arguments and errors are those of `Pipeline`.
+
+    Args:
+        sharding: How it is divided.
+        engine: Who works; by default processes of this machine.
+    """
+
+    def __init__(
+        self, *args: Any, sharding: Sharding = Sharding(), engine: Engine | None = None, **kwargs: Any
+    ) -> None:
+        self._sharding = sharding
+        self._engine = engine or LocalEngine(sharding.processes)
+        self.engine_name = self._engine.name
+        super().__init__(*args, **kwargs)
+        made: dict[str, MakeResources] = {"make": sharding.make} if sharding.make else {}
+        self._layout = Layout(
+            folder=self.run_dir.path.resolve() / FOLDER,
+            recipe=self.recipe,
+            shards=sharding.shards or self._shards_by_size(),
+            **made,
+        )
+        self._digests: dict[Stage, str] = {}
+
+    def _shards_by_size(self) -> int:
+        from rlhi_plugin.importers.files import size_of
+
+        size = 0 if self.logs.hub or not self.logs.exists else size_of(self.logs.path)
+        return max(self._sharding.processes, -(-size // LOG_BYTES_PER_SHARD))
+
+    def run(self, until: Stage = "train") -> Manifest:
+        """See `Pipeline.run`."""
+        try:
+            return super().run(until)
+        finally:
+            self._engine.close()
+
+    # Reuse.
+
+    def made_by(self, stage: Stage) -> dict[str, str]:
+        """What an earlier stage depended on: files of shards are too large to be read for their digest each time."""
+        return {"inputs": self._digests[stage]}
+
+    def step(self, stage: Stage, runner: asyncio.Runner) -> None:
+        """Run the pass that a stage begins, or reuse it; the other stages of the pass are done then."""
+        (together,) = [some for some in PASSES if stage in some]
+        if stage == "train":
+            self._digests[stage] = ""
+            super().step(stage, runner)
+            return
+        if stage != together[0]:
+            return
+        for name in together:
+            self._digests[name] = digest_of([self.inputs_digest(name), self._layout.shards, self._also(stage)])
+        done = self.manifest.stages
+        if all(name in done and self._same(name, done[name]) for name in together):
+            self.reused += together
+            for name in together:
+                self.say(f"{name}: reused")
+            return
+        started = time.monotonic()
+        self.before(stage)
+        try:
+            entries = {"ingest": self._learn, "rewrite": self._pair, "pairs": self._render}[stage]()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self._layout.folder}: {error.strerror}. Make room or rights there, and run it again:"
+                " what is done stays."
+            ) from error
+        seconds = round((time.monotonic() - started) / len(together), 3)
+        stages = {**self.manifest.stages}
+        for name in together:
+            entry = entries[name]
+            stages[name] = entry.model_copy(update={"inputs_digest": self._digests[name], "seconds": seconds})
+            self.say(f"{name}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({seconds:.1f} s)")
+        self.save(self.manifest.model_copy(update={"stages": stages}))
+
+    def _also(self, stage: Stage) -> Any:
+        """Sections of the recipe that a pass reads beside those of its stages.
+
+        What later ones have to know is collected while conversations are in memory.
+        """
+        recipe = self.recipe.model_dump(mode="json")
+        names = {"ingest": ("seed", "contrast", "rewrite", "reward"), "rewrite": ("pairs", "screens")}.get(stage, ())
+        return {name: recipe[name] for name in names}
+
+    def _same(self, stage: Stage, entry: StageEntry) -> bool:
+        return entry.inputs_digest == self._digests[stage] and all(
+            (self.run_dir.path / name).is_file() and _size(self.run_dir.path / name) == size
+            for name, size in entry.files.items()
+        )
+
+    def _entry(
+        self,
+        stage: Stage,
+        counts: tuple[int, int, int],
+        reasons: Mapping[str, int],
+        files: Sequence[str],
+        notes: Mapping[str, Any] | None = None,
+    ) -> StageEntry:
+        """What the manifest says of a stage; `counts` are of inputs, passed and outputs."""
+        inputs, passed, outputs = counts
+        dropped = {name: count for name, count in sorted(reasons.items()) if count}
+        if inputs != passed + sum(dropped.values()):
+            raise ArtefactError(
+                f"stage {stage} lost track of its items: {inputs} in, {passed} passed on, {dropped} dropped."
+                " This is a defect; please report it."
+            )
+        return StageEntry(
+            inputs_digest="",
+            files={name: _size(self.run_dir.path / name) for name in (*files, f"dropped/{stage}.jsonl")},
+            inputs=inputs,
+            passed=passed,
+            dropped=sum(dropped.values()),
+            outputs=outputs,
+            reasons=dropped,
+            seconds=0.0,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            notes={"shards": self._layout.shards, **(notes or {})},
+        )
+
+    # The passes.
+
+    def _each(self, description: str, work: Callable[[int], Summary], *, here: bool = False) -> list[Summary]:
+        """The work on every shard, by whoever does it; `here` in this process, with the run's own clients."""
+        shards = range(self._layout.shards)
+        found: dict[int, Summary] = {}
+        with terminal.progress(description, self._layout.shards) as advance:
+            if here:
+                for shard in shards:
+                    found[shard] = work(shard)
+                    advance(1)
+            else:
+                for number, summary in self._engine.map(work, shards):
+                    found[number] = summary
+                    advance(1)
+        return [found[shard] for shard in shards]
+
+    def _learn(self) -> dict[Stage, StageEntry]:
+        """Ingest, label and personas: the log is read once, and each conversation that stays once more."""
+        folder, layout = self.run_dir.path, self._layout
+        screened = layout.folder / "screened.jsonl"
+        gathered = self._read(screened, spool=False) or self._read(screened, spool=True)
+        assert gathered is not None  # noqa: S101 - what is spooled is never spread
+        limit, users = self._limited()
+        learn = Learn(layout, digest_of([self._digests[name] for name in PASSES[0]]), limit, users)
+        here = self._asks_while_learning()
+        parts = self._each("label, personas", partial(learn, resources=self.resources) if here else learn, here=here)
+        self._room_is(parts)
+        for name, file in (("held_out.lines", HELD_OUT), ("split.lines", SPLIT)):
+            merge_lines(layout, name, folder / file)
+        _join(folder / "dropped" / "ingest.jsonl", screened, layout, "ingest.dropped")
+        _join(folder / "dropped" / "label.jsonl", None, layout, "label.dropped")
+        _join(folder / "dropped" / "personas.jsonl", None, layout, None)
+        labeller = next((part["labeller"] for part in parts if part["counts"].get("follow_ups")), parts[0]["labeller"])
+        table = sum((FollowUpCounts.model_validate(part["table"]) for part in parts), FollowUpCounts()).table(labeller)
+        write_atomically(folder / TABLE, table.model_dump_json(indent=2) + "\n")
+        return self._learned(gathered, parts, labeller, table.model_dump(mode="json"), users)
+
+    def _learned(
+        self, gathered: Gathered, parts: Sequence[Summary], labeller: str, table: Any, users: frozenset[str] | None
+    ) -> dict[Stage, StageEntry]:
+        counts = _sum(part["counts"] for part in parts)
+        ingest = gathered.reasons + _sum(part["ingest"] for part in parts)
+        label = _sum(part["label"] for part in parts)
+        identity = ("conversations", "anonymous", "without_time", "users", "users_with_history")
+        notes: dict[str, Any] = {
+            "identity": {name: counts[name] for name in identity},
+            "marked": dict(gathered.marked),
+            "marked_examples": gathered.examples,
+            "split": _split_notes(parts),
+        }
+        notes |= {"users_drawn": len(users)} if users is not None else {}
+        kept, turns = counts["trained"], counts["turns"]
+        said = {"labeller": labeller, "follow_ups": counts["follow_ups"], "table": table}
+        built: dict[str, Any] = {"enabled": False}
+        if self.recipe.personas.enabled:
+            built = {"builder": self.resources.persona_builder.name, "users": counts["trained_users"]}
+        return {
+            "ingest": self._entry("ingest", (gathered.rows, kept, kept), ingest, [HELD_OUT, SPLIT], notes),
+            "label": self._entry("label", (turns + label.total(), turns, turns), label, [TABLE], said),
+            "personas": self._entry("personas", (kept, kept, kept), {}, [], built),
+        }
+
+    def _asks_while_learning(self) -> bool:
+        """Whether labels or personas come from a model: then this process asks it."""
+        label, built = self.recipe.label, self.recipe.personas
+        return (label.labeller in ASKING and label.llm is not None) or (built.enabled and built.builder == "llm")
+
+    def _room_is(self, parts: list[Summary]) -> None:
+        """Remember what the next pass needs to know of this one, also for the next start."""
+        contrast = self.recipe.contrast
+        wishes = wishes_of(parts, contrast.min_users_per_property) if contrast.enabled else []
+        facts = {
+            "wishes": wishes,
+            "rewrites": limit_of(parts, "rewrites", self.recipe.rewrite.max_turns),
+            "rewards": limit_of(parts, "rewards", self.recipe.reward.max_turns),
+            "labeller": next((p["labeller"] for p in parts if p["counts"].get("follow_ups")), parts[0]["labeller"]),
+        }
+        build_room(self._layout, wishes, self._layout.folder / "room.jsonl")
+        write_atomically(self._layout.folder / "learned.json", json.dumps(facts) + "\n")
+
+    def _read(self, screened: Path, *, spool: bool) -> Gathered | None:
+        """Read and judge all rows; None where rows turn out to belong together."""
+        size = max(1 << 16, min(8 << 20, (self.logs.path.stat().st_size if self.logs.path.is_file() else 1 << 30) // 4))
+        read = ReadBlock(
+            self._layout,
+            digest_of([self._digests["ingest"], spool]),
+            dict(by_user(self.logs.tombstones())),
+            self.logs.exclusions(),
+        )
+        blocks = blocks_of(self.logs, self._layout, size=size, spool=spool)
+        spread = False
+
+        def rows() -> Iterator[tuple[int, Path]]:
+            nonlocal spread
+            for number in _in_order(self._engine.map(read, blocks), watch):
+                if number is None:
+                    spread = True
+                    return
+                yield number, self._layout.block(number, "rows")
+
+        with terminal.progress("read and screen", self._count_blocks(size)) as watch:
+            found = Gatherer(self._layout).gather(rows(), screened)
+        return None if spread else found
+
+    def _count_blocks(self, size: int) -> int:
+        from rlhi_plugin.importers.files import size_of
+
+        return max(1, -(-size_of(self.logs.path) // size)) if not self.logs.hub else 1
+
+    def _limited(self) -> tuple[int | None, frozenset[str] | None]:
+        """The place in the log behind which nothing trains, and who was drawn."""
+        recipe = self.recipe
+        split = SplitShard(self._layout, self._digests["ingest"])
+        parts = self._each("split by user and time", split)
+        limit, most = None, recipe.ingest.max_conversations
+        if most is not None:
+            first = sorted(place for part in parts for place in part["first"])[:most]
+            limit = first[-1] + 1 if len(first) == most else None
+        if recipe.users.max_users is None:
+            return limit, None
+        parts = self._each("draw users", replace(split, limit=limit, draw=recipe.users.max_users))
+        names = [name for part in parts for _, name in part["users"]]
+        return limit, drawn_users(names, recipe.users.max_users, recipe.seed)
+
+    def _pair(self) -> dict[Stage, StageEntry]:
+        """Rewrite, reward, contrast and filter."""
+        layout = self._layout
+        facts = json.loads((layout.folder / "learned.json").read_text("utf-8"))
+        room = layout.folder / "room.jsonl"
+        wishes = tuple(facts["wishes"])
+        limits = Limits(facts["rewrites"], facts["rewards"], None, wishes)
+        if self.recipe.contrast.enabled:
+            rows = choose_requests(layout)
+            deal(layout, rows)
+            if self.recipe.contrast.max_requests is not None:
+                limits = replace(limits, requests=self._last_request(rows, wishes, room))
+        digest = digest_of([self._digests[name] for name in MAKERS])
+        work = PairShard(layout, digest, limits, room)
+        here = not self._sharding.pairs_in_workers
+        parts = self._each("make pairs", partial(work, resources=self.resources) if here else work, here=here)
+        extras = draw_extras(parts, self.recipe)
+        capped = decide_caps(layout, extras)
+        circle = circle_of(layout, extras, capped)
+        render = RenderShard(
+            layout, digest_of([digest, self._digests_of_pairs()]), extras, facts["labeller"], capped, circle
+        )
+        rendered = self._each("render pairs", render)
+        merge_lines(layout, "filtered.lines", self.run_dir.path / KEPT)
+        return {stage: self._maker_entry(stage, parts, rendered, extras) for stage in MAKERS}
+
+    def _maker_entry(
+        self, stage: Stage, parts: Sequence[Summary], rendered: Sequence[Summary], extras: Drawn
+    ) -> StageEntry:
+        made = [part["stages"][stage] for part in parts]
+        inputs, passed, outputs = (sum(one[name] for one in made) for name in ("inputs", "passed", "outputs"))
+        reasons = _sum(one["reasons"] for one in made)
+        names = [f"{stage}.dropped", *(["capped.dropped"] if stage == "filter" else [])]
+        late = merge_dropped(
+            layout=self._layout, names=names, out=self.run_dir.path / "dropped" / f"{stage}.jsonl", extras=extras
+        )
+        found = late.pop("passed", 0)
+        reasons += late
+        notes: dict[str, Any] = {"enabled": True}
+        if stage == "filter":
+            counts = _sum(one["counts"] for one in rendered)
+            reasons += _sum(one["reasons"] for one in rendered)
+            inputs += counts["extras_passed"] + late.total()
+            passed = outputs = counts["kept"]
+            notes = {"by_source": {name[5:]: n for name, n in sorted(counts.items()) if name.startswith("from:")}}
+            notes |= self.resources.rewrite_judges.report()
+            return self._entry(stage, (inputs, passed, outputs), reasons, [KEPT], notes)
+        if not getattr(self.recipe, stage).enabled:
+            notes = {"enabled": False}
+        if stage == "contrast":
+            drawn = [
+                rank
+                for part in parts
+                for kind in (NEUTRAL, IRRELEVANT)
+                for rank in part["extras"][kind]
+                if extras.holds(kind, rank)
+            ]
+            passed, outputs = passed + found, outputs + len(drawn)
+            notes |= {name: sum(part[name] for part in parts) for name in ("drafts", "turned")}
+        return self._entry(stage, (inputs, passed, outputs), reasons, [], notes)
+
+    def _last_request(self, rows: Any, wishes: tuple[str, ...], room: Path) -> int | None:
+        """The draw of the last request that contrast has room for; None where it has room for all."""
+        section, seed = self.recipe.contrast, self._layout.sampling_seed("contrast")
+        open_ended = section.model_copy(update={"max_requests": None})
+        audience = read_room(room)
+        seated = 0
+        with Learnt(self._layout) as learnt:
+            for place in places(rows):
+                one, turn = learnt.read(place)
+                here = audience.at({one.conversation_id: one.started_at}, {one.conversation_id: one.persona})
+                material = Material(audience=here, asked_for=self.resources.asked_for)
+                seated += len(seats([turn], material, frozenset(wishes), open_ended, seed)[0])
+                if seated == section.max_requests:
+                    return place.rank
+        return None
+
+    def _digests_of_pairs(self) -> str:
+        recipe = self.recipe.model_dump(mode="json")
+        return digest_of([recipe[name] for name in ("seed", "pairs", "contrast", "screens")])
+
+    def _render(self) -> dict[Stage, StageEntry]:
+        """Pairs, once each, with what goes with them."""
+        folder, layout = self.run_dir.path, self._layout
+        entry = self.manifest.stages["filter"]
+        files = PairFiles()
+        files.write(layout, folder / PAIRS, folder / PARQUET)
+        merge_lines(layout, "turns.lines", folder / TURNS)
+        out = folder / "dropped" / "pairs.jsonl"
+        merge_dropped(layout, ["pairs.dropped"], out, Drawn(-1, -1), files.dropped)
+        with out.open("rb") as lines:
+            reasons = Counter(json.loads(line)["reason"] for line in lines)
+        digests = {PAIRS: digest_path(folder / PAIRS), PARQUET: digest_path(folder / PARQUET)}
+        written = write_beside(folder, DataFacts(self.manifest, self.recipe, files.totals, digests))
+        totals = files.totals
+        notes = {
+            "by_source": dict(sorted(totals.sources.items())),
+            "users": len(totals.users),
+            "without_persona": totals.without_persona,
+        }
+        counts = (entry.passed, totals.pairs, totals.pairs)
+        return {"pairs": self._entry("pairs", counts, reasons, [PAIRS, TURNS, *written], notes)}
+
+
+class Learnt:
+    """Reads single conversations of the shards."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._open: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._open.values():
+            stream.close()
+
+    def read(self, place: Place) -> tuple[Learned, LabelledTurn]:
+        """A conversation, and the turn that is asked about."""
+        if place.shard not in self._open:
+            self._open[place.shard] = self._layout.shard(place.shard, "learned.jsonl").open("rb", buffering=0)
+        stream = self._open[place.shard]
+        stream.seek(place.offset)
+        one = Learned.model_validate_json(stream.read(place.length))
+        return one, next(turn for turn in one.turns if turn.turn == place.turn)
+
+
+def _in_order(found: Iterable[tuple[int, Summary]], advance: Callable[[int], None]) -> Iterator[int | None]:
+    """Numbers of blocks in the order of the log; None where one is part of something larger."""
+    done: dict[int, Summary] = {}
+    following = 0
+    for number, summary in found:
+        done[number] = summary
+        advance(1)
+        while following in done:
+            yield None if done.pop(following)["spread"] else following
+            following += 1
+
+
+def _join(out: Path, first: Path | None, layout: Layout, name: str | None) -> None:
+    """A file of what was dropped: what was written as a whole, then the shards' in order."""
+    with Lines(out) as lines:
+        if first is not None:
+            with first.open("rb") as known:
+                for line in known:
+                    lines.write(line.rstrip(b"\n"))
+        if name is not None:
+            for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+                lines.write(line)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
+
+
+def _split_notes(parts: Sequence[Summary]) -> dict[str, dict[str, int]]:
+    total: dict[str, Counter[str]] = {}
+    for part in parts:
+        for name, counts in part["split"].items():
+            total.setdefault(name, Counter()).update(counts)
+    return {name: {"conversations": n["conversations"], "users": n["users"]} for name, n in sorted(total.items())}
+
+
+def _size(path: Path) -> str:
+    """Stands for the content of a file that is too large to be read for its digest at every start."""
+    return f"size:{path.stat().st_size}"
