@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlhi_eval_harness.compare.cli import add_to as add_compare
 from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
@@ -222,6 +223,7 @@ def _plain(value: object) -> object:
 
 
 add_published(app)
+add_compare(app)
 
 
 def main() -> None:
