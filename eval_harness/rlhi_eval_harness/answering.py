@@ -192,15 +192,17 @@ class _Recorder:
             latency_s=round(latency_s, 3),
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
+            cost_usd=reply.cost_usd,
         )
 
     def write(self, samples: Sequence[PlannedSample], **answer: Any) -> None:
-        """One record a sample."""
-        for sample in samples:
+        """One record a sample; what the call cost stands on the first one only, so that sums are right."""
+        for place, sample in enumerate(samples):
             same = {
                 name: getattr(sample, name) for name in ("sample_id", "suite", "subject", "user", "group", "prompt")
             }
-            record = EvalSample.model_validate({"output": "", "finish_reason": "stop", **same, **answer})
+            paid = {"cost_usd": None} if place else {}
+            record = EvalSample.model_validate({"output": "", "finish_reason": "stop", **same, **answer, **paid})
             self._file.write(record.to_json() + "\n")
         self._file.flush()
         self._advance(len(samples))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_eval_harness.compare.cli import add_to as add_compare
+from rlhi_eval_harness.export.cli import add_to as add_export
 from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
@@ -224,6 +225,7 @@ def _plain(value: object) -> object:
 
 add_published(app)
 add_compare(app)
+add_export(app)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ class Judgment(Record):
     """The judge's reply, verbatim."""
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
+    latency_s: float | None = Field(default=None, ge=0.0)
+    cost_usd: float | None = Field(default=None, ge=0.0)
+    """US dollars that the call cost; None where the price is not known."""
 
 
 def judge(questions: Sequence[Question], client: ChatClient, path: Path) -> None:
@@ -146,13 +150,20 @@ async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Ju
         seed=0,
     )
     named = {"question_id": question.question_id, "judge": client.model, "version": question.version}
+    started = time.perf_counter()
     try:
         (reply,) = await client.complete(request)
     except ModelCallError as error:
         reason = attempts.failure(error).removeprefix("call_failed: ")
         return Judgment.model_validate({**named, "unscored": f"{CALL_FAILED}: {reason}"})
     attempts.success()
-    said = {"reply": reply.text, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+    said = {
+        "reply": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "latency_s": round(time.perf_counter() - started, 3),
+        "cost_usd": reply.cost_usd,
+    }
     answers = read_reply(reply, question.answers)
     key = "unscored" if isinstance(answers, str) else "answers"
     return Judgment.model_validate({**named, **said, key: answers})

@@ -54,10 +54,10 @@ class Side:
             self.personas[sample.subject, item] = tuple(each for each in sample.prompt if each.role == "system")
         self._scores: dict[tuple[str, str], list[tuple[str, float | None]]] = defaultdict(list)
         for score in report.scores:
-            item, subject = known.get(score.sample_id) or self._apart(score.sample_id)
+            item, subject = known.get(score.sample_id) or self.apart(score.sample_id)
             self._scores[subject, score.metric].append((item, score.value))
 
-    def _apart(self, sample_id: str) -> tuple[str, str]:
+    def apart(self, sample_id: str) -> tuple[str, str]:
         """Item and subject of a sample that has no answer at all."""
         mine = max((name for name in self.subjects if sample_id.endswith(f"/{name}")), key=len, default="")
         if not mine:
