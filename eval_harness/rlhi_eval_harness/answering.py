@@ -18,7 +18,7 @@ from rlhi_eval_harness.made_elsewhere import read_outputs
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
-from rlhi_eval_harness.side_by_side import run_all
+from rlhi_eval_harness.side_by_side import close_connections, run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.records import ChatMessage
@@ -163,7 +163,10 @@ async def _answer_all(
         attempts.success()
         recorder.write_reply(samples, reply, time.perf_counter() - started)
 
-    await run_all(calls, one, at_once=MAX_IN_FLIGHT)
+    try:
+        await run_all(calls, one, at_once=MAX_IN_FLIGHT)
+    finally:
+        await close_connections(client)
 
 
 def _with_letters(sample: PlannedSample) -> tuple[ChatMessage, ...]:

@@ -45,6 +45,12 @@ Subjects = Annotated[
 Base = Annotated[str | None, typer.Option(help="Base model; default: the one that the adapter names.")]
 Registry = Annotated[Path | None, typer.Option(help="Registry folder in which --adapter is an id.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Override an option: --set users=8")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the benchmark's files, for suites that read any: --set data=FOLDER.")
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Ask so many items only, of suites that can; the report says so: --set limit=N.")
+]
 Judges = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,6 +68,8 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     base: Base = None,
     registry: Registry = None,
     judge: Judges = None,
+    data: Data = None,
+    limit: Limit = None,
     set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
@@ -69,7 +77,7 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     from rlhi_eval_harness.evaluate import evaluate
 
     judges = _judges(judge)
-    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_))
     try:
         evaluate(kind, models, out, judges=judges)
     finally:
@@ -86,13 +94,15 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     base: Base = None,
     registry: Registry = None,
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Only write plan.jsonl, the prompts.")] = False,
+    data: Data = None,
+    limit: Limit = None,
     set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Only answer: the part that needs the models. Go on with rlhi-eval score."""
     from rlhi_eval_harness.evaluate import answer_suite
 
-    kind, models = _open(suite, subject, adapter, base, registry, set_)
+    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_))
     try:
         answer_suite(kind, models, out, plan_only=plan_only)
     finally:
@@ -172,6 +182,12 @@ def suites(
         return
     rows = [(suite.name, suite.summary) for suite in shipped_suites().values()]
     terminal.stdout.print(terminal.table("Suites", ("suite", "what it does"), rows))
+
+
+def _settings(data: Path | None, limit: int | None, others: list[str] | None) -> list[str]:
+    """Options that have a flag of their own, as settings; --set wins."""
+    flags = [f"data={json.dumps(str(data))}"] if data is not None else []
+    return [*flags, *([f"limit={limit}"] if limit is not None else []), *(others or ())]
 
 
 def _judges(names: list[str] | None) -> list[ChatClient]:

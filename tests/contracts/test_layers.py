@@ -38,7 +38,10 @@ ONE_VENDOR_ONE_PLACE = {
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
     "py3langid": {"rlhi_plugin/text_language.py", "training/rlhi_training/screens/language.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
-    "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
+    "pandas": {
+        "eval_harness/rlhi_eval_harness/alpaca/annotator.py",
+        "eval_harness/rlhi_eval_harness/alpaca/length_control.py",
+    },
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
     "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
     # The evaluation's plots name one of its types.
@@ -51,7 +54,11 @@ ONE_VENDOR_ONE_PLACE = {
     "rensa": {"training/rlhi_training/screens/near_duplicates.py"},
     "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},
     "profanity_check": {"training/rlhi_training/screens/toxicity.py"},
-    "huggingface_hub": {"training/rlhi_training/hub_rows.py", "adapters/rlhi_adapters"},
+    "huggingface_hub": {
+        "training/rlhi_training/hub_rows.py",
+        "adapters/rlhi_adapters",
+        "eval_harness/rlhi_eval_harness/suites/published_files.py",
+    },
 }
 
 

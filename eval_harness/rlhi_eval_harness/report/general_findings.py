@@ -15,16 +15,16 @@ from rlhi_eval_harness.records import Estimate, Metric
 FEW_USERS = 10
 
 
-def general_findings(numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """All sentences, the most important first; never empty."""
+def general_findings(numbers: Numbers, metrics: Sequence[Metric], *, clusters: str = "users") -> tuple[str, ...]:
+    """All sentences, the most important first; never empty. `clusters` is what intervals resample."""
     found = (
         *_not_to_be_used(numbers, metrics[:1]),
-        *_headline(numbers, metrics[0]),
+        *_headline(numbers, metrics[0], clusters),
         *_not_to_be_used(numbers, metrics[1:]),
         *_neutral(numbers, metrics),
         *_differences(numbers, metrics),
         *_nothing_to_tell(numbers, metrics),
-        *_few_users(numbers, metrics[0]),
+        *_few_users(numbers, metrics[0], clusters),
     )
     return found or (f"Nothing could be scored on {metrics[0].label.lower()}: no subject has a value.",)
 
@@ -39,7 +39,7 @@ def printed(metric: Metric, value: float, *, signed: bool = False) -> str:
 
 def _interval(metric: Metric, each: Estimate, *, signed: bool = False) -> str:
     if each.low is None or each.high is None:
-        return "no interval: a single user"
+        return "no interval: there is only one"
     low, high = (printed(metric, end, signed=signed).split(" ")[0] for end in (each.low, each.high))
     return f"95 % interval {low} to {high}"
 
@@ -53,7 +53,7 @@ def _not_to_be_used(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str
             yield f"{metric.label}: not to be used, because more than 5 % is unscored ({named})."
 
 
-def _headline(numbers: Numbers, metric: Metric) -> Iterator[str]:
+def _headline(numbers: Numbers, metric: Metric, clusters: str) -> Iterator[str]:
     of_all = [
         each
         for each in numbers.estimates
@@ -64,7 +64,7 @@ def _headline(numbers: Numbers, metric: Metric) -> Iterator[str]:
     sign = -1 if metric.better == "lower" else 1
     best = max(of_all, key=lambda each: sign * (each.value or 0.0))
     value = printed(metric, best.value or 0.0)
-    size = f"{best.n} answers, {best.clusters} users"
+    size = f"{best.n} answers, {best.clusters} {clusters}"
     open_ = _cannot_be_told(numbers, metric)
     but = ", but all pairwise intervals include zero, so no difference can be claimed" if open_ else ""
     yield f"{metric.label}: {best.subject} is first with {value} ({_interval(metric, best)}; {size}){but}."
@@ -122,7 +122,7 @@ def _nothing_to_tell(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[st
             yield f"{metric.label}: all pairwise intervals include zero, so no difference can be claimed."
 
 
-def _few_users(numbers: Numbers, metric: Metric) -> Iterator[str]:
-    clusters = max((each.clusters for each in numbers.estimates if each.metric == metric.name), default=0)
-    if 0 < clusters < FEW_USERS:
-        yield f"Only {clusters} users were evaluated: the intervals are wide, and a small effect would not be seen."
+def _few_users(numbers: Numbers, metric: Metric, clusters: str) -> Iterator[str]:
+    count = max((each.clusters for each in numbers.estimates if each.metric == metric.name), default=0)
+    if 0 < count < FEW_USERS:
+        yield f"Only {count} {clusters} were evaluated: the intervals are wide, and a small effect would not be seen."

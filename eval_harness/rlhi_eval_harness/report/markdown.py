@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rlhi_eval_harness.records import EvalReport
+from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
 
 INTERVALS = (
-    "In brackets: 95 % bootstrap intervals, users resampled with all their answers. "
+    "In brackets: 95 % bootstrap intervals, {clusters} resampled with all their answers. "
     "`!` marks a number that is not to be used because more than 5 % of its answers are unscored."
 )
 
@@ -28,9 +30,9 @@ def render_markdown(report: EvalReport) -> str:
         "",
         "## Subjects, best first",
         "",
-        *_table(ranking(report)),
+        *_table(_with_roles(ranking(report), report.config["suite"]["subjects"])),
         "",
-        INTERVALS,
+        INTERVALS.format(clusters=report.config.get("clusters", "users")),
         "",
         "## Paired differences",
         "",
@@ -42,13 +44,27 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *(f"- **{metric.label}** (`{metric.name}`): {metric.meaning}" for metric in report.metrics),
         "",
+        *(line for each in report.config.get("tables") or [] for line in _extra(each)),
         *_judges(report.config.get("judging") or []),
     ]
     return "\n".join(lines)
 
 
+def _with_roles(grid: Grid, subjects: Sequence[str]) -> Grid:
+    roles = roles_of(subjects)
+    rows = ((f"{name} ({roles[name]})" if name in roles else name, cells) for name, cells in grid.rows)
+    return Grid(grid.columns, tuple(rows))
+
+
 def _section(title: str, grid: Grid) -> list[str]:
     return [f"## {title}", "", *_table(grid), ""] if grid.rows else []
+
+
+def _extra(table: dict[str, Any]) -> list[str]:
+    """A table that a suite adds of its own: texts in rows, and a note."""
+    rule = "|" + "|".join(" --- " for _ in table["columns"]) + "|"
+    rows = ["| " + " | ".join(row) + " |" for row in (table["columns"], *table["rows"])]
+    return [f"## {table['title']}", "", rows[0], rule, *rows[1:], "", table["note"], ""]
 
 
 def _judges(facts: list[dict[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
 from rlhi_eval_harness.report import plots
 from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
+from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
@@ -38,6 +39,7 @@ def render_page(report: EvalReport) -> str:
         mood=MOODS[verdict(gain)] if gain else "even",
         cards=_cards(numbers, first),
         ranking=ranking(report),
+        roles=roles_of(report.config["suite"]["subjects"]),
         comparisons=comparisons(report),
         preferences=preferences(report),
         by_group=None if details else by_group(report),
@@ -89,7 +91,16 @@ def _cards(numbers: Numbers, metric: Metric) -> list[tuple[str, str, str]]:
 
 def _settings(report: EvalReport) -> dict[str, Any]:
     """Everything needed to do it again; what has a place of its own on the page is left out."""
-    shown = {"users", "history", "judging", "answering", "training_curve", "training_funnel", "follow_up_shares"}
+    shown = {
+        "users",
+        "history",
+        "judging",
+        "answering",
+        "training_curve",
+        "training_funnel",
+        "follow_up_shares",
+        "tables",
+    }
     return {key: value for key, value in report.config.items() if key not in shown}
 
 

@@ -59,13 +59,14 @@ def ranking(report: EvalReport) -> Grid:
     """Subjects, best first, with every metric and the counts behind the first."""
     found = by_key(report.estimates)
     metrics = shown_metrics(report)
+    clusters = str(report.config.get("clusters", "users")).capitalize()
     rows = []
     for name in ordered_subjects(report):
         cells = [_look(found.get((metric.name, name, ALL, None)), metric) for metric in metrics]
         first = found.get((metrics[0].name, name, ALL, None))
         counts = (first.n, first.clusters, first.unscored) if first else (0, 0, 0)
         rows.append((name, (*cells, *(Cell(str(count)) for count in counts))))
-    return Grid(("Subject", *(metric.label for metric in metrics), "Answers", "Users", "Unscored"), tuple(rows))
+    return Grid(("Subject", *(metric.label for metric in metrics), "Answers", clusters, "Unscored"), tuple(rows))
 
 
 def comparisons(report: EvalReport) -> Grid:

@@ -18,6 +18,8 @@ KINDS = MappingProxyType(
         "usereval": "rlhi_eval_harness.usereval.kind:UserEval",
         "prefeval": "rlhi_eval_harness.prefeval.kind:PrefEval",
         "harm": "rlhi_eval_harness.harm.kind:Harm",
+        "alpaca_eval": "rlhi_eval_harness.alpaca.kind:AlpacaEval",
+        "arena_hard": "rlhi_eval_harness.arena_hard.kind:ArenaHard",
     }
 )
 """Kinds that ship, each as ``module:class``; imported at first use, since some need heavy libraries."""
