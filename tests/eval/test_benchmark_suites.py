@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from rlhi_eval_harness.alpaca import leaderboard
 from rlhi_eval_harness.alpaca.annotator import Annotator
 from rlhi_eval_harness.alpaca.kind import AlpacaEval, AlpacaEvalOptions
 from rlhi_eval_harness.alpaca.leaderboard import NONE
@@ -94,7 +95,7 @@ def test_alpaca_eval_is_answered_judged_and_scored(alpaca_folder, tmp_path):
     (table,) = report.config["tables"]
     row = dict(zip(table["columns"], next(row for row in table["rows"] if row[0] == "good"), strict=True))
     assert row["Win rate"] == "90.00"
-    assert "Annotator, judge and set are the leaderboard's." in table["note"]
+    assert "do not compare these numbers" in table["note"], "24 instructions are not the published set"
     judging = report.config["judging"][0]
     assert judging["answered"] == 2 * N
     assert 0 < judging["first_position_wins"] < 1, "the package draws which output stands first"
@@ -190,6 +191,13 @@ def test_an_answer_equal_to_the_baselines_ties_unasked_and_an_empty_one_is_judge
     values = [score.value for score in report.scores if score.metric == "win_rate"]
     assert values[0] == 0.5
     assert values[1] is not None
+
+
+def test_only_the_published_set_and_judge_may_stand_beside_the_leaderboard():
+    assert Annotator().comparable("openai/gpt-4-1106-preview")
+    assert not Annotator().comparable("openai/gpt-4o")
+    assert not Annotator("weighted_alpaca_eval_gpt-4o-mini-2024-07-18").comparable("gpt-4o-mini-2024-07-18")
+    assert "the leaderboard's." in leaderboard.table({}, {}, None, comparable=True)["note"]
 
 
 def test_annotators_that_a_chat_client_cannot_be_are_refused_by_name():

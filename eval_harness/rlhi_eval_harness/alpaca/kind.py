@@ -24,6 +24,8 @@ from rlhi_eval_harness.suites.published_files import Wanted, locate, locate_if_t
 from rlhi_plugin.chat import ChatReply
 from rlhi_plugin.errors import ConfigError
 
+WHOLE = 805
+"""Instructions of the published set."""
 REPOSITORY = "tatsu-lab/alpaca_eval"
 GAMED = "df_gamed.csv"
 _SET = Wanted(("eval_set_805.jsonl", "alpaca_eval_gpt4_baseline.json"), "alpaca_eval_gpt4_baseline.json")
@@ -146,7 +148,7 @@ class AlpacaEval(AgainstBaseline):
             if sample.facts["difficulty"] is not None
         }
         gamed = stored.folder.path / GAMED
-        whole = self.options_given.limit is None
+        whole = len({sample.facts["index"] for sample in stored.plan}) == WHOLE
         return {
             "tables": [
                 table(found, difficulties, gamed if gamed.is_file() else None, comparable=comparable and whole)

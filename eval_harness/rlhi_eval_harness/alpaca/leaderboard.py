@@ -53,7 +53,7 @@ def table(
     elif gamed is None:
         note.append("It is a refit: the leaderboard's own fit needs df_gamed.csv in the data folder.")
     note.append(
-        "Annotator, judge and set are the leaderboard's."
+        "Annotator, set and the judge's name are the leaderboard's."
         if comparable
         else "Another judge or set than the leaderboard's: do not compare these numbers with it."
     )

@@ -124,10 +124,10 @@ class ArenaHard(AgainstBaseline):
         try:
             path = self._file(f"model_answer/{name}.jsonl")
         except ConfigError as error:
-            others = ", ".join(each for each in BASELINES if each != category)
+            others = ", ".join(sorted({each.category for each in asked} - {category})) or "none are left"
             raise ConfigError(
                 f"{error} They are the baseline's answers for {category}. To do without this category: --set "
-                f"'categories=[...]' with others, such as {others}."
+                f"'categories=[...]' with others ({others})."
             ) from error
         answered = _known(path)
         # The file may hold other categories' answers as well.

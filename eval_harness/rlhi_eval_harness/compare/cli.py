@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from rlhi_plugin import terminal
 
+PIPED_WIDTH = 140
+"""Columns of the table where the output is no terminal."""
 Report = Annotated[Path, typer.Argument(help="Folder of an evaluation, or its report.json.")]
 
 
@@ -58,7 +61,9 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     _write(json_, found.model_dump_json(indent=1) + "\n")
     _write(markdown, texts.markdown(found))
     title = f"Suite {found.suite}: {after} against {before}"
-    terminal.stdout.print(terminal.table(title, texts.COLUMNS, texts.table_rows(found)))
+    # Piped, as in continuous integration, it is not folded to 80 columns.
+    console = terminal.stdout if terminal.stdout.is_terminal else Console(width=PIPED_WIDTH)
+    console.print(terminal.table(title, texts.COLUMNS, texts.table_rows(found)))
     for line in (texts.headline(found), *found.notes):
         terminal.stdout.print(f"- {line}", markup=False, highlight=False)
     if fail_on_regression and found.regressions:

@@ -93,6 +93,7 @@ def compare(before: Side, after: Side, options: Options | None = None) -> Compar
         suite=before.report.suite,
         judge=judging[0].get("judge"),
         level=options.level,
+        clusters=str(before.report.config.get("clusters", "users")),
         comparisons=sum(row.p_values[0] is not None for row in rows),
         metrics=tuple(chosen),
         changes=changes,
@@ -218,7 +219,8 @@ def _finished(row: _Row, options: Options, count: int) -> Change:
     detectable = None
     if row.p_values[0] is not None:
         found = minimum_detectable_effect(row.after, row.before, power=POWER, level=options.level / count)
-        detectable = None if found is None else found.difference
+        # Differences that do not vary at all say nothing of what could be seen.
+        detectable = found.difference if found is not None and found.difference > 0 else None
     return Change(
         subject=row.pair[0],
         subject_after=row.pair[1],

@@ -72,6 +72,8 @@ class ComparisonReport(Record):
     """Whose judgments both reports' numbers rest on."""
     level: float
     """Chance of any false regression, over all comparisons together."""
+    clusters: str = "users"
+    """What intervals and tests resample, in the plural."""
     comparisons: int
     """How many were corrected for."""
     metrics: tuple[Metric, ...]

@@ -41,9 +41,11 @@ def matched(before: Side, after: Side, wanted: Iterable[str]) -> Matches:
             )
     pairs = pairs or [(name, name) for name in before.subjects if name in after.subjects]
     if not pairs:
+        suites = dict.fromkeys(side.report.suite for side in (before, after))
+        of = f" (suites {' and '.join(suites)})" if len(suites) > 1 else ""
         raise ConfigError(
-            f"the reports have no subject in common: {', '.join(before.subjects)} against {', '.join(after.subjects)}. "
-            "Say which belong together: --subject NAME=NAME"
+            f"the reports{of} have no subject in common: {', '.join(before.subjects)} against "
+            f"{', '.join(after.subjects)}. Say which belong together: --subject NAME=NAME"
         )
     return tuple(dict.fromkeys(pairs))
 

@@ -49,8 +49,8 @@ def markdown(found: ComparisonReport) -> str:
     judge = f", judge `{found.judge}`" if found.judge else ""
     bad = bool(found.regressions)
     how = (
-        "Differences are paired by item; intervals are 95 % bootstrap intervals over users; p-values are corrected for "
-        f"{found.comparisons} comparisons (Holm), so that the chance of any false regression is at most "
+        f"Differences are paired by item; intervals are 95 % bootstrap intervals over {found.clusters}; p-values are "
+        f"corrected for {found.comparisons} comparisons (Holm), so that the chance of any false regression is at most "
         f"{100 * found.level:g} %."
     )
     lines = [

@@ -77,9 +77,14 @@ def _judges(facts: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"- `{each['judge']}`: {each['answered']} of {each['questions']} questions answered; unscored: {reasons}; "
             f"first answer wins {_share(each['first_position_wins'])}, ties {_share(each['ties'])}, both orders agree "
-            f"{_share(each['order_consistency'])}; prompts {', '.join(each['prompts'])}."
+            f"{_share(each['order_consistency'])}; {each['prompt_tokens']} tokens in, {each['completion_tokens']} out, "
+            f"cost {_dollars(each['cost_usd'])}; prompts {', '.join(each['prompts'])}."
         )
     return [*lines, ""]
+
+
+def _dollars(value: float | None) -> str:
+    return "unknown" if value is None else f"$ {value:.4f}"
 
 
 def _share(value: float | None) -> str:
