@@ -18,7 +18,7 @@ from rlhi_eval_harness.made_elsewhere import read_outputs
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.records import EvalSample, PlannedSample
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
-from rlhi_eval_harness.side_by_side import run_all
+from rlhi_eval_harness.side_by_side import close_connections, run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.records import ChatMessage
@@ -163,7 +163,10 @@ async def _answer_all(
         attempts.success()
         recorder.write_reply(samples, reply, time.perf_counter() - started)
 
-    await run_all(calls, one, at_once=MAX_IN_FLIGHT)
+    try:
+        await run_all(calls, one, at_once=MAX_IN_FLIGHT)
+    finally:
+        await close_connections(client)
 
 
 def _with_letters(sample: PlannedSample) -> tuple[ChatMessage, ...]:
@@ -192,15 +195,17 @@ class _Recorder:
             latency_s=round(latency_s, 3),
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
+            cost_usd=reply.cost_usd,
         )
 
     def write(self, samples: Sequence[PlannedSample], **answer: Any) -> None:
-        """One record a sample."""
-        for sample in samples:
+        """One record a sample; what the call cost stands on the first one only, so that sums are right."""
+        for place, sample in enumerate(samples):
             same = {
                 name: getattr(sample, name) for name in ("sample_id", "suite", "subject", "user", "group", "prompt")
             }
-            record = EvalSample.model_validate({"output": "", "finish_reason": "stop", **same, **answer})
+            paid = {"cost_usd": None} if place else {}
+            record = EvalSample.model_validate({"output": "", "finish_reason": "stop", **same, **answer, **paid})
             self._file.write(record.to_json() + "\n")
         self._file.flush()
         self._advance(len(samples))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlhi_eval_harness.human.cli import add_to as add_human
+from rlhi_eval_harness.compare.cli import add_to as add_compare
+from rlhi_eval_harness.export.cli import add_to as add_export
 from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
@@ -240,6 +242,8 @@ def _plain(value: object) -> object:
 
 add_published(app)
 add_human(app)
+add_compare(app)
+add_export(app)
 
 
 def main() -> None:

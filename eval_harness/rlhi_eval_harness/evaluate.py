@@ -8,10 +8,10 @@ from pathlib import Path
 from rlhi_eval_harness.answering import answer, current
 from rlhi_eval_harness.judging import judge
 from rlhi_eval_harness.models import Assistants
-from rlhi_eval_harness.records import EvalReport, EvalSample, PlannedSample
+from rlhi_eval_harness.records import EvalReport, EvalSample
 from rlhi_eval_harness.report import build_report, write_report
 from rlhi_eval_harness.report.build import read_suite, run_config
-from rlhi_eval_harness.run_folder import RunFolder, read_records, write_records
+from rlhi_eval_harness.run_folder import RunFolder, read_records
 from rlhi_eval_harness.scoring import by_sample
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.kinds import open_kind
@@ -53,9 +53,9 @@ def answer_suite(kind: SuiteKind, assistants: Assistants, out: Path, *, plan_onl
     if folder.begin(run_config(kind.suite, identity, FRAME_DIGEST)):
         terminal.stderr.print(f"{out} holds this evaluation already: going on from what is there", highlight=False)
     if not folder.plan.exists():
-        write_records(folder.plan, kind.plan(assistants, folder))
+        folder.write_plan(kind.plan(assistants, folder))
     if not plan_only:
-        answer(read_records(folder.plan, PlannedSample), assistants, folder.outputs)
+        answer(folder.read_plan(), assistants, folder.outputs)
 
 
 def score_again(path: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
@@ -85,6 +85,6 @@ def read_stored(folder: RunFolder) -> Stored:
     Raises:
         ArtefactError: one of the two is missing or damaged, or they do not belong together.
     """
-    plan = read_records(folder.plan, PlannedSample)
+    plan = folder.read_plan()
     outputs = current(read_records(folder.outputs, EvalSample))
     return Stored(folder, plan, by_sample(plan, outputs))

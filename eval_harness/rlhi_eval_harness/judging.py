@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pydantic import Field
 
 from rlhi_eval_harness.answering import Attempts
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
-from rlhi_eval_harness.side_by_side import run_all
+from rlhi_eval_harness.side_by_side import close_connections, run_all
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ArtefactError, ModelCallError
 from rlhi_plugin.prompt_files import Prompt
@@ -51,6 +52,10 @@ class Question:
     prompt: Prompt
     shown: Mapping[str, Any]
     answers: Mapping[str, tuple[str, ...]]
+    request: ChatRequest | None = None
+    """What is sent instead of prompt and `shown`, where a benchmark has a form of its own."""
+    read: Callable[[ChatReply], dict[str, str] | str] | None = None
+    """The answers in a reply of that form, or the reason why there are none."""
 
     @property
     def version(self) -> str:
@@ -74,6 +79,9 @@ class Judgment(Record):
     """The judge's reply, verbatim."""
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
+    latency_s: float | None = Field(default=None, ge=0.0)
+    cost_usd: float | None = Field(default=None, ge=0.0)
+    """US dollars that the call cost; None where the price is not known."""
 
 
 def judge(questions: Sequence[Question], client: ChatClient, path: Path) -> None:
@@ -133,11 +141,14 @@ async def _ask_all(questions: Sequence[Question], client: ChatClient, path: Path
             file.flush()
             advance(1)
 
-        await run_all(questions, one, at_once=MAX_IN_FLIGHT)
+        try:
+            await run_all(questions, one, at_once=MAX_IN_FLIGHT)
+        finally:
+            await close_connections(client)
 
 
 async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Judgment:
-    request = ChatRequest(
+    request = question.request or ChatRequest(
         messages=(
             ChatMessage(role="system", content=question.prompt.text),
             ChatMessage(role="user", content=json.dumps(question.shown, ensure_ascii=False, indent=1)),
@@ -146,14 +157,21 @@ async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Ju
         seed=0,
     )
     named = {"question_id": question.question_id, "judge": client.model, "version": question.version}
+    started = time.perf_counter()
     try:
         (reply,) = await client.complete(request)
     except ModelCallError as error:
         reason = attempts.failure(error).removeprefix("call_failed: ")
         return Judgment.model_validate({**named, "unscored": f"{CALL_FAILED}: {reason}"})
     attempts.success()
-    said = {"reply": reply.text, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-    answers = read_reply(reply, question.answers)
+    said = {
+        "reply": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "latency_s": round(time.perf_counter() - started, 3),
+        "cost_usd": reply.cost_usd,
+    }
+    answers = question.read(reply) if question.read else read_reply(reply, question.answers)
     key = "unscored" if isinstance(answers, str) else "answers"
     return Judgment.model_validate({**named, **said, key: answers})
 

@@ -68,6 +68,8 @@ class EvalSample(Record):
     latency_s: float | None = Field(default=None, ge=0.0)
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
+    cost_usd: float | None = Field(default=None, ge=0.0)
+    """US dollars that the call cost; None where the price is not known, as in this process."""
     likelihoods: tuple[float, ...] = ()
     """Natural log-likelihood of each option, where the subject could weigh them."""
     failed: str | None = None

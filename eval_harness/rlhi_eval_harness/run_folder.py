@@ -8,7 +8,7 @@ In the order in which they appear::
     utterances.jsonl  the same from the users' side: what they meant by it
     follow_ups.jsonl  what the labeller made of it
     personas.jsonl    what the persona builder made of that (these five: simulated users only)
-    plan.jsonl        every prompt that every subject is to answer
+    plan.jsonl        every prompt that every subject is to answer; plan.sha256 tells whether it still holds all of them
     outputs.jsonl     the answers, appended as they arrive
     judgments.jsonl   what judges said, appended as it arrives
     human/NAME/       studies with people: study.json, and verdicts.jsonl, appended as they are given
@@ -19,6 +19,7 @@ A file other than outputs and judgments is complete if it exists: it is written 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from rlhi_eval_harness.records import PlannedSample
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import Record
 
@@ -45,6 +47,7 @@ class RunFolder:
         self.follow_ups = path / "follow_ups.jsonl"
         self.personas = path / "personas.jsonl"
         self.plan = path / "plan.jsonl"
+        self.plan_digest = path / "plan.sha256"
         self.outputs = path / "outputs.jsonl"
         self.judgments = path / "judgments.jsonl"
         self.human = path / "human"
@@ -89,6 +92,27 @@ class RunFolder:
         except ValueError as error:
             raise ArtefactError(f"{self.config} is damaged: {error}. Remove the folder and run again.") from error
         return config
+
+    def write_plan(self, planned: Iterable[PlannedSample]) -> None:
+        """Write the plan, and its digest after it."""
+        write_records(self.plan, planned)
+        write_text(self.plan_digest, hashlib.sha256(self.plan.read_bytes()).hexdigest() + "\n")
+
+    def read_plan(self) -> list[PlannedSample]:
+        """The plan as it was written.
+
+        Raises:
+            ArtefactError: it is absent or damaged, or something was taken from it or added: a suite never shrinks.
+        """
+        plan = read_records(self.plan, PlannedSample)
+        if self.plan_digest.exists():
+            digest = hashlib.sha256(self.plan.read_bytes()).hexdigest()
+            if digest != self.plan_digest.read_text("utf-8").strip():
+                raise ArtefactError(
+                    f"{self.plan} was changed since it was written: it may lack samples. Restore it, or remove the "
+                    "folder and run again."
+                )
+        return plan
 
 
 def write_text(path: Path, text: str) -> None:

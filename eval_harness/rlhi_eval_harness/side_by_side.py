@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from rlhi_plugin.chat import ChatClient
+
 T = TypeVar("T")
 
 
@@ -35,3 +37,10 @@ async def run_all(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, a
     await asyncio.gather(*(one(item) for item in items))
     if failures:
         raise failures[0]
+
+
+async def close_connections(client: ChatClient) -> None:
+    """Close what a client keeps open in the running loop, before the loop ends."""
+    aclose = getattr(client, "aclose", None)
+    if aclose is not None:
+        await aclose()

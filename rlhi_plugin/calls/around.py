@@ -24,3 +24,9 @@ class AroundClient:
     def capabilities(self) -> Capabilities:
         """Those of the client inside."""
         return self._client.capabilities
+
+    async def aclose(self) -> None:
+        """Close the connections of the client inside, where it has any."""
+        aclose = getattr(self._client, "aclose", None)
+        if aclose is not None:
+            await aclose()

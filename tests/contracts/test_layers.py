@@ -43,10 +43,13 @@ ONE_VENDOR_ONE_PLACE = {
     "phonenumbers": {"rlhi_plugin/privacy/phone.py"},
     "py3langid": {"rlhi_plugin/text_language.py", "training/rlhi_training/screens/language.py"},
     "presidio_analyzer": {"rlhi_plugin/privacy/presidio.py"},
-    "pandas": {"eval_harness/rlhi_eval_harness/alpaca/length_control.py"},
     "gradio": {"eval_harness/rlhi_eval_harness/human/page.py"},
     "lm_eval": {"eval_harness/rlhi_eval_harness/reasoning"},
     "math_verify": {"eval_harness/rlhi_eval_harness/reasoning/answers.py"},
+    "pandas": {
+        "eval_harness/rlhi_eval_harness/alpaca/annotator.py",
+        "eval_harness/rlhi_eval_harness/alpaca/length_control.py",
+    },
     "krippendorff": {"eval_harness/rlhi_eval_harness/inference/agreement.py"},
     "statsmodels": {"eval_harness/rlhi_eval_harness/inference"},
     # The evaluation's plots name one of its types.
@@ -60,7 +63,11 @@ ONE_VENDOR_ONE_PLACE = {
     "rbloom": {"training/rlhi_training/screens/near_duplicates.py"},
     "profanity_check": {"training/rlhi_training/screens/toxicity.py"},
     "ray": {"training/rlhi_training/scale/ray_engine.py"},
-    "huggingface_hub": {"training/rlhi_training/hub_rows.py", "adapters/rlhi_adapters"},
+    "huggingface_hub": {
+        "training/rlhi_training/hub_rows.py",
+        "adapters/rlhi_adapters",
+        "eval_harness/rlhi_eval_harness/suites/published_files.py",
+    },
 }
 
 

@@ -21,6 +21,8 @@ def alpaca_eval_module(name: str) -> Any:
     Raises:
         MissingExtraError: the package is not installed.
     """
+    root = logging.getLogger()
+    level = root.level
     with warnings.catch_warnings():
         # alpaca_eval imports pkg_resources, which warns of its own end; the extra holds setuptools where it still is.
         warnings.filterwarnings("ignore", message=".*pkg_resources.*")
@@ -28,6 +30,9 @@ def alpaca_eval_module(name: str) -> Any:
             return importlib.import_module(f"alpaca_eval.{name}")
         except ImportError as error:
             raise MissingExtraError("alpaca_eval", "eval") from error
+        finally:
+            # Its import makes the root logger talkative, and every other library's with it.
+            root.setLevel(level)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, ModelAn
     wanted = {question.uid for question in questions}
     answers: dict[str, ModelAnswer] = {}
     for line, row in _rows(path, "the file of answers"):
-        uid, text = _uid(row, path, line), _answer_text(row)
+        uid, text = _uid(row, path, line), answer_text(row)
         if text is None:
             raise RecordError(f"the answer to {uid} has no text. Give messages or choices.", path=path, line=line)
         if uid in answers or uid not in wanted:
@@ -155,7 +155,7 @@ def _label(game: Any) -> tuple[str | None, str | None]:
     return known_label(game.get("score"))
 
 
-def _answer_text(row: Mapping[str, Any]) -> str | None:
+def answer_text(row: Mapping[str, Any]) -> str | None:
     """v2.0: the last message's content, a text or an object with ``answer``; v0.1: the first choice's first turn."""
     if row.get("messages"):
         content = row["messages"][-1].get("content")

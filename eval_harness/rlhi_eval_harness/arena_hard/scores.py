@@ -133,6 +133,9 @@ def bradley_terry(
 
     Returns:
         Shape ``[columns]``.
+
+    Raises:
+        ConfigError: every battle went the same way.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -141,6 +144,8 @@ def bradley_terry(
     outcome = np.repeat([1, 0], len(wins))
     shares = np.concatenate([weights * wins, weights * (1 - wins)])
     counts = shares > 0
+    if len(set(outcome[counts])) < 2:  # noqa: PLR2004 - a win and a loss
+        raise ConfigError("every battle went the same way, so no strength can be fitted. Use the score as it is.")
     model.fit(np.concatenate([features, features])[counts], outcome[counts], sample_weight=shares[counts])
     return np.asarray(model.coef_[0], dtype=np.float64)
 

@@ -15,6 +15,9 @@ from rlhi_plugin.errors import ConfigError, MissingExtraError
 EXACT_BELOW = 25
 """Discordant pairs below which McNemar's test uses the binomial distribution: statsmodels' own advice."""
 
+FLIPS_AT_ONCE = 4_000_000
+"""Signs that a permutation test holds in memory at a time: 32 MB in each of its arrays."""
+
 METHODS = {"holm": "holm", "benjamini-hochberg": "fdr_bh"}
 """Our names of the corrections, and those of ``statsmodels.stats.multitest.multipletests``."""
 
@@ -116,6 +119,7 @@ def paired_p_value(
         permutation_type="samples",
         vectorized=True,
         n_resamples=resamples,
+        batch=max(FLIPS_AT_ONCE // len(difference), 1),
         rng=np.random.default_rng(seed),
     )
     return float(result.pvalue)

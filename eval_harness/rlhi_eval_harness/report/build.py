@@ -61,6 +61,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
     judged = {name: _by_question(folder, name, questions) for name in names}
     judgments = judged[names[0]] if names else {}
     scores = tuple(kind.score(stored, judgments))
+    kind.write_more(stored, judgments)
     table = Table(stored, scores, kind)
     suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
@@ -80,6 +81,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
         config={
             **config,
             **kind.facts(stored, judgments),
+            "clusters": kind.clusters,
             "judging": judging_facts(questions, judged),
             "judge_trust": judge_trust(questions, judged, stored.plan, seed=suite.seed, resamples=suite.resamples),
             "answering": answering_facts(stored.plan, stored.outputs),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,8 +69,15 @@ def answering_facts(plan: Sequence[PlannedSample], outputs: Mapping[str, EvalSam
             "prompt_tokens": sum(output.prompt_tokens for output in answered),
             "completion_tokens": sum(output.completion_tokens for output in answered),
             "median_seconds": round(median(seconds), 3) if seconds else None,
+            "cost_usd": _cost(answered),
         }
     return facts
+
+
+def _cost(paid: Iterable[EvalSample | Judgment]) -> float | None:
+    """Sum of what is known, in US dollars; None where no price is."""
+    known = [each.cost_usd for each in paid if each.cost_usd is not None]
+    return round(sum(known), 6) if known else None
 
 
 def judging_facts(questions: Sequence[Question], judged: Mapping[str, Mapping[str, Judgment]]) -> list[dict[str, Any]]:
@@ -79,6 +86,7 @@ def judging_facts(questions: Sequence[Question], judged: Mapping[str, Mapping[st
     for name, judgments in judged.items():
         reasons = Counter((each.unscored or "").partition(":")[0] for each in judgments.values() if each.unscored)
         missing = sum(question.question_id not in judgments for question in questions)
+        seconds = [each.latency_s for each in judgments.values() if each.latency_s is not None]
         verdicts = [said for each in judgments.values() for said in each.answers.values() if said in {"A", "B", "tie"}]
         facts.append(
             {
@@ -89,6 +97,8 @@ def judging_facts(questions: Sequence[Question], judged: Mapping[str, Mapping[st
                 "prompts": sorted({question.prompt.version for question in questions}),
                 "prompt_tokens": sum(each.prompt_tokens for each in judgments.values()),
                 "completion_tokens": sum(each.completion_tokens for each in judgments.values()),
+                "median_seconds": round(median(seconds), 3) if seconds else None,
+                "cost_usd": _cost(judgments.values()),
                 "first_position_wins": round(verdicts.count("A") / len(verdicts), 4) if verdicts else None,
                 "ties": round(verdicts.count("tie") / len(verdicts), 4) if verdicts else None,
                 "order_consistency": order_consistency(judgments),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rlhi_eval_harness.records import EvalReport
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
+from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
 
 INTERVALS = (
@@ -29,7 +31,7 @@ def render_markdown(report: EvalReport) -> str:
         "",
         "## Subjects, best first",
         "",
-        *_table(ranking(report)),
+        *_table(_with_roles(ranking(report), report.config["suite"]["subjects"])),
         "",
         INTERVALS.format(clusters=report.config.get("clusters", "users")),
         "",
@@ -49,6 +51,12 @@ def render_markdown(report: EvalReport) -> str:
         *_people(report),
     ]
     return "\n".join(lines)
+
+
+def _with_roles(grid: Grid, subjects: Sequence[str]) -> Grid:
+    roles = roles_of(subjects)
+    rows = ((f"{name} ({roles[name]})" if name in roles else name, cells) for name, cells in grid.rows)
+    return Grid(grid.columns, tuple(rows))
 
 
 def _section(title: str, grid: Grid) -> list[str]:
@@ -72,7 +80,8 @@ def _judges(facts: list[dict[str, Any]]) -> list[str]:
         lines.append(
             f"- `{each['judge']}`: {each['answered']} of {each['questions']} questions answered; unscored: {reasons}; "
             f"first answer wins {_share(each['first_position_wins'])}, ties {_share(each['ties'])}, both orders agree "
-            f"{_share(each['order_consistency'])}; prompts {', '.join(each['prompts'])}."
+            f"{_share(each['order_consistency'])}; {each['prompt_tokens']} tokens in, {each['completion_tokens']} out, "
+            f"cost {_dollars(each['cost_usd'])}; prompts {', '.join(each['prompts'])}."
         )
     return [*lines, ""]
 
@@ -87,6 +96,10 @@ def _people(report: EvalReport) -> list[str]:
             lines += [f"Beside the judge `{result.judge}`:", "", *_table(beside), ""]
         lines += [*_table(rater_grid(result)), ""]
     return lines
+
+
+def _dollars(value: float | None) -> str:
+    return "unknown" if value is None else f"$ {value:.4f}"
 
 
 def _share(value: float | None) -> str:

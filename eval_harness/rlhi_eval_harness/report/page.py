@@ -12,6 +12,7 @@ from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
 from rlhi_eval_harness.report import plots
 from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
+from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
 from rlhi_eval_harness.scoring import KEPT_PREFIX, WORDS
 from rlhi_eval_harness.suites.kind import ADAPTED, BASELINE, PERSONA_ONLY, SHUFFLED
@@ -39,6 +40,7 @@ def render_page(report: EvalReport) -> str:
         mood=MOODS[verdict(gain)] if gain else "even",
         cards=_cards(numbers, first),
         ranking=ranking(report),
+        roles=roles_of(report.config["suite"]["subjects"]),
         comparisons=comparisons(report),
         preferences=preferences(report),
         by_group=None if details else by_group(report),

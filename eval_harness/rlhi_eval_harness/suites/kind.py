@@ -129,7 +129,11 @@ class SuiteKind(ABC):
         """What the numbers say, the most important first."""
         from rlhi_eval_harness.report.general_findings import general_findings
 
-        return general_findings(numbers, metrics)
+        return general_findings(numbers, metrics, clusters=self.clusters)
+
+    def write_more(self, stored: Stored, judgments: Mapping[str, Judgment]) -> None:
+        """Write files of the benchmark's own form into the folder; nothing unless a kind has any."""
+        del stored, judgments
 
     def facts(self, stored: Stored, judgments: Mapping[str, Judgment]) -> dict[str, Any]:
         """What else a reader has to know; goes into the report's config."""

@@ -19,6 +19,8 @@ KINDS = MappingProxyType(
         "prefeval": "rlhi_eval_harness.prefeval.kind:PrefEval",
         "harm": "rlhi_eval_harness.harm.kind:Harm",
         "reasoning": "rlhi_eval_harness.reasoning.kind:Reasoning",
+        "alpaca_eval": "rlhi_eval_harness.alpaca.kind:AlpacaEval",
+        "arena_hard": "rlhi_eval_harness.arena_hard.kind:ArenaHard",
     }
 )
 """Kinds that ship, each as ``module:class``; imported at first use, since some need heavy libraries."""
