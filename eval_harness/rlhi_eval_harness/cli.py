@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlhi_eval_harness.human.cli import add_to as add_human
 from rlhi_eval_harness.compare.cli import add_to as add_compare
 from rlhi_eval_harness.export.cli import add_to as add_export
+from rlhi_eval_harness.human.cli import add_to as add_human
 from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 

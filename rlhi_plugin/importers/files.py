@@ -105,7 +105,11 @@ class Part:
 def plain_files(path: str | Path) -> list[Path] | None:
     """The JSONL files that a log consists of, in the order in which it is read; None where it has any other part."""
     file = Path(path)
-    sources = _in_folder(file, None) if file.is_dir() else [_Source(file, _kind(file.name) or ".jsonl", file.open)]
+    sources = (
+        _in_folder(file, None)
+        if file.is_dir()
+        else [_Source(file, _kind(file.name) or ".jsonl", partial(_opened, file, None))]
+    )
     if not sources or any(one.kind != ".jsonl" or one.path.suffix == ".gz" or one.account for one in sources):
         return None
     return [one.path for one in sources]

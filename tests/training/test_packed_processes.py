@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from trl_peers import a_conversation, build
+from trl_peers import build
 
 PROGRAM = """
 import os, sys, warnings

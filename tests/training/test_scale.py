@@ -244,15 +244,11 @@ def test_ray_makes_the_same_pairs_while_its_workers_are_killed(log, reference, t
     while ran.poll() is None:
         time.sleep(0.3)
         for pid in _below(ran.pid):
-            if (
-                len(killed) < 4
-                and pid not in killed
-                and "rlhi_training" not in _name(pid)
-                and _name(pid).startswith("ray::")
-            ):
-                if "IDLE" not in _name(pid):
-                    os.kill(pid, signal.SIGKILL)
-                    killed.add(pid)
+            name = _name(pid)
+            works = name.startswith("ray::") and "IDLE" not in name and "rlhi_training" not in name
+            if len(killed) < 4 and pid not in killed and works:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
     assert ran.returncode == 0, ran.stderr.read().decode()[-2000:]
     assert killed
     same(reference, tmp_path / "run")

@@ -185,15 +185,11 @@ class Pipeline:
         turns = {turn.key: turn for turn in self.turns()}
         if self.recipe.train.rounds > 1:
             return train_in_rounds(self, turns, runner)
-        material: Sequence[PreferencePair] | Hindsight = self.run_dir.read(PAIRS, PreferencePair)
+        material: list[PreferencePair] | Hindsight = self.run_dir.read(PAIRS, PreferencePair)
         if self.recipe.train.method == "self_distillation":
             prompts = self.resources.evaluation_prompts
             material = hindsight(turns.values(), self.personas_before(), self.recipe, prompts)
         return train(self.run_dir, material, turns, self.recipe, self.registry)
-
-    def tell(self, text: str) -> None:
-        """Print a line."""
-        self.say(text)
 
     # What stages read.
 

@@ -167,7 +167,8 @@ def _references(suite: str, data: Path) -> ReferenceProof:
     own = [answer(item) for item in items]
     others = [*own[1:], own[0]]
     checker = Checker(task, benchmark.metric)
-    refused, accepted = [], []
+    refused: list[str] = []
+    accepted: list[str] = []
     for texts, keep in ((own, refused), (others, accepted)):
         said = [f"So the final answer is \\boxed{{{text}}}" for text in texts]
         verdicts = checker.check(items, said, [False] * len(items))

@@ -183,16 +183,18 @@ def test_who_gives_no_likelihoods_is_told_so(suite, scripted, tmp_path, source):
         (lambda d: (d / "amc23.jsonl").write_bytes(b"\xff\xfe"), ConfigError, "cannot be read"),
     ],
 )
-def test_bad_files_are_named(suite, scripted, tmp_path, data, break_it, error, message):
+def test_bad_files_are_named(  # noqa: PLR0917 - fixtures and cases
+    suite, scripted, tmp_path, data, break_it, error, message
+):
     break_it(data)
     with pytest.raises(error, match=message):
         _plan(suite("amc23"), tmp_path, scripted)
 
 
 def test_a_metric_or_a_task_that_does_not_exist_names_those_that_do(suite, scripted, tmp_path):
-    with pytest.raises(ConfigError, match="has no task 'nothing'.*amc23"):
+    with pytest.raises(ConfigError, match=r"has no task 'nothing'.*amc23"):
         _plan(suite("amc23", task="nothing"), tmp_path, scripted)
-    with pytest.raises(ConfigError, match="no metric acc,none.*math_verify,none"):
+    with pytest.raises(ConfigError, match=r"no metric acc,none.*math_verify,none"):
         evaluate(Reasoning(suite("amc23", metric="acc,none")), scripted(_sum), tmp_path / "out")
 
 

@@ -108,9 +108,7 @@ def cap_users(
     return [pair for place, pair in enumerate(pairs) if place in kept]
 
 
-def draw_evenly(
-    pairs: Sequence[C], owners: Mapping[str, str], limit: int | None, seed: int
-) -> list[C]:
+def draw_evenly(pairs: Sequence[C], owners: Mapping[str, str], limit: int | None, seed: int) -> list[C]:
     """`evenly` of pairs, in the given order; `owners` are by pair key."""
     kept = evenly([claim(pair, owners[pair.key], seed) for pair in pairs], range(len(pairs)), limit)
     return [pair for place, pair in enumerate(pairs) if place in kept]

@@ -130,7 +130,7 @@ def train_rounds(pipeline: Pipeline, runner: asyncio.Runner) -> RoundsResult:
         record = _finished(material, recipe) or _train(material, recipe)
         records.append(record)
         pairs += material.pairs
-        pipeline.tell(line(record, recipe.train.rounds))
+        pipeline.say(line(record, recipe.train.rounds))
     return _together(pipeline, records, pairs, warnings)
 
 

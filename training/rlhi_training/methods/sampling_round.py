@@ -58,7 +58,7 @@ class RoundPipeline(Pipeline):
         self.logs = outer.logs
         self.resources = outer.resources
         self.reused = []
-        self._say = lambda _: None
+        self.say = lambda _: None
         self._number, self._adapter, self._digest = number, adapter, digest
         for name in (REWRITES, REWRITTEN):
             write_records(self.run_dir.path / name, [])
@@ -73,15 +73,16 @@ class RoundPipeline(Pipeline):
         """Run the stages; what is done is reused, and answered calls are in the run's journal."""
         with self._policy():
             for stage in SAMPLED:
-                self._step(stage, runner)
+                self.step(stage, runner)
         self.resources.release()
 
     def before(self, stage: Stage) -> None:
         """Called when a stage begins to work."""
         self.resources.purpose = f"{stage} of round {self._number}"
 
-    def _inputs_digest(self, stage: Stage) -> str:
-        return digest_of([super()._inputs_digest(stage), self._digest])
+    def inputs_digest(self, stage: Stage) -> str:
+        """The run's, and which adapter answers."""
+        return digest_of([super().inputs_digest(stage), self._digest])
 
     @contextmanager
     def _policy(self) -> Iterator[None]:

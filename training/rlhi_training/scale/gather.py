@@ -221,7 +221,7 @@ def placed(layout: Layout, shard: int) -> Iterator[Placed]:
     with layout.shard(shard, "placed.jsonl").open("rb") as lines:
         for line in lines:
             *head, part = json.loads(line)
-            yield Placed(*head, part=SplitPart(part))
+            yield Placed(*head, SplitPart(part))
 
 
 class Texts:

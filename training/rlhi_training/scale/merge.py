@@ -136,10 +136,10 @@ class RenderShard:
                 counts["kept"] += 1
                 counts[f"from:{proposal.pair.source}"] += 1
                 filtered.add(key, proposal.pair.to_json().encode())
-                pair, drop = self._row(proposal)
-                if drop is not None:
+                pair, gone = self._row(proposal)
+                if gone is not None:
                     counts["lost"] += 1
-                    lost.add(key, _line({"drop": drop.model_dump(mode="json", exclude_defaults=True)}))
+                    lost.add(key, _line({"drop": gone.model_dump(mode="json", exclude_defaults=True)}))
                     continue
                 if pair is not None:
                     row = {"key": proposal.pair.key, "id": pair.pair_id, "row": pair.to_json()}
