@@ -29,7 +29,7 @@ class Sign:
     weight: float
 
     def possible(self, lowered: str) -> bool:
-        """Whether one of the texts is there that a match needs. Nearly all calls end here, so it is written to be fast."""
+        """Whether one of the texts is there that a match needs; nearly all searches end here."""
         for need in self.needs:  # noqa: SIM110 - any() takes three times as long
             if need in lowered:
                 return True
