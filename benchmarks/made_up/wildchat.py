@@ -49,6 +49,8 @@ SAID = (
 )
 """What every third follow-up says; the others say something else."""
 _COMPLAINS = 0.3
+_PIECE = 24
+"""Characters of a piece of text, some four words."""
 _MEMORY = 500
 """Earlier messages of which a near-duplicate is made."""
 _BEGAN = datetime(2023, 4, 9, tzinfo=UTC)
@@ -75,7 +77,7 @@ def rows(shape: Shape) -> Iterator[dict[str, object]]:
     """The rows, one after the other; the first of a longer log are those of a shorter one but for their users."""
     draw = random.Random(shape.seed)
     texts = {name: _babble(vowels, consonants, draw) for name, _, vowels, consonants in LANGUAGES}
-    template = texts["English"][:900]
+    template = _cut(texts["English"], 900, draw)
     said: list[str] = []
     users = max(1, round(shape.conversations * _USERS_PER_CONVERSATION))
     for number in range(shape.conversations):
@@ -94,7 +96,7 @@ def rows(shape: Shape) -> Iterator[dict[str, object]]:
         yield _row((number, user, language), first, texts[language], draw)
 
 
-def _row(who: tuple[int, int, str], first: str, text: str, draw: random.Random) -> dict[str, object]:
+def _row(who: tuple[int, int, str], first: str, text: list[str], draw: random.Random) -> dict[str, object]:
     number, user, language = who
     at = _BEGAN + timedelta(seconds=draw.randrange(_DAYS * 86_400))
     turns = []
@@ -133,27 +135,34 @@ def _length(quantiles: tuple[int, ...], draw: random.Random) -> int:
     return int(low * (high / low) ** part)
 
 
-def _cut(text: str, length: int, draw: random.Random) -> str:
-    start = draw.randrange(max(1, len(text) - length))
-    return text[start : start + length].strip() or "So?"
+def _cut(pieces: list[str], length: int, draw: random.Random) -> str:
+    """A text of about so many characters. Pieces are short, so that no run of eight words comes up again."""
+    text = "".join(draw.choices(pieces, k=1 + length // _PIECE))
+    return text[:length].strip() or "So?"
 
 
-def _babble(vowels: str, consonants: str, draw: random.Random, size: int = 400_000) -> str:
-    """Sentences, lines and now and then a list; words come up as often as words do (Zipf)."""
-    if vowels:
-        words = [
-            "".join(draw.choice(consonants) + draw.choice(vowels) for _ in range(draw.choice((1, 1, 2, 2, 3, 4))))
-            for _ in range(8000)
-        ]
-    else:
-        words = ["".join(draw.choices(consonants, k=draw.choice((1, 2, 2, 3)))) for _ in range(4000)]
-    weights = list(accumulate(1 / (rank + 3) for rank in range(len(words))))
+def _babble(vowels: str, consonants: str, draw: random.Random) -> list[str]:
+    """Pieces of text: words come up as often as words do (Zipf), with full stops, lines and now and then a list."""
+    count = 8000 if vowels else 4000
+    words = [_word(vowels, consonants, draw) for _ in range(count)]
+    weights = list(accumulate(1 / (rank + 3) for rank in range(count)))
     between = " " if vowels else ""
-    parts: list[str] = []
-    count = 0
-    while count < size:
-        sentence = between.join(draw.choices(words, cum_weights=weights, k=draw.randint(4, 22)))
-        end = draw.choice((". ", ". ", ". ", "? ", ".\n", ".\n- ", ": "))
-        parts.append(sentence.capitalize() + (end if vowels else "。"))
-        count += len(parts[-1])
-    return "".join(parts)
+    ends = (
+        (*[between] * 8, ", ", ". ", ". ", "? ", ".\n", ".\n- ")
+        if vowels
+        else (*[""] * 8, "\uff0c", "\u3002", "\u3002\n")
+    )
+    pieces = []
+    for _ in range(20_000):
+        piece = ""
+        while len(piece) < _PIECE - 3:
+            piece += draw.choices(words, cum_weights=weights)[0] + between
+        pieces.append(piece.strip() + draw.choice(ends))
+    return pieces
+
+
+def _word(vowels: str, consonants: str, draw: random.Random) -> str:
+    if not vowels:
+        return "".join(draw.choices(consonants, k=draw.choice((1, 2, 2, 3))))
+    syllables = (draw.choice(consonants) + draw.choice(vowels) for _ in range(draw.choice((1, 1, 2, 2, 3, 4))))
+    return "".join(syllables)

@@ -41,6 +41,8 @@ _LEAD = 0.05
 """How much nearer than the nearest sentence that asks for nothing checkable."""
 _MAX_EMBEDDED_WORDS = 25
 """Longer sentences tell a story, and their embedding is about its topic."""
+_PERSONAS = 2_000
+"""Personas whose wishes are remembered: each is asked about for every turn of its conversation."""
 _REMEMBERED = 50_000
 """Messages whose wishes are remembered, some ten megabytes."""
 _MAX_MESSAGE_CHARS = 400
@@ -89,6 +91,7 @@ class AskedFor:
     def __init__(self, encoder: Encoder | None = None) -> None:
         self._encoder = encoder
         self._seen: dict[str, tuple[str, ...]] = {}
+        self._personas: dict[int, tuple[Persona, tuple[str, ...]]] = {}
 
     def read(self, text: str) -> tuple[str, ...]:
         """The wishes in one message, sorted; empty where it asks for nothing checkable."""
@@ -114,6 +117,15 @@ class AskedFor:
         """What a persona's statements ask for. Where two quotes contradict each other, the later one counts."""
         if persona is None:
             return ()
+        known = self._personas.get(id(persona))
+        if known is None or known[0] is not persona:
+            if len(self._personas) > _PERSONAS:
+                self._personas.clear()
+            # The object is kept, so that its address stays its own.
+            known = self._personas[id(persona)] = persona, self._of_persona(persona)
+        return known[1]
+
+    def _of_persona(self, persona: Persona) -> tuple[str, ...]:
         # The text is what the prompt shows; a statement's first evidence is its newest.
         dated = [(s.evidence[0].said_at, s.text) for s in reversed(persona.statements)]
         dated.sort(key=lambda pair: pair[0].timestamp() if pair[0] else 0.0)

@@ -22,8 +22,8 @@ def check_train(train: TrainSection) -> None:
         )
     if train.tokens_per_batch is not None and train.method != "dpo":
         raise ConfigError(
-            f'train.tokens_per_batch divides the batches of "dpo", and train.method is "{train.method}". Leave it out and '
-            "set train.micro_batch_size."
+            f'train.tokens_per_batch divides the batches of "dpo", and train.method is "{train.method}". Leave it out'
+            " and set train.micro_batch_size."
         )
     if len(train.loss) != len(train.loss_weights):
         raise ConfigError(

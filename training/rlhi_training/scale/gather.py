@@ -220,8 +220,8 @@ def placed(layout: Layout, shard: int) -> Iterator[Placed]:
     """A shard in its order: user by user, each in the order of time."""
     with layout.shard(shard, "placed.jsonl").open("rb") as lines:
         for line in lines:
-            *head, part = json.loads(line)
-            yield Placed(*head, SplitPart(part))
+            seq, block, offset, length, name, user, part = json.loads(line)
+            yield Placed(seq, block, offset, length, name, user, SplitPart(part))
 
 
 class Texts:

@@ -83,7 +83,7 @@ class OrderedLines(Lines):
         with Lines(self._path) as ordered:
             descriptor = self._stream.fileno()
             for key, offset, length in self._places:
-                ordered.write(json.dumps(key).encode() + b"\t" + os.pread(descriptor, length, offset))
+                ordered.write(repr(list(key)).encode() + b"\t" + os.pread(descriptor, length, offset))
 
 
 def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:

@@ -384,12 +384,12 @@ class _Pairing:
         if key is None:
             name, _, turn = drop.key.rpartition("#")
             key = (self._seq[name], int(turn))
-        line: dict[str, Any] = {"drop": drop.model_dump(mode="json", exclude_defaults=True)}
+        line = b'{"drop":' + drop.to_json().encode("utf-8", "surrogatepass")
         if unless:
-            line["unless"] = unless
+            line += b',"unless":' + _dump(unless)
         if only is not None:
-            line["only"] = only
-        self._drops[stage].add(key, _dump(line))
+            line += b',"only":' + _dump(only)
+        self._drops[stage].add(key, line + b"}")
 
     def _summary(self) -> Summary:
         self._save_claims()

@@ -144,6 +144,8 @@ class ShardedPipeline(Pipeline):
         try:
             entries = {"ingest": self._learn, "rewrite": self._pair, "pairs": self._render}[stage]()
         except OSError as error:
+            if error.errno is None:
+                raise
             raise UserError(
                 f"cannot write to {self._layout.folder}: {error.strerror}. Make room or rights there, and run it again:"
                 " what is done stays."

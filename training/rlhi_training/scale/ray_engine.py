@@ -7,6 +7,7 @@ is simply done again by another, and one that was done twice is there once. The 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
@@ -31,6 +32,9 @@ class RayEngine:
 
     def __init__(self, processes: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not os.environ.get("RAY_ADDRESS"):
+            # Whatever its name says: off, a cluster of one machine listens on the loopback address only.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             import ray.data  # noqa: F401 - whether it is there
         except ImportError as error:
@@ -71,8 +75,8 @@ class RayEngine:
                 here = {}
             else:
                 self._started = True
-                here["_node_ip_address"] = "127.0.0.1"
             ray.init(log_to_driver=False, configure_logging=False, **here)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False

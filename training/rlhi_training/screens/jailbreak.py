@@ -36,7 +36,7 @@ def signs_in(text: str) -> dict[str, float]:
     """The signs that a message shows, with their weights; none where they cannot add up to `ENOUGH`."""
     read = plain_quotes(text[:_READ])
     lowered = read.lower()
-    possible = [sign for sign in signs("jailbreak.toml") if any(need in lowered for need in sign.needs)]
+    possible = [sign for sign in signs("jailbreak.toml") if sign.possible(lowered)]
     if sum(sign.weight for sign in possible) < ENOUGH:
         return {}
     return {sign.name: sign.weight for sign in possible if sign.pattern.search(read)}

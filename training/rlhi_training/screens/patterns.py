@@ -28,9 +28,16 @@ class Sign:
     unless: re.Pattern[str] | None
     weight: float
 
+    def possible(self, lowered: str) -> bool:
+        """Whether one of the texts is there that a match needs; nearly all searches end here."""
+        for need in self.needs:  # noqa: SIM110 - any() takes three times as long
+            if need in lowered:
+                return True
+        return False
+
     def search(self, text: str, lowered: str) -> re.Match[str] | None:
         """The first match in a text that is given in lower case as well."""
-        if not any(need in lowered for need in self.needs):
+        if not self.possible(lowered):
             return None
         found = self.pattern.search(text)
         return None if found and self.unless and self.unless.search(text) else found

@@ -19,6 +19,8 @@ from rlhi_training.records import LabelledTurn, PersonaBefore
 
 ROOM = 10_000
 """Users who may listen to others' requests, drawn by the seed: more add nothing that these lack (ours)."""
+_HEARD = 256
+"""Personas that are tried to find different ones: where all users want the same three things, there is no fourth."""
 _LOOKED_AT = 64
 """Personas that are tried to find an irrelevant one: most requests leave room for most wishes."""
 
@@ -112,7 +114,8 @@ class Audience:
         """
         checks = section.rank_by == "checks"
         found: dict[tuple[str, ...], Listener] = {}
-        for persona in self._candidates(turn, wishes if checks else None, asked_for, section, seed):
+        candidates = self._candidates(turn, wishes if checks else None, asked_for, section, seed)
+        for persona in islice(candidates, _HEARD):
             asked = _counting(persona, turn, wishes, asked_for, section)
             distinct = asked if checks else (persona.digest,)
             if (asked or not checks) and distinct not in found:
