@@ -342,9 +342,9 @@ class TrainSection(_Section):
     """Optimiser steps of one round, after which the adapter that samples is the one that was trained. arXiv 2506.21495
     compares 5, 10 and 100 with 1. Default: ours."""
     reference: Literal["start", "base", "round"] = "start"
-    """What DPO holds the adapter close to. ``start``: what training began with, which is the base for a new adapter and,
-    as in TRL, a continued one as it was: the policy whose answers the pairs are about. ``base``: the bare base, so that
-    many short trainings drift no further than one long one. ``round``: the adapter with which each round began.
+    """What DPO holds the adapter close to. ``start``: what training began with, which is the base for a new adapter
+    and, as in TRL, a continued one as it was: the policy whose answers the pairs are about. ``base``: the bare base, so
+    that many short trainings drift no further than one long one. ``round``: the adapter with which each round began.
     Ours: ``start``, so that all rounds together stay near it."""
     follow_ups: Literal["own", "shuffled"] = "own"
     """Self-distillation: ``shuffled`` shows the teacher another turn's follow-up: a control of ours, in which it
