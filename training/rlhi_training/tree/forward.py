@@ -19,7 +19,8 @@ from typing import Any, Literal
 import torch
 
 from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
-from rlhi_training.tree.attention import DENSE, FLEX, FLEX_BLOCK, masks, windows
+from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, FLEX_BLOCK, masks, windows
+from rlhi_training.tree.chain_attention import register
 from rlhi_training.tree.prefix_tree import Forest, plant
 
 _log = logging.getLogger("rlhi.training")
@@ -72,7 +73,7 @@ def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> S
     """
     state = SharedForward(scope=scope)
     original = model.forward
-    _prefer_flex(model)
+    _prefer_sparse(model)
     if reason := unsupported(model):
         state.fall_back(reason)
         return state
@@ -94,21 +95,22 @@ def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> S
     return state
 
 
-def _prefer_flex(model: Any) -> None:
-    """On CUDA, skip the blocks of a tree in which nobody sees anybody; a dense mask computes them all."""
-    if (
-        model.device.type == "cuda"
-        and implementation(model) == DENSE[0]
-        and getattr(model, "_supports_flex_attn", False)
-    ):
+def _prefer_sparse(model: Any) -> None:
+    """Skip what nobody sees: blocks of a tree on CUDA, other branches on processors. A dense mask computes it all."""
+    if implementation(model) != DENSE[0]:
+        return
+    if model.device.type == "cuda" and getattr(model, "_supports_flex_attn", False):
         model.set_attn_implementation(FLEX)
+    elif model.device.type == "cpu":
+        register()
+        model.set_attn_implementation(CHAINS)
 
 
 def unsupported(model: Any) -> str | None:
     """Why a model's attention cannot be laid out as trees here, or None when it can."""
     config = model.config.get_text_config()
     attention = implementation(model)
-    if attention not in (*DENSE, FLEX):
+    if attention not in (*DENSE, FLEX, CHAINS):
         return f"attention {attention!r} takes no mask of its own (sdpa does)"
     if windows(config) is None:
         kinds = ", ".join(sorted(set(getattr(config, "layer_types", None) or ()))) or "a window of no size"
@@ -246,9 +248,9 @@ def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: Shar
         try:
             found = _forward(model, pair, types.SimpleNamespace, SharedForward()).log_probs
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            if implementation(model) == FLEX:
-                # Its kernels know fewer shapes than they should; the dense mask knows all.
-                _log.warning("FlexAttention does not run this model (%s); using a dense mask", _line(error))
+            if implementation(model) in {FLEX, CHAINS}:
+                # Kernels know fewer shapes than they should; the dense mask knows all.
+                _log.warning("%s does not run this model (%s); using a dense mask", implementation(model), _line(error))
                 model.set_attn_implementation(DENSE[0])
                 _verify(model, batch, original, state)
             else:
