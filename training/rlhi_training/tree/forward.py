@@ -13,6 +13,7 @@ import inspect
 import logging
 import types
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from rlhi_training.tree.answer_head import HeadForm, TokenScores, score_tokens
 from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, FLEX_BLOCK, masks, windows
 from rlhi_training.tree.chain_attention import register
 from rlhi_training.tree.prefix_tree import Forest, plant
+from rlhi_training.tree.rematerialise import Rematerialisation
 
 _log = logging.getLogger("rlhi.training")
 
@@ -46,6 +48,7 @@ class SharedForward:
         tokens_computed: Tokens that went through the backbone for them.
         verified: Whether a pair was compared with TRL's own call.
         scope: See `Scope`.
+        rematerialisation: What is made again in the backward pass instead of being kept; None keeps everything.
     """
 
     reason: str | None = None
@@ -53,6 +56,13 @@ class SharedForward:
     tokens_computed: int = 0
     verified: bool = False
     scope: Scope = "batch"
+    rematerialisation: Rematerialisation | None = None
+
+    def saving(self, model: Any) -> AbstractContextManager[None]:
+        """Keep fewer activations for the backward pass, where nothing else takes care of that."""
+        if self.rematerialisation is None or getattr(model, "is_gradient_checkpointing", False):
+            return nullcontext()
+        return self.rematerialisation.saving()
 
     def fall_back(self, reason: str) -> None:
         """Use TRL's own call from here on."""
@@ -72,6 +82,9 @@ def install(model: Any, output: Callable[..., Any], scope: Scope = "batch") -> S
         A record of what was shared, or why nothing is.
     """
     state = SharedForward(scope=scope)
+    if model.device.type == "cpu":
+        # On CUDA its gain has not been measured.
+        state.rematerialisation = Rematerialisation(model)
     original = model.forward
     _prefer_sparse(model)
     if reason := unsupported(model):
@@ -159,7 +172,7 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     forest = plant(rows, block=FLEX_BLOCK if implementation(model) == FLEX else 1, together=together)
     state.tokens_in += sum(lengths)
     state.tokens_computed += forest.nodes
-    scored, scores = _score(model, batch, forest)
+    scored, scores = _score(model, batch, forest, state)
     # One node may stand for the same token of several rows: its gradient is the sum of theirs.
     log_probs, entropy, mean_logits, is_top1 = (
         values.new_zeros(scored.shape).masked_scatter(scored, values)
@@ -177,7 +190,7 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     )
 
 
-def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, TokenScores]:
+def _score(model: Any, batch: _Batch, forest: Forest, state: SharedForward) -> tuple[torch.Tensor, TokenScores]:
     """Which shifted positions are scored, [rows, length - 1], and their scores in row-major order."""
     device = batch.input_ids.device
     scored = batch.labels[:, 1:] != _IGNORED
@@ -186,7 +199,8 @@ def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, Tok
         place[index, : len(path)] = torch.from_numpy(path)
     nodes, back = torch.unique(place[:, 1:][scored.cpu()], return_inverse=True)
     before = torch.from_numpy(forest.parent)[nodes].to(device)
-    hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
+    with state.saving(model):
+        hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
     head = model.get_output_embeddings()
     targets = torch.from_numpy(forest.tokens).flatten()[nodes].to(device)
     scores = score_tokens(hidden, head.weight, getattr(head, "bias", None), targets, head_form(model.config))
