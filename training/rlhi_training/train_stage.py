@@ -27,7 +27,7 @@ def train(
     """
     result = train_adapter(pairs, recipe, directory.path, persona_frame_digest=FRAME_DIGEST)
     adapters = AdapterRegistry(registry)
-    adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
+    adapter_id = register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
     notes = {
         "adapter_id": adapter_id,
         "registry": str(adapters.root),
@@ -49,7 +49,7 @@ def holders(pairs: Sequence[PreferencePair], turns: Mapping[str, LabelledTurn]) 
     return tuple(sorted(user for user in users if user))
 
 
-def _register(
+def register(
     adapters: AdapterRegistry,
     result: TrainResult,
     pairs: Sequence[PreferencePair],

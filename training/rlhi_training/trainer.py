@@ -25,7 +25,9 @@ from rlhi_adapters.digests import ADAPTER_CONFIG
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
-from rlhi_training import model_card
+from rlhi_training import model_card, trackers
+from rlhi_training.losses import check_losses, compares
+from rlhi_training.processes import is_main, main_first
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.reference_vault import ReferenceVault
@@ -38,6 +40,8 @@ Progress = Callable[[str, int], AbstractContextManager[terminal.Advance]]
 
 _CHECKPOINTS = "checkpoints"
 _INPUTS = "inputs.sha256"
+_LOOKS = {"report_to", "check_parity"}
+"""Options of training that do not change what comes out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,14 @@ class TrainResult:
     """Wall time of this call, loading included."""
     metrics: dict[str, float]
     """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
-    because an equal prefix was there, and ``reference_reused``: the share of pairs whose reference was known."""
+    because an equal prefix was there, ``parity_difference`` and ``parity_seconds``: the mean difference of a token's
+    log-probability from TRL's own pass, in nats, and what it took to know it, and ``reference_reused``: the share of pairs whose reference was known."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None
     """The step that a killed run was continued from."""
     warnings: tuple[str, ...] = ()
-    """Signs that nothing was learnt."""
+    """Signs that nothing was learnt, and why prefixes were not shared where they should have been."""
 
 
 @dataclass(slots=True)
@@ -76,6 +81,9 @@ class _Run:
 
     def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
         return self.progress(description, total) if self.progress else nullcontext(lambda _: None)
+
+    def measured_bar(self, description: str, total: int) -> AbstractContextManager[terminal.Report]:
+        return terminal.measured(description, total) if self.progress else nullcontext(lambda _n, _note: None)
 
 
 def train_adapter(
@@ -105,13 +113,16 @@ def train_adapter(
     """
     started = time.monotonic()
     _check(recipe.train)
+    check_losses(recipe.train)
+    trackers.require(recipe.train.report_to)
     base = resolve_base(recipe.model.base)
     run = _Run(base, load_tokenizer(base.path), recipe, out_dir, progress)
     kept, dropped = tokenise_pairs(pairs, run.tokenizer, base.name, max_length=recipe.train.max_length)
     if not kept:
         reasons = ", ".join(sorted({drop.reason for drop in dropped})) or "none were given"
         raise ConfigError(f"no pairs left to train on ({reasons}). Give more pairs, or raise train.max_length.")
-    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base))
+    with main_first():
+        resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, recipe, base))
     trainer = _build(run, kept)
     steps = _train(run, trainer, resume)
     history = tuple(trainer.state.log_history)
@@ -127,6 +138,8 @@ def train_adapter(
         resumed_from=_step_of(resume) if resume else None,
         warnings=tuple(run.warnings),
     )
+    if not is_main():
+        return result
     card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
     _save_adapter(trainer.model, result, card)
     (out_dir / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history), "utf-8")
@@ -149,7 +162,7 @@ def _check(train: TrainSection) -> None:
 
 def _fingerprint(kept: Sequence[TokenisedPair], recipe: Recipe, base: BaseModel) -> str:
     """What a checkpoint must have been made from to be continued: tokens in order, settings, base weights."""
-    digest = hashlib.sha256(recipe.train.model_dump_json().encode())
+    digest = hashlib.sha256(recipe.train.model_dump_json(exclude=_LOOKS).encode())
     digest.update(f"{recipe.model.dtype}\0{base.digest}\0".encode())
     for pair in kept:
         digest.update(json.dumps([pair.prompt_ids, pair.chosen_ids, pair.rejected_ids]).encode())
@@ -163,7 +176,8 @@ def _resume_point(folder: Path, fingerprint: str) -> Path | None:
         _log.info("the checkpoints in %s belong to other pairs or settings; starting over", folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(fingerprint, "utf-8")
+    if not note.is_file():
+        note.write_text(fingerprint, "utf-8")
     # The marker is written last, so a checkpoint that a kill cut short has none.
     complete = [path.parent for path in folder.glob("checkpoint-*/complete")]
     if not complete:
@@ -203,12 +217,14 @@ def _build(run: _Run, kept: Sequence[TokenisedPair]) -> Any:
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
+            check_parity=train.check_parity,
             vault=vault,
             model=model,
             args=_dpo_config(run, model, pairs=len(rows)),
             train_dataset=Dataset.from_list(rows),
             processing_class=run.tokenizer,
             peft_config=lora,
+            callbacks=trackers.callbacks(train.report_to, run.out_dir),
         )
     # It would print each log entry as a Python dict.
     trainer.remove_callback(PrinterCallback)
@@ -247,6 +263,7 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         beta=train.beta,
         loss_type=list(train.loss),
         loss_weights=list(train.loss_weights),
+        label_smoothing=train.label_smoothing,
         max_length=None,
         precompute_ref_log_probs=True,
         # Without gradients a pair needs a fraction of the memory, and wide batches use a processor better.
@@ -263,20 +280,26 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         save_strategy="steps",
         save_steps=max(1, min(25, steps // 4)),
         save_total_limit=2,
+        # The trackers are given to the trainer as callbacks.
         report_to=[],
+        project=trackers.PROJECT,
+        run_name=f"{run.recipe.name}-{run.out_dir.resolve().name}",
         disable_tqdm=True,
     )
 
 
 def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     """Run TRL's training loop; the number of optimiser steps."""
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
-    steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
-    with run.bar("Training", steps) as advance:
-        trainer.add_callback(Watch(advance, run.warnings))
-        with quiet():
+    train = run.recipe.train
+    steps = _planned_steps(train, len(trainer.train_dataset))
+    with run.measured_bar("Training", steps) as advance:
+        trainer.add_callback(Watch(advance, run.warnings, preference=compares(train)))
+        with trackers.named(train.report_to), quiet():
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if train.share_prefixes and trainer.shared.reason is not None:
+        run.warnings.append(f"prefixes were not shared: {trainer.shared.reason}")
     if not math.isfinite(outcome.training_loss):
         raise ArtefactError(
             f"training ended with a loss of {outcome.training_loss}. Lower train.learning_rate or use float32."
@@ -290,6 +313,9 @@ def _metrics(history: Sequence[dict[str, Any]], trainer: Any) -> dict[str, float
         metrics.update({key: float(value) for key, value in entry.items() if isinstance(value, int | float)})
     shared = trainer.shared
     metrics["tokens_shared"] = 1.0 - shared.tokens_computed / shared.tokens_in if shared.tokens_in else 0.0
+    if shared.difference is not None:
+        metrics["parity_difference"] = shared.difference
+    metrics["parity_seconds"] = shared.seconds
     metrics["reference_reused"] = trainer.reference_reused / max(1, len(trainer.train_dataset))
     return metrics
 

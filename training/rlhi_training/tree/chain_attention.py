@@ -23,9 +23,8 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One chain as the kernel takes it."""
+    """One chain as the kernel takes it; places count on from line to line."""
 
-    line: int
     queries: torch.Tensor | slice
     keys: torch.Tensor | slice
     mask: torch.Tensor | None
@@ -51,11 +50,12 @@ def chain_mask(forest: Forest, window: int | None, dtype: torch.dtype) -> torch.
     """
     # transformers hands masks of four dimensions on untouched.
     mask = torch.ones((forest.tokens.shape[0], 1, 1, 1), dtype=torch.bool)
-    setattr(mask, _PLAN, tuple(_piece(chain, window, dtype) for chain in chains(forest)))
+    width = forest.tokens.shape[1]
+    setattr(mask, _PLAN, tuple(_piece(chain, width, window, dtype) for chain in chains(forest)))
     return mask
 
 
-def _piece(chain: Chain, window: int | None, dtype: torch.dtype) -> _Piece:
+def _piece(chain: Chain, width: int, window: int | None, dtype: torch.dtype) -> _Piece:
     if window is not None:
         chain = chain.within(window)
     causal = not len(chain.above) and (window is None or len(chain.places) <= window)
@@ -63,7 +63,8 @@ def _piece(chain: Chain, window: int | None, dtype: torch.dtype) -> _Piece:
     if not causal:
         seen = torch.from_numpy(chain.mask(window))
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))[None, None]
-    return _Piece(chain.line, _index(chain.places), _index(chain.keys), mask)
+    start = chain.line * width
+    return _Piece(_index(chain.places + start), _index(chain.keys + start), mask)
 
 
 def _index(places: Any) -> torch.Tensor | slice:
@@ -111,56 +112,71 @@ class _Chains(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - torch passes the arguments of apply by position
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: tuple[_Piece, ...], scale: float
     ) -> torch.Tensor:
-        lines, heads, width, _ = query.shape
-        out = query.new_zeros((lines, width, heads, value.shape[-1]))
-        sums = query.new_zeros((lines, heads, width), dtype=torch.float32)
-        shared = _Shared(heads, key.shape[1])
+        q, k, v = (_tokens(tensor) for tensor in (query, key, value))
+        group = q.shape[1] // k.shape[1]
+        out = q.new_zeros((*q.shape[:2], v.shape[2]))
+        sums = []
         for piece in plan:
-            q, k, v = shared.parts(query, key, value, piece)
-            seen, log_sum = _forward(q, k, v, 0.0, piece.mask is None, attn_mask=piece.mask, scale=scale)
-            out[piece.line, piece.queries] = seen.flatten(0, 1).transpose(0, 1)
-            sums[piece.line, :, piece.queries] = log_sum.flatten(0, 1)
-        ctx.save_for_backward(query, key, value, out, sums)
-        ctx.plan, ctx.scale = plan, scale
-        return out
+            parts = _parts(q, k, v, piece, group)
+            seen, log_sum = _forward(*parts, 0.0, piece.mask is None, attn_mask=piece.mask, scale=scale)
+            _put(out, piece.queries, seen.permute(2, 0, 1, 3).flatten(1, 2))
+            sums.append(log_sum)
+        ctx.save_for_backward(q, k, v, out)
+        ctx.plan, ctx.scale, ctx.sums, ctx.lines = plan, scale, sums, query.shape[0]
+        return out.unflatten(0, (query.shape[0], -1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of queries, keys and values; those of tokens that several chains see are added up."""
-        query, key, value, out, sums = ctx.saved_tensors
-        shared = _Shared(query.shape[1], key.shape[1])
-        of_query, of_key, of_value = (torch.zeros_like(t, dtype=torch.float32) for t in (query, key, value))
-        for piece in ctx.plan:
-            q, k, v = shared.parts(query, key, value, piece)
-            grad, seen = (
-                shared.split(t[piece.line, piece.queries].transpose(0, 1)) for t in (gradients[0].to(query.dtype), out)
-            )
-            log_sum = shared.split(sums[piece.line, :, piece.queries])
+        q, k, v, out = ctx.saved_tensors
+        group = q.shape[1] // k.shape[1]
+        gradient = gradients[0].flatten(0, 1).to(q.dtype)
+        of_query = torch.empty_like(q)
+        of_key, of_value = (torch.zeros_like(t, dtype=torch.float32) for t in (k, v))
+        for piece, log_sum in zip(ctx.plan, ctx.sums, strict=True):
+            parts = _parts(q, k, v, piece, group)
+            grad, seen = (_heads(_take(t, piece.queries), group) for t in (gradient, out))
             dq, dk, dv = _backward(
-                grad, q, k, v, seen, log_sum, 0.0, piece.mask is None, attn_mask=piece.mask, scale=ctx.scale
+                grad, *parts, seen, log_sum, 0.0, piece.mask is None, attn_mask=piece.mask, scale=ctx.scale
             )
-            of_query[piece.line, :, piece.queries] = dq.flatten(0, 1).float()
-            of_key[piece.line, :, piece.keys] += dk.float().sum(1)
-            of_value[piece.line, :, piece.keys] += dv.float().sum(1)
-        return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype), None, None
+            _put(of_query, piece.queries, dq.permute(2, 0, 1, 3).flatten(1, 2))
+            # Query heads that share a key head add up to its gradient.
+            _add(of_key, piece.keys, dk.float().sum(1).transpose(0, 1))
+            _add(of_value, piece.keys, dv.float().sum(1).transpose(0, 1))
+        found = (t.unflatten(0, (ctx.lines, -1)).transpose(1, 2) for t in (of_query, of_key.to(k.dtype), of_value.to(v.dtype)))
+        return (*found, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """Query heads in groups that share keys: the kernel sees one batch entry a group, and a key head only once."""
+def _tokens(tensor: torch.Tensor) -> torch.Tensor:
+    """[lines, heads, width, size] to [lines * width, heads, size]: what is kept, and a row a token to copy."""
+    return tensor.transpose(1, 2).flatten(0, 1).contiguous()
 
-    heads: int
-    key_heads: int
 
-    def split(self, tensor: torch.Tensor) -> torch.Tensor:
-        """[heads, ...] to [key heads, heads of each, ...]."""
-        return tensor.unflatten(0, (self.key_heads, self.heads // self.key_heads))
+def _heads(tensor: torch.Tensor, group: int) -> torch.Tensor:
+    """[tokens, heads, size] to [key heads, heads of each, tokens, size]: the kernel's batch entries share a key."""
+    return tensor.unflatten(1, (-1, group)).permute(1, 2, 0, 3)
 
-    def parts(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, piece: _Piece
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        q = self.split(query[piece.line, :, piece.queries])
-        k, v = (
-            t[piece.line, :, piece.keys][:, None].expand(-1, self.heads // self.key_heads, -1, -1) for t in (key, value)
-        )
-        return q, k, v
+
+def _parts(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, piece: _Piece, group: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    keys, values = (_heads(_take(t, piece.keys), 1).expand(-1, group, -1, -1) for t in (k, v))
+    return _heads(_take(q, piece.queries), group), keys, values
+
+
+def _take(tensor: torch.Tensor, places: torch.Tensor | slice) -> torch.Tensor:
+    return tensor[places] if isinstance(places, slice) else tensor.index_select(0, places)
+
+
+def _put(tensor: torch.Tensor, places: torch.Tensor | slice, values: torch.Tensor) -> None:
+    if isinstance(places, slice):
+        tensor[places] = values
+    else:
+        tensor.index_copy_(0, places, values)
+
+
+def _add(tensor: torch.Tensor, places: torch.Tensor | slice, values: torch.Tensor) -> None:
+    if isinstance(places, slice):
+        tensor[places] += values
+    else:
+        tensor.index_add_(0, places, values)
