@@ -34,7 +34,9 @@ QUICK_WORKLOADS = ("turns_4", "natural")
 
 
 def main(  # noqa: PLR0917 - a command's options, not a call's arguments
-    quick: Annotated[bool, typer.Option("--quick", help="A small model and short texts, a minute on two cores.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small model and short texts, a minute on two cores.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option("--only", help=f"Some of: {', '.join(WORKLOADS)}.")] = None,
     pairs: Annotated[int | None, typer.Option("--pairs", min=1, help="Pairs of a step, at least.")] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Timed steps of each side.")] = None,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
+
 from dpo_sides.shapes import Shape
 from dpo_sides.sides import Method, Side
 from dpo_sides.workloads import Pair

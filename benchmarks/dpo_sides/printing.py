@@ -56,9 +56,12 @@ def show(names: Sequence[str], figures: dict[str, float], shape: str) -> None:
     ]
     terminal.stdout.print(terminal.table(f"DPO, {shape}: pairs a second", columns, rows))
     rows = [
-        (name.replace("_", " "), *(_number(figures, f"{name}_{label}_answer_tokens_per_s", "{:.0f}") for label in _LABELS))
+        (
+            name.replace("_", " "),
+            *(_number(figures, f"{name}_{label}_answer_tokens_per_s", "{:.0f}") for label in _LABELS),
+        )
         for name in timed
-    ]  # fmt: skip
+    ]
     terminal.stdout.print(terminal.table("Answer tokens a second", ("conversations", *_LABELS), rows))
     rows = [
         (name.replace("_", " "), *(_number(figures, f"{name}_{label}_peak_mib", "{:.0f}") for label in _LABELS[1:]))

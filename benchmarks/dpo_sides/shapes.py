@@ -22,8 +22,10 @@ class Shape:
     tied: bool
 
     def matmul_work(self) -> float:
-        """Floating-point operations a token in the linear layers, forward and back to the activations; no attention,
-        no LoRA, no output layer."""
+        """Floating-point operations a token in the linear layers, forward and back to the activations.
+
+        Attention, LoRA and the output layer are not counted.
+        """
         per_head = self.hidden // self.heads
         layer = 2 * self.hidden**2 + 2 * self.hidden * self.key_value_heads * per_head
         layer += 3 * self.hidden * self.intermediate

@@ -79,7 +79,9 @@ class Side:
         trained = [parameter for parameter in self.trainer.model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
-    def step(self, advance: Callable[[int], None] = lambda _: None, *, at_most: int | None = None) -> tuple[float, float]:
+    def step(
+        self, advance: Callable[[int], None] = lambda _: None, *, at_most: int | None = None
+    ) -> tuple[float, float]:
         """One step: forward, backward and optimiser.
 
         Args:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
+
 from dpo_sides.shapes import Shape, matmul_rate
 from dpo_sides.sides import Side, methods
 from dpo_sides.workloads import Pair
-
 from rlhi_plugin import terminal
 
 
@@ -60,7 +60,7 @@ def compare(
                     continue
                 spent, loss = side.step(advance)
                 losses.setdefault(label, loss)
-                terminal.stderr.print(f"{name}, {label}: {spent:.1f} s for {pairs} pairs", markup=False, highlight=False)
+                terminal.stderr.print(f"{name}, {label}: {spent:.1f} s for {pairs} pairs", markup=False)
                 seconds[label].append(spent)
     shared = sides["tree"].trainer.shared
     if shared.reason is not None:

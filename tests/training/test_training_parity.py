@@ -97,7 +97,7 @@ def test_the_list_of_losses_is_trls() -> None:
 
 
 def test_unknown_losses_and_missing_options_are_refused() -> None:
-    with pytest.raises(ConfigError, match="knows no 'dpo'.*sigmoid"):
+    with pytest.raises(ConfigError, match=r"knows no 'dpo'.*sigmoid"):
         check_losses(TrainSection(loss=("dpo",), loss_weights=(1.0,)))
     with pytest.raises(ConfigError, match=r"Set it to 0\.001"):
         check_losses(TrainSection(loss=("exo_pair",), loss_weights=(1.0,)))

@@ -1,5 +1,7 @@
-"""The losses that TRL's `DPOTrainer` offers. All of them are functions of per-token log-probabilities, which trees give
-exactly, so none is refused for their sake."""
+"""The losses that TRL's `DPOTrainer` offers.
+
+All of them are functions of per-token log-probabilities, which trees give exactly, so none is refused for their sake.
+"""
 
 from __future__ import annotations
 

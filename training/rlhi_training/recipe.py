@@ -326,7 +326,8 @@ class TrainSection(_Section):
     """Persona-conditioned DPO of a LoRA adapter on TRL."""
 
     loss: tuple[str, ...] = ("sigmoid", "sft")
-    """TRL loss types (`rlhi_training.losses` lists them). The paper: DPO (``sigmoid``); the SFT term is ours and keeps answers from collapsing."""
+    """TRL loss types (`rlhi_training.losses` lists them). The paper: DPO (``sigmoid``); the SFT term
+    is ours and keeps answers from collapsing."""
     loss_weights: tuple[float, ...] = (1.0, 0.2)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of pairs whose sides are taken to be swapped, for the losses ``robust`` (arXiv 2403.00409 uses 0.1),

@@ -59,7 +59,8 @@ class TrainResult:
     metrics: dict[str, float]
     """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
     because an equal prefix was there, ``parity_difference`` and ``parity_seconds``: the mean difference of a token's
-    log-probability from TRL's own pass, in nats, and what it took to know it, and ``reference_reused``: the share of pairs whose reference was known."""
+    log-probability from TRL's own pass, in nats, and what it took to know it, and ``reference_reused``: the share of
+    pairs whose reference was known."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None

@@ -1,4 +1,4 @@
-"""What a person sees while an adapter trains: a progress bar with TRL's metrics, and an alarm when nothing is learnt."""
+"""What a person sees while an adapter trains: a bar with TRL's metrics, and an alarm when nothing is learnt."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def attend(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function.
+    """Attention as transformers calls it.
 
     Args:
         module: The attention layer.
@@ -143,7 +143,10 @@ class _Chains(torch.autograd.Function):
             # Query heads that share a key head add up to its gradient.
             _add(of_key, piece.keys, dk.float().sum(1).transpose(0, 1))
             _add(of_value, piece.keys, dv.float().sum(1).transpose(0, 1))
-        found = (t.unflatten(0, (ctx.lines, -1)).transpose(1, 2) for t in (of_query, of_key.to(k.dtype), of_value.to(v.dtype)))
+        found = (
+            t.unflatten(0, (ctx.lines, -1)).transpose(1, 2)
+            for t in (of_query, of_key.to(k.dtype), of_value.to(v.dtype))
+        )
         return (*found, None, None)
 
 

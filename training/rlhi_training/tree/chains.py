@@ -1,8 +1,8 @@
 """A forest cut into chains: runs of tokens that descend from one another, each with the tokens above it.
 
 The queries of a chain all see the same tokens before the chain, and inside the chain what comes before them. Attention
-chain by chain therefore computes what the rule of `rlhi_training.tree.prefix_tree` allows and little else, while a dense
-mask computes every pair of tokens of a line: on a conversation of eight turns three and a half times as many.
+chain by chain therefore computes what the rule of `rlhi_training.tree.prefix_tree` allows and little else, while a
+dense mask computes every pair of tokens of a line: on a conversation of eight turns three and a half times as many.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Activations that are cheap to make again are not kept for the backward pass.
 
-A decoder layer keeps the outputs of its norms, of its activation function and of the gated product, although each follows
-from something that is kept anyway by one elementwise pass. Inside `saving`, such a tensor is kept as the recipe that
-makes it. The values are the same bits, so gradients are; what is saved is half of what a layer keeps. A module is only
-trusted after its recipe has given the very tensor once.
+A decoder layer keeps the outputs of its norms, of its activation function and of the gated product, although each
+follows from something that is kept anyway by one elementwise pass. Inside `saving`, such a tensor is kept as the recipe
+that makes it. The values are the same bits, so gradients are; what is saved is almost half of what a layer keeps. A
+module is only trusted after its recipe has given the very tensor once.
 """
 
 from __future__ import annotations

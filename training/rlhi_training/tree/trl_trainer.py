@@ -67,7 +67,9 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             self.shared = install(base, FusedCausalLMOutput, self.shared.scope)
             if self.use_weighting:
-                self.shared.fall_back("use_weighting (WPO) needs sums of squared probabilities, which trees do not keep")
+                self.shared.fall_back(
+                    "use_weighting (WPO) needs sums of squared probabilities, which trees do not keep"
+                )
             if not self._check_parity:
                 self.shared.trust()
         if self.accelerator.num_processes > 1:
