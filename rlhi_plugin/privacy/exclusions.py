@@ -60,8 +60,11 @@ class Exclusions:
     def __bool__(self) -> bool:
         return bool(self._events)
 
-    def of(self, conversation: Conversation) -> FeedbackEvent | None:
-        """The event that keeps a conversation out; None where nothing does. Nobody keeps out what is another's."""
+    def of(self, conversation: Conversation | FeedbackEvent) -> FeedbackEvent | None:
+        """The event that keeps a conversation, or feedback on it, out; None where nothing does.
+
+        Nobody keeps out what is another's.
+        """
         return self._events.get((conversation.conversation_id, conversation.user_id))
 
 

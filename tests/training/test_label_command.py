@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
 from rlhi_plugin.errors import ConfigError, UserError
 from rlhi_plugin.logs import write_conversations
-from rlhi_plugin.records import FeedbackEvent, FeedbackKind, FollowUpLabel
+from rlhi_plugin.privacy.exclusions import exclusion
+from rlhi_plugin.privacy.tombstones import append_tombstones
+from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, FollowUpLabel, Tombstone
 from rlhi_training.cli import app
 from rlhi_training.labelling.label_log import LabelOptions, label_log
 
@@ -103,6 +106,51 @@ async def test_our_own_export_signals_and_hindsight(conversation, tmp_path, cue_
         ("thumbs_up", "event", "c-1"),
     ]
     assert counts.signals == {"abandon": 1, "thumbs_up": 1}
+
+
+async def test_what_users_keep_out_is_not_labelled_and_counted(conversation, tmp_path, cue_labeller):
+    def said(name: str) -> Conversation:
+        return conversation(name, ["Basil?", "Water.", "Shorter please", "Ok."], user="u1")
+
+    log = [
+        said("kept"),
+        said("private"),
+        exclusion("private", "u1", datetime(2026, 1, 3, tzinfo=UTC)),
+        conversation("gone", ["Mint?", "Water.", "Shorter please", "Ok."], user="u2"),
+        FeedbackEvent(event_id="c", conversation_id="kept", user_id="u1", kind=FeedbackKind.COPY),
+        FeedbackEvent(event_id="a", conversation_id="private", user_id="u1", kind=FeedbackKind.THUMBS_UP),
+        FeedbackEvent(event_id="b", conversation_id="gone", user_id="u2", kind=FeedbackKind.THUMBS_UP),
+    ]
+    logs, out, signals = (tmp_path / name for name in ("logs.jsonl", "out.jsonl", "signals.jsonl"))
+    write_conversations(logs, log)
+    append_tombstones(logs, [Tombstone(user_id="u2", forgotten_at=datetime(2030, 1, 1, tzinfo=UTC))])
+    counts = await label_log(logs, out, cue_labeller, LabelOptions(signals=signals))
+    assert {json.loads(line)["conversation_id"] for line in out.read_text().splitlines()} == {"kept"}
+    assert {json.loads(line)["conversation_id"] for line in signals.read_text().splitlines()} == {"kept"}
+    assert (counts.conversations, counts.kept_out) == (1, 2)
+
+
+def test_a_data_set_of_a_hub_is_labelled_too(wildchat_log, tmp_path):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    good = wildchat_log.read_text().splitlines()[:1]
+    wildchat_log.write_text(good[0] + "\n" + row("five", ("u", "Hi"), ("a", "Hello."), ("u", "Bye")) + "\n")
+    (folder / "train.jsonl").write_bytes(wildchat_log.read_bytes())
+    address = f"hf://datasets/{folder}"
+    done = run(address, "--labeller", "fast", "--out", tmp_path / "hub.jsonl")
+    assert done.exit_code == 0, done.output
+    plain = run(wildchat_log, "--labeller", "fast", "--out", tmp_path / "plain.jsonl")
+    assert plain.exit_code == 0, plain.output
+    labels = [
+        [(one["message_id"], one["label"], one["evidence"]) for one in map(json.loads, file.read_text().splitlines())]
+        for file in (tmp_path / "hub.jsonl", tmp_path / "plain.jsonl")
+    ]
+    assert labels[0] == labels[1]
+    assert len(labels[0]) == 3
+    assert "2 done" in done.output
+    refused = run(address, "--labeller", "fast", "--format", "wildchat", "--out", tmp_path / "hub.jsonl")
+    assert isinstance(refused.exception, ConfigError)
+    assert "--format" in str(refused.exception)
 
 
 async def test_many_conversations_come_out_in_order_whatever_the_batches(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhi_plugin.labelling import Exchange
-from rlhi_plugin.records import FollowUpLabel
+from rlhi_plugin.records import FollowUp, FollowUpLabel, FollowUpSubtype
 from rlhi_training.labelling.agreement import agreement
 from rlhi_training.labelling.baselines import BASELINES
 from rlhi_training.labelling.decision import GOES_WITH
@@ -15,6 +15,7 @@ from rlhi_training.labelling.fitting import invented_rows
 from rlhi_training.labelling.label_set import Example, Label, part_of
 from rlhi_training.labelling.label_set.reading import digest_of_text
 from rlhi_training.labelling.measuring import Said, measure
+from rlhi_training.labelling.measuring_hindsight import measure_hindsight
 from rlhi_training.labelling.report import report
 from rlhi_training.labelling.report_page import as_markdown, draw_cascade
 
@@ -86,6 +87,54 @@ def examples() -> list[Example]:
     return found
 
 
+def test_hindsight_is_counted_by_hand():
+    """The labeller misses one inheritance, finds one, and invents one past a new topic."""
+
+    def read(conversation: str, turn: int, label: FollowUpLabel, subtype: FollowUpSubtype) -> Example:
+        exchange_ = exchange("x").model_copy(update={"conversation_id": conversation, "turn": turn - 1})
+        digest = digest_of_text("x")
+        own = Label(
+            source="arena",
+            conversation_id=conversation,
+            turn=turn,
+            digest=digest,
+            label=label,
+            subtype=subtype,
+            confidence="high",
+            reader=0,
+        )
+        return Example(exchange_, own, None)
+
+    def found(one: Example, label: FollowUpLabel, subtype: FollowUpSubtype) -> FollowUp:
+        return FollowUp(
+            conversation_id=one.exchange.conversation_id,
+            turn=one.exchange.turn,
+            message_id="m",
+            label=label,
+            subtype=subtype,
+            probabilities={label: 0.9},
+            labeller="tried",
+        )
+
+    new, feedback = FollowUpLabel.NEW_REQUEST, FollowUpLabel.WITH_FEEDBACK
+    next_step, topic, fix = FollowUpSubtype.NEXT_STEP, FollowUpSubtype.NEW_TOPIC, FollowUpSubtype.POINTS_OUT_ERROR
+    examples = [
+        # In no order: the turns say it.
+        read("found", 3, feedback, fix),
+        read("found", 2, new, next_step),
+        read("missed", 2, new, next_step),
+        read("missed", 3, feedback, fix),
+        read("invented", 2, new, topic),
+        read("invented", 3, feedback, fix),
+        read("alone", 2, new, next_step),
+    ]
+    told = [(feedback, fix), (new, next_step), (new, next_step), (new, topic), (new, next_step), (feedback, fix)]
+    told.append((new, next_step))
+    quality = measure_hindsight(examples, [found(one, *what) for one, what in zip(examples, told, strict=True)])
+    assert (quality.follow_ups, quality.by_readers, quality.by_labeller, quality.same) == (6, 2, 2, 1)
+    assert (quality.precision, quality.recall) == (0.5, 0.5)
+
+
 @pytest.mark.slow
 async def test_the_report_has_every_table_and_beats_the_baselines(examples, tmp_path):
     labels = [one.label for one in examples]
@@ -100,6 +149,7 @@ async def test_the_report_has_every_table_and_beats_the_baselines(examples, tmp_
     assert found.readers.kappa == 1.0
     # From all with the first tier to all with the second.
     assert (found.cascade[0].passed_on, found.cascade[-1].passed_on) == (0.0, 1.0)
+    assert set(found.hindsight) == {"fast", "again"}
     text = as_markdown(found)
     assert "2 labels of the part had no text" in text
     assert text.count("| fast |") >= 3

@@ -149,7 +149,9 @@ def _stage_command(stage: Stage, summary: str) -> None:
 
 @app.command("label")
 def label_command(  # noqa: PLR0917 - a command's options, not a call's arguments
-    source: Annotated[Path, typer.Argument(metavar="LOG|RUN", help="A log in any known format, or a run directory.")],
+    source: Annotated[
+        str, typer.Argument(metavar="LOG|RUN", help="A log in any known format, hf://datasets/..., or a run directory.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="With a log: file for one JSON line per follow-up.")] = None,
     labeller: Annotated[
         str, typer.Option("--labeller", help="With a log: fast, encoder, llm, cascade, or another package's.")
@@ -178,8 +180,8 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     from rlhi_training.labelling.commands import label_command as label_a_log
     from rlhi_training.labelling.label_log import LabelOptions
 
-    if (source / "manifest.json").is_file():
-        _run_stage("label", source, overrides, registry)
+    if (Path(source) / "manifest.json").is_file():
+        _run_stage("label", Path(source), overrides, registry)
         return
     if out is None:
         raise UserError(

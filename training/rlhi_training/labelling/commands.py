@@ -22,7 +22,7 @@ Votes = Annotated[int, typer.Option("--votes", help="How often the model is aske
 
 
 def label_command(
-    logs: Path,
+    logs: str,
     out: Path,
     name: str,
     options: LabelOptions,
@@ -39,13 +39,14 @@ def label_command(
     from rlhi_plugin.importers.files import size_of
     from rlhi_training.labelling.label_log import label_log
     from rlhi_training.labelling.tiers import make_labeller
+    from rlhi_training.log_source import log_source
 
+    source = log_source(logs)
+    source.require()
     labeller = make_labeller(name, llm=llm, votes=votes, workers=workers)
-    if not logs.exists():
-        from rlhi_plugin.errors import UserError
-
-        raise UserError(f"{logs} does not exist. Give a log, such as: rlhi-train label logs.jsonl --out labels.jsonl")
-    with terminal.progress(f"label {logs.name} (bytes)", size_of(logs)) as advance:
+    # How much a hub will send is not known before.
+    unit, total = ("rows", None) if source.hub else ("bytes", size_of(source.path))
+    with terminal.progress(f"label {source.path.name} ({unit})", total) as advance:
         counts = asyncio.run(label_log(logs, out, labeller, options, advance))
     _say(counts, out)
     decided = getattr(labeller, "decided", None)
@@ -60,9 +61,11 @@ def _say(counts: LabelCounts, out: Path) -> None:
     rows = [(name, f"{number}", f"{number / max(1, total):.1%}") for name, number in counts.labels.most_common()]
     terminal.stdout.print(terminal.table("Follow-ups", ("label", "count", "share"), rows))
     aside = f", {counts.refused} row(s) set aside" if counts.refused else ""
+    kept_out = f", {counts.kept_out} conversation(s) kept out by their users" if counts.kept_out else ""
     signals = f", {sum(counts.signals.values())} signal(s) without words" if counts.signals else ""
     terminal.stdout.print(
-        f"{total} follow-up(s) of {counts.conversations} conversation(s) in {out}{aside}{signals}", markup=False
+        f"{total} follow-up(s) of {counts.conversations} conversation(s) in {out}{kept_out}{aside}{signals}",
+        markup=False,
     )
 
 

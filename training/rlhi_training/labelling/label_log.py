@@ -18,9 +18,11 @@ from typing import Any, TextIO
 from rlhi_plugin.errors import ConfigError, RecordError
 from rlhi_plugin.importers import Imported, read_log
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges
+from rlhi_plugin.privacy.tombstones import by_user, remembered
 from rlhi_plugin.records import Conversation, FollowUp
 from rlhi_training.labelling.hindsight import Inherited, inherit
 from rlhi_training.labelling.signals import signals
+from rlhi_training.log_source import LogSource, log_source
 
 BATCH = 1024
 """Follow-ups that are labelled together; whole conversations, so a batch may be longer."""
@@ -50,7 +52,9 @@ class LabelCounts:
     """What happened.
 
     Attributes:
-        conversations: Read.
+        conversations: Labelled.
+        kept_out: Conversations that are not labelled, since their users were forgotten or want nothing to be learned
+            from them.
         labels: Follow-ups by label.
         signals: Without words, by kind.
         refused: Rows that cannot be read.
@@ -58,6 +62,7 @@ class LabelCounts:
     """
 
     conversations: int = 0
+    kept_out: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
     refused: int = 0
@@ -65,25 +70,32 @@ class LabelCounts:
 
 
 async def label_log(
-    path: Path, out: Path, labeller: Labeller, options: LabelOptions, watch: Callable[[int], object] = lambda _: None
+    name: str | Path,
+    out: Path,
+    labeller: Labeller,
+    options: LabelOptions,
+    watch: Callable[[int], object] = lambda _: None,
 ) -> LabelCounts:
     """Label every user message after the first of each conversation, also those that follow no answer.
 
-    The output appears whole or not at all.
+    What users keep out of learning, and what forgotten users said, is not labelled either. The output appears whole or
+    not at all.
 
     Args:
-        path: A log: a file, an archive or a folder.
+        name: A log: a file, an archive, a folder, or ``hf://datasets/OWNER/NAME``.
         out: Where the lines go.
         labeller: What labels.
         options: How.
-        watch: Hears how many more bytes were read.
+        watch: Hears how many more bytes were read, or how many more rows of a data set on a hub.
 
     Raises:
+        UserError: there is no such log.
         ConfigError: the log cannot be read, a file cannot be written, or no row of the log could be used.
         ModelCallError: a labeller that asks a model could not.
     """
+    logs = log_source(name)
+    logs.require()
     counts = LabelCounts()
-    records = read_log(path, options.log_format, watch, any_order=True)
     draft = out.with_name(f".{out.name}.partial")
     try:
         with ExitStack() as stack:
@@ -92,15 +104,45 @@ async def label_log(
             refused = stack.enter_context(_open(options.refused)) if options.refused else None
             sorting = _Sorting(counts, written, refused)
             await _in_batches(
-                sorting.conversations(records), lambda batch: _label(batch, labeller, options, lines, counts)
+                sorting.conversations(_permitted(_records(logs, options, watch), logs, counts)),
+                lambda batch: _label(batch, labeller, options, lines, counts),
             )
-        if counts.refused and not counts.conversations:
+        if counts.refused and not counts.conversations and not counts.kept_out:
             first = str(counts.named[0]).rstrip(".")
-            raise ConfigError(f"no row of {path} could be used, the first because: {first}. Give a log.")
+            raise ConfigError(f"no row of {name} could be used, the first because: {first}. Give a log.")
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
     return counts
+
+
+def _records(logs: LogSource, options: LabelOptions, watch: Callable[[int], object]) -> Iterable[Imported]:
+    if logs.hub is None:
+        return read_log(logs.path, options.log_format, watch, any_order=True)
+    if options.log_format is not None:
+        raise ConfigError("the format of a data set on a hub is told from its fields. Leave --format out.")
+    return _counted(logs.hub.conversations(), watch)
+
+
+def _counted(records: Iterable[Imported], watch: Callable[[int], object]) -> Iterator[Imported]:
+    for record in records:
+        watch(1)
+        yield record
+
+
+def _permitted(records: Iterable[Imported], logs: LogSource, counts: LabelCounts) -> Iterator[Imported]:
+    forgotten, exclusions = by_user(logs.tombstones()), logs.exclusions()
+    for record in records:
+        if isinstance(record, Conversation):
+            known = remembered(record, forgotten)
+            if known is None or exclusions.of(known) is not None:
+                counts.kept_out += 1
+                continue
+            yield known
+        elif isinstance(record, RecordError) or (
+            exclusions.of(record) is None and (record.user_id is None or record.user_id not in forgotten)
+        ):
+            yield record
 
 
 async def _in_batches(

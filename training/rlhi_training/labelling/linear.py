@@ -57,9 +57,10 @@ class LinearModel:
         import numpy as np
 
         facts = self.standardised(matrix(exchanges))
-        return (facts @ self.fact_weights + self.term_scores([terms(e) for e in exchanges]) + self.bias).astype(
-            np.float32
-        )
+        # How float32 products are added up depends on how many rows there are; a label must not. In double precision
+        # what is left of that is far below what is kept.
+        told = facts.astype(np.float64) @ self.fact_weights.astype(np.float64)
+        return (told + self.term_scores([terms(e) for e in exchanges]) + self.bias).astype(np.float32)
 
     def standardised(self, facts: Floats) -> Floats:
         """Facts as the weights expect them."""

@@ -18,6 +18,7 @@ from rlhi_training.labelling.fit_fast import FitRow, fit_linear, look
 from rlhi_training.labelling.fitting import folds, invented_rows
 from rlhi_training.labelling.label_set import ConversationPart, Example, part_of
 from rlhi_training.labelling.measuring import Quality, Said, measure
+from rlhi_training.labelling.measuring_hindsight import HindsightQuality, measure_hindsight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,8 @@ class LabellerReport(Record):
     """The fast tier fitted on one source alone and tried on another: ``arena > wildchat``."""
     cascade: list[Step]
     """From the first labeller to the second one."""
+    hindsight: dict[str, HindsightQuality]
+    """What neutral follow-ups inherit, by each labeller."""
     readers: Agreement
     unmatched: int = Field(ge=0)
     """Labels of the part whose text the logs do not hold."""
@@ -101,6 +104,7 @@ async def report(
         by_language=_grouped(said, [_language(example) for example in chosen], _LEAST_ROWS),
         across=across_sources(examples, part),
         cascade=_curve(said, list(labellers), seconds),
+        hindsight={name: measure_hindsight(chosen, one) for name, one in found.items()},
         readers=readers,
         unmatched=unmatched,
     )

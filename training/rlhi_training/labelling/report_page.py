@@ -34,6 +34,8 @@ def as_markdown(report: LabellerReport) -> str:
         _table(report.across),
         "## Cascade",
         _cascade(report),
+        "## Hindsight",
+        _hindsight(report),
         "## Readers",
         (
             f"{report.readers.follow_ups} follow-ups were read twice: the same label for"
@@ -85,6 +87,18 @@ def _cascade(report: LabellerReport) -> str:
         f1 = "-" if step.f1 is None else f"{step.f1:.3f}"
         kept = "-" if step.kept_accuracy is None else f"{step.kept_accuracy:.3f}"
         rows.append(f"{step.keeps:.2f} | {step.passed_on:.1%} | {f1} | {kept} | {step.seconds_per_thousand:.2f}")
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def _hindsight(report: LabellerReport) -> str:
+    rows = [
+        "labeller | follow-ups | inherit by the readers' labels | by the labeller's | the same | precision | recall",
+        " | ".join(["---"] * 7),
+    ]
+    for who, own in report.hindsight.items():
+        shares = ("-" if share is None else f"{share:.3f}" for share in (own.precision, own.recall))
+        cells = (str(count) for count in (own.follow_ups, own.by_readers, own.by_labeller, own.same))
+        rows.append(" | ".join((who, *cells, *shares)))
     return "\n".join(f"| {row} |" for row in rows)
 
 
