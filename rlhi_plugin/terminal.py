@@ -136,6 +136,43 @@ def progress(description: str, total: int | None) -> Iterator[Advance]:
         yield lambda n: bar.advance(task, n)
 
 
+Report = Callable[[int, str], None]
+"""Reports that so many more units of work are done, and how it stands."""
+
+
+@contextmanager
+def measured(description: str, total: int) -> Iterator[Report]:
+    """As `progress`, with a line on how it stands behind the bar; piped, the last such line ends it."""
+    last = ""
+    if not stderr.is_terminal:
+        with progress(description, total) as advance:
+
+            def count(n: int, note: str) -> None:
+                nonlocal last
+                last = note or last
+                advance(n)
+
+            yield count
+        if last:
+            stderr.print(f"{description}: {last}", markup=False)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=stderr) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def show(n: int, note: str) -> None:
+            bar.update(task, advance=n, note=note)
+
+        yield show
+
+
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
     """A moving bar with the elapsed time, on a terminal, for what takes seconds and has no steps to count.

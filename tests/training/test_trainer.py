@@ -216,7 +216,7 @@ class KilledError(Exception):
 def test_a_killed_run_continues_to_the_same_weights(
     trained, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
     recipe = tiny_recipe(tiny_model_dir, max_length=500)
     step = Watch.on_step_end

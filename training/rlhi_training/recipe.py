@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlhi_plugin.calls.options import CallOptions
+from rlhi_training.trackers import Tracker
 
 
 class _Section(BaseModel):
@@ -350,8 +351,12 @@ class TrainSection(_Section):
     """Self-distillation: ``shuffled`` shows the teacher another turn's follow-up: a control of ours, in which it
     explains nothing."""
     loss: tuple[str, ...] = ("sigmoid", "sft")
-    """TRL loss types. The paper: DPO (``sigmoid``); the SFT term is ours and keeps answers from collapsing."""
+    """TRL loss types (`rlhi_training.losses` lists them). The paper: DPO (``sigmoid``); the SFT term
+    is ours and keeps answers from collapsing."""
     loss_weights: tuple[float, ...] = (1.0, 0.2)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Share of pairs whose sides are taken to be swapped, for the losses ``robust`` (arXiv 2403.00409 uses 0.1),
+    ``exo_pair`` (arXiv 2402.00856 uses 0.001), ``aot`` and ``aot_unpaired``. TRL's default."""
     beta: float = Field(default=0.1, gt=0.0)
     """arXiv 2506.21495 uses 0.01 with full fine-tuning; 0.1 is TRL's default and ours for LoRA."""
     learning_rate: float = Field(default=3e-4, gt=0.0)
@@ -392,8 +397,14 @@ class TrainSection(_Section):
     """Compute what the sequences of a batch have in common once (exact; see rlhi_training.tree)."""
     share_within: Literal["batch", "pair"] = "batch"
     """Which sequences: all of a forward pass, or only the two of a pair (arXiv 2410.20305). Ours."""
+    check_parity: bool = True
+    """Compare the first batch with TRL's own pass, pair by pair, and train without sharing where they differ. It costs
+    about as much as one step. Ours."""
     reuse_reference: bool = True
     """Keep what the base thinks of an answer in the cache folder, for later runs on the same pairs."""
+    report_to: tuple[Tracker, ...] = ()
+    """Experiment trackers: ``trackio``, ``tensorboard`` (files in the run's folder), ``wandb``. Need the extra
+    ``track``. Ours: none."""
     seed: int = 0
 
 

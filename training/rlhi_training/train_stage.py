@@ -70,7 +70,7 @@ def _registered(  # noqa: PLR0917 - what a registration needs, and no more
 ) -> dict[str, Any]:
     """Register the adapter; what the manifest says of the training."""
     adapters = AdapterRegistry(registry)
-    adapter_id = _register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
+    adapter_id = register(adapters, result, pairs, turns, recipe, manifest=directory.path / "manifest.json")
     return {
         "adapter_id": adapter_id,
         "registry": str(adapters.root),
@@ -91,7 +91,7 @@ def holders(pairs: Sequence[Item], turns: Mapping[str, LabelledTurn]) -> tuple[s
     return tuple(sorted(user for user in users if user))
 
 
-def _register(
+def register(
     adapters: AdapterRegistry,
     result: TrainResult,
     pairs: Sequence[Item],

@@ -25,10 +25,12 @@ from rlhi_adapters.digests import ADAPTER_CONFIG
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
-from rlhi_training import model_card
+from rlhi_training import model_card, trackers
 from rlhi_training.lora import StartingPoint, starting_point, with_adapter
+from rlhi_training.losses import check_losses
 from rlhi_training.methods import choice
 from rlhi_training.methods.segment import Segment
+from rlhi_training.processes import is_main, main_first
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
@@ -42,6 +44,8 @@ Progress = Callable[[str, int], AbstractContextManager[terminal.Advance]]
 
 _CHECKPOINTS = "checkpoints"
 _INPUTS = "inputs.sha256"
+_LOOKS = {"report_to", "check_parity"}
+"""Options of training that do not change what comes out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,15 @@ class TrainResult:
     metrics: dict[str, float]
     """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
     because an equal prefix was there, ``largest_pass``: the most tokens of a forward pass, ``trees_cut``: how often a
-    tree was cut because of the token budget, and ``reference_reused``: the share of pairs whose reference was known."""
+    tree was cut because of the token budget, ``parity_difference`` and ``parity_seconds``: the mean difference of a
+    token's log-probability from TRL's own pass, in nats, and what it took to know it, and ``reference_reused``: the
+    share of pairs whose reference was known."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None
     """The step that a killed run was continued from."""
     warnings: tuple[str, ...] = ()
-    """Signs that nothing was learnt."""
+    """Signs that nothing was learnt, and why prefixes were not shared where they should have been."""
     parent: str | None = None
     """The registered adapter that was continued."""
 
@@ -85,6 +91,9 @@ class _Run:
 
     def bar(self, description: str, total: int) -> AbstractContextManager[terminal.Advance]:
         return self.progress(description, total) if self.progress else nullcontext(lambda _: None)
+
+    def measured_bar(self, description: str, total: int) -> AbstractContextManager[terminal.Report]:
+        return terminal.measured(description, total) if self.progress else nullcontext(lambda _n, _note: None)
 
 
 def train_adapter(
@@ -118,6 +127,8 @@ def train_adapter(
     """
     started = time.monotonic()
     check_train(recipe.train)
+    check_losses(recipe.train)
+    trackers.require(recipe.train.report_to)
     base = resolve_base(recipe.model.base)
     start = starting_point(recipe.train.continue_from, base, registry)
     if segment is not None:
@@ -132,7 +143,8 @@ def train_adapter(
     if segment is not None:
         kept, unused = segment.rows(kept, recipe.train.batch_size, recipe.train.seed)
         dropped += unused
-    resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, run))
+    with main_first():
+        resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, run))
     trainer = _build(run, kept)
     steps = _train(run, trainer, resume or (segment.before if segment else None))
     history = tuple(trainer.state.log_history)
@@ -149,6 +161,8 @@ def train_adapter(
         warnings=tuple(run.warnings),
         parent=start.name if start and start.registered else None,
     )
+    if not is_main():
+        return result
     card = _card(result, recipe, [pair.source for pair in kept], persona_frame_digest)
     _save_adapter(trainer.model, result, card)
     (out_dir / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in history), "utf-8")
@@ -160,7 +174,7 @@ def train_adapter(
 
 def _fingerprint(kept: Sequence[choice.TokenisedItem], run: _Run) -> str:
     """What a checkpoint must have been made from to be continued: tokens in order, settings, weights."""
-    digest = hashlib.sha256(run.recipe.train.model_dump_json().encode())
+    digest = hashlib.sha256(run.recipe.train.model_dump_json(exclude=_LOOKS).encode())
     digest.update(f"{run.recipe.model.dtype}\0{run.base.digest}\0{run.start and run.start.digest}\0".encode())
     for pair in kept:
         digest.update(choice.tokens(pair))
@@ -176,7 +190,8 @@ def _resume_point(folder: Path, fingerprint: str) -> Path | None:
         _log.info("the checkpoints in %s belong to other pairs or settings; starting over", folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(fingerprint, "utf-8")
+    if not note.is_file():
+        note.write_text(fingerprint, "utf-8")
     # The marker is written last, so a checkpoint that a kill cut short has none.
     complete = [path.parent for path in folder.glob("checkpoint-*/complete")]
     if not complete:
@@ -208,6 +223,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
             share_prefixes=train.share_prefixes,
             groups=[pair.group for pair in kept],
             on_reference=advance,
+            check_parity=train.check_parity,
             vault=vault,
             scope=train.share_within,
             tokens_per_batch=train.tokens_per_batch,
@@ -217,6 +233,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
             train_dataset=Dataset.from_list(rows),
             processing_class=run.tokenizer,
             peft_config=new_adapter,
+            callbacks=trackers.callbacks(train.report_to, run.out_dir),
         )
     # It would print each log entry as a Python dict.
     trainer.remove_callback(PrinterCallback)
@@ -262,6 +279,7 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         beta=train.beta,
         loss_type=list(train.loss),
         loss_weights=list(train.loss_weights),
+        label_smoothing=train.label_smoothing,
         max_length=None,
         precompute_ref_log_probs=True,
         # Without gradients a pair needs a fraction of the memory, and wide batches use a processor better.
@@ -278,20 +296,26 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
         save_strategy="steps",
         save_steps=max(1, min(25, steps // 4)),
         save_total_limit=2,
+        # The trackers are given to the trainer as callbacks.
         report_to=[],
+        project=trackers.PROJECT,
+        run_name=f"{run.recipe.name}-{run.out_dir.resolve().name}",
         disable_tqdm=True,
     )
 
 
 def _train(run: _Run, trainer: Any, resume: Path | None) -> int:
     """Run TRL's training loop; the number of optimiser steps."""
-    steps = _planned_steps(run.recipe.train, len(trainer.train_dataset))
-    with run.bar("Training", steps) as advance:
-        trainer.add_callback(choice.make_watch(run.recipe.train, advance, run.warnings))
+    train = run.recipe.train
+    steps = _planned_steps(train, len(trainer.train_dataset))
+    with run.measured_bar("Training", steps) as advance:
+        trainer.add_callback(choice.make_watch(train, advance, run.warnings))
         if run.segment is not None:
             trainer.add_callback(run.segment.stop())
-        with quiet():
+        with trackers.named(train.report_to), quiet():
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if train.share_prefixes and trainer.shared.reason is not None:
+        run.warnings.append(f"prefixes were not shared: {trainer.shared.reason}")
     if not math.isfinite(outcome.training_loss):
         raise ArtefactError(
             f"training ended with a loss of {outcome.training_loss}. Lower train.learning_rate or use float32."
@@ -307,6 +331,9 @@ def _metrics(history: Sequence[dict[str, Any]], trainer: Any) -> dict[str, float
     metrics["tokens_shared"] = 1.0 - shared.tokens_computed / shared.tokens_in if shared.tokens_in else 0.0
     metrics["largest_pass"] = float(shared.largest)
     metrics["trees_cut"] = float(shared.trees_cut)
+    if shared.difference is not None:
+        metrics["parity_difference"] = shared.difference
+    metrics["parity_seconds"] = shared.seconds
     metrics["reference_reused"] = trainer.reference_reused / max(1, len(trainer.train_dataset))
     return metrics
 

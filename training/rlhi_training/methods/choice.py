@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_training.losses import compares
 from rlhi_training.methods.hindsight import PROMPT, HindsightTurn
 from rlhi_training.methods.segment import Segment
 from rlhi_training.methods.tokenised import TokenisedHindsight, tokenise_hindsight
@@ -16,7 +17,7 @@ from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
 
 if TYPE_CHECKING:
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
 Item = PreferencePair | HindsightTurn
 """What an adapter learns from: pairs, or logged answers with their follow-ups."""
@@ -100,12 +101,14 @@ def check(recipe: Recipe) -> None:
         )
 
 
-def make_watch(train: TrainSection, advance: Callable[[int], None], warnings: list[str]) -> Watch:
+def make_watch(train: TrainSection, advance: Callable[[int, str], None], warnings: list[str]) -> Watch:
     """What advances the progress bar of a method, and knows when there is nothing to learn."""
     from rlhi_training.methods.watch import SequenceWatch
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
-    return (Watch if train.method == "dpo" else SequenceWatch)(advance, warnings)
+    if train.method == "dpo":
+        return Watch(advance, warnings, preference=compares(train))
+    return SequenceWatch(advance, warnings)
 
 
 def sections(recipe: Recipe) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class TreeSFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL publishes no type
         scope: Of the prefixes; rows are no pairs, so it is always the batch.
         tokens_per_batch: Of DPO's, which `rlhi_training.train_checks` refuses for others.
         reference: Of DPO's.
+        check_parity: Whether the first batch is compared with TRL's own pass; see `SharedForward`.
         args: TRL's settings for DPO, of which everything that a `TrainingArguments` has is taken.
         train: The recipe's section.
         options: TRL's own arguments. The data set has ``prompt_ids`` and ``answer_ids``.
@@ -56,6 +57,7 @@ class TreeSFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL publishes no type
         scope: Scope = "batch",
         tokens_per_batch: int | None = None,
         reference: str = "start",
+        check_parity: bool = True,
         **options: Any,
     ) -> None:
         del vault, scope, tokens_per_batch, reference
@@ -68,6 +70,8 @@ class TreeSFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL publishes no type
         super().__init__(args=_sft_config(args), data_collator=Collator(tokenizer.pad_token_id), **options)
         if self.shared.reason is None:
             self.shared = install(self.model.get_base_model(), FusedCausalLMOutput)
+            if not check_parity:
+                self.shared.trust()
         self._ask_reference()
 
     def _ask_reference(self) -> None:

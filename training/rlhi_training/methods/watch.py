@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from rlhi_training.tree.trl_trainer import Watch
+from rlhi_training.watch import Watch
 
 NO_ADVANTAGE = 0.01
 """Mean absolute advantage, in nats a token, below which follow-ups change nothing of what the model thinks (ours)."""
@@ -17,7 +17,7 @@ class SequenceWatch(Watch):
     """Advances a progress bar, and warns of zero gradients and of advantages that are all near zero.
 
     Args:
-        advance: Called with 1 after each optimiser step.
+        advance: Called after each optimiser step with 1 and the last logged metrics.
         warnings: Gets one line for the first sign found.
     """
 
@@ -28,6 +28,8 @@ class SequenceWatch(Watch):
         """Look at what was logged."""
         del args, control
         logs = logs or {}
+        shown = (("loss", "loss"), (_SIZE, "advantage"))
+        self._note = ", ".join(f"{name} {logs[key]:.3f}" for key, name in shown if key in logs) or self._note
         if _SIZE in logs:
             self._largest = max(self._largest or 0.0, logs[_SIZE])
         # Without advantages there is no gradient either; then they are the reason to name.

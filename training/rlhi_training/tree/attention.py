@@ -3,7 +3,7 @@
 A window of w lets a token see w tokens of its own row, itself included. On a tree, the distance between two tokens of
 one row is the difference of their depths, so the rule gains ``depth[i] - depth[j] < w``. Models whose layers differ
 (Gemma 3) get one mask for each kind of layer. FlexAttention takes the rule itself, and skips blocks in which it holds
-for no pair of tokens.
+for no pair of tokens; on processors `rlhi_training.tree.chain_attention` computes chain by chain.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
+from rlhi_training.tree.chain_attention import NAME, chain_mask
 from rlhi_training.tree.prefix_tree import Forest
 
 DENSE = ("sdpa", "eager")
 """Implementations that take a mask with one row per query."""
 FLEX = "flex_attention"
+CHAINS = NAME
+"""Ours, for processors; see `rlhi_training.tree.chain_attention`."""
 FLEX_BLOCK = 128
 """FlexAttention's own block size: lines are padded to a multiple of it."""
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -44,17 +47,18 @@ def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtyp
     Args:
         forest: What is laid out, for FlexAttention in lines of whole blocks.
         config: Of the text model; `windows` knows its layers.
-        implementation: One of `DENSE`, or `FLEX`.
+        implementation: One of `DENSE`, `FLEX` or `CHAINS`.
         dtype: What attention computes in. A dense mask is given as what is added to the scores: of truth values, SDPA
             would make and keep such a copy in every layer.
         device: Where the model is.
     """
     kinds = windows(config)
     assert kinds is not None  # noqa: S101 - `forward.unsupported` has asked
-    made = {
-        kind: _flex(forest, window, device) if implementation == FLEX else _dense(forest, window, device)
-        for kind, window in kinds.items()
-    }
+    if implementation == CHAINS and not getattr(config, "attention_dropout", 0.0):
+        made = {kind: chain_mask(forest, window, dtype) for kind, window in kinds.items()}
+        return made if len(made) > 1 else next(iter(made.values()))
+    make = _flex if implementation == FLEX else _dense
+    made = {kind: make(forest, window, device) for kind, window in kinds.items()}
     if implementation != FLEX:
         lowest = torch.finfo(dtype).min
         made = {k: torch.zeros(m.shape, dtype=dtype, device=device).masked_fill(~m, lowest) for k, m in made.items()}

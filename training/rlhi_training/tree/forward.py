@@ -11,22 +11,28 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import time
 import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from rlhi_training.tree.answer_head import HeadForm, TokenScores, compute_dtype, score_tokens
-from rlhi_training.tree.attention import DENSE, FLEX, FLEX_BLOCK, masks, windows
+from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, FLEX_BLOCK, masks, windows
+from rlhi_training.tree.chain_attention import register
 from rlhi_training.tree.prefix_tree import Forest, plant
+from rlhi_training.tree.rematerialise import Rematerialisation
 
 _log = logging.getLogger("rlhi.training")
 
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 0.2
 """Mean absolute difference of log-probabilities that rounding explains; a wrong mask gives whole nats (ours)."""
+_COMPARED = 8
+"""Pairs that are compared with TRL's own pass; more cost more and show the same (ours)."""
 _IGNORED = -100
 """Label of a token that is not scored, in TRL and transformers."""
 
@@ -43,25 +49,52 @@ class SharedForward:
         reason: Why TRL's own call is used instead, or None while trees are.
         tokens_in: Tokens of all rows, padding left out.
         tokens_computed: Tokens that went through the backbone for them.
-        verified: Whether a pair was compared with TRL's own call.
+        verified: Whether a batch was compared with TRL's own call.
+        verified_training: Whether one of those that are trained on was.
+        difference: The largest mean difference of a token's log-probability found so, in nats.
+        seconds: What comparing took.
         scope: See `Scope`.
         budget: Tokens that a pass may compute, padding included; None is no limit.
         together: Which rows of the coming call may share a tree; None leaves that to `scope`.
         passes: Calls so far.
         largest: Tokens that the largest of them computed, padding included.
         trees_cut: Trees that were cut into several because of the budget.
+        rematerialisation: What is made again in the backward pass instead of being kept; None keeps everything.
     """
 
     reason: str | None = None
     tokens_in: int = 0
     tokens_computed: int = 0
     verified: bool = False
+    verified_training: bool = False
+    difference: float | None = None
+    seconds: float = 0.0
     scope: Scope = "batch"
     budget: int | None = None
     together: Sequence[Sequence[int]] | None = None
     passes: int = 0
     largest: int = 0
     trees_cut: int = 0
+    rematerialisation: Rematerialisation | None = None
+
+    def saving(self, model: Any) -> AbstractContextManager[None]:
+        """Keep fewer activations for the backward pass, where nothing else takes care of that."""
+        checkpoints = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+        if self.rematerialisation is None or checkpoints:
+            return nullcontext()
+        return self.rematerialisation.saving()
+
+    def trust(self) -> None:
+        """Compare nothing."""
+        self.verified = self.verified_training = True
+
+    @property
+    def unverified(self) -> bool:
+        """Whether the coming call is to be compared first: the first of all, and the first with gradients.
+
+        The two differ: the reference pass takes pairs of like lengths, training takes whole conversations.
+        """
+        return not (self.verified_training if torch.is_grad_enabled() else self.verified)
 
     def fall_back(self, reason: str) -> None:
         """Use TRL's own call from here on."""
@@ -85,8 +118,11 @@ def install(
         A record of what was shared, or why nothing is.
     """
     state = SharedForward(scope=scope, budget=budget)
+    if model.device.type == "cpu":
+        # On CUDA its gain has not been measured.
+        state.rematerialisation = Rematerialisation(model)
     original = model.forward
-    _prefer_flex(model)
+    _prefer_sparse(model)
     if reason := unsupported(model):
         state.fall_back(reason)
         return state
@@ -98,7 +134,7 @@ def install(
         batch = _Batch.of(args, kwargs)
         if state.reason is not None or batch is None:
             return original(*args, fused_lm_head=True, **kwargs)
-        if not state.verified:
+        if state.unverified:
             _verify(self, batch, original, state)
             if state.reason is not None:
                 return original(*args, fused_lm_head=True, **kwargs)
@@ -108,21 +144,22 @@ def install(
     return state
 
 
-def _prefer_flex(model: Any) -> None:
-    """On CUDA, skip the blocks of a tree in which nobody sees anybody; a dense mask computes them all."""
-    if (
-        model.device.type == "cuda"
-        and implementation(model) == DENSE[0]
-        and getattr(model, "_supports_flex_attn", False)
-    ):
+def _prefer_sparse(model: Any) -> None:
+    """Skip what nobody sees: blocks of a tree on CUDA, other branches on processors. A dense mask computes it all."""
+    if implementation(model) != DENSE[0]:
+        return
+    if model.device.type == "cuda" and getattr(model, "_supports_flex_attn", False):
         model.set_attn_implementation(FLEX)
+    elif model.device.type == "cpu":
+        register()
+        model.set_attn_implementation(CHAINS)
 
 
 def unsupported(model: Any) -> str | None:
     """Why a model's attention cannot be laid out as trees here, or None when it can."""
     config = model.config.get_text_config()
     attention = implementation(model)
-    if attention not in (*DENSE, FLEX):
+    if attention not in (*DENSE, FLEX, CHAINS):
         return f"attention {attention!r} takes no mask of its own (sdpa does)"
     if windows(config) is None:
         kinds = ", ".join(sorted(set(getattr(config, "layer_types", None) or ()))) or "a window of no size"
@@ -156,10 +193,11 @@ class _Batch:
         right_padded = bool((mask[:, :-1] >= mask[:, 1:]).all()) and bool(mask[:, 0].all())
         return cls(kwargs["input_ids"], mask, kwargs["labels"]) if right_padded else None
 
-    def pair(self) -> _Batch:
-        """The first chosen row and the first rejected one: TRL stacks all chosen over all rejected."""
-        rows = [0, self.input_ids.shape[0] // 2]
-        return _Batch(self.input_ids[rows], self.attention_mask[rows], self.labels[rows])
+    def pairs(self, places: Sequence[int]) -> _Batch:
+        """Some pairs, without the padding that only others need: TRL stacks all chosen over all rejected."""
+        rows = [*places, *(place + self.input_ids.shape[0] // 2 for place in places)]
+        longest = int(self.attention_mask[rows].sum(dim=1).max())
+        return _Batch(*(t[rows, :longest] for t in (self.input_ids, self.attention_mask, self.labels)))
 
 
 def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: SharedForward) -> Any:
@@ -178,7 +216,7 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     state.tokens_computed += forest.nodes
     state.passes += 1
     state.largest = max(state.largest, forest.tokens.size)
-    scored, scores = _score(model, batch, forest)
+    scored, scores = _score(model, batch, forest, state)
     # One node may stand for the same token of several rows: its gradient is the sum of theirs.
     log_probs, entropy, mean_logits, is_top1 = (
         values.new_zeros(scored.shape).masked_scatter(scored, values)
@@ -196,7 +234,7 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     )
 
 
-def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, TokenScores]:
+def _score(model: Any, batch: _Batch, forest: Forest, state: SharedForward) -> tuple[torch.Tensor, TokenScores]:
     """Which shifted positions are scored, [rows, length - 1], and their scores in row-major order."""
     device = batch.input_ids.device
     scored = batch.labels[:, 1:] != _IGNORED
@@ -205,7 +243,8 @@ def _score(model: Any, batch: _Batch, forest: Forest) -> tuple[torch.Tensor, Tok
         place[index, : len(path)] = torch.from_numpy(path)
     nodes, back = torch.unique(place[:, 1:][scored.cpu()], return_inverse=True)
     before = torch.from_numpy(forest.parent)[nodes].to(device)
-    hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
+    with state.saving(model):
+        hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
     head = model.get_output_embeddings()
     targets = torch.from_numpy(forest.tokens).flatten()[nodes].to(device)
     scores = score_tokens(hidden, head.weight, getattr(head, "bias", None), targets, head_form(model.config))
@@ -252,34 +291,52 @@ def head_form(config: Any) -> HeadForm:
 
 
 def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: SharedForward) -> None:
-    """Compare one pair with TRL's own call; a difference that rounding does not explain turns sharing off."""
+    """Compare a batch's first pairs with TRL's own call; what rounding does not explain turns sharing off."""
+    started = time.monotonic()
     state.verified = True
-    pair = batch.pair()
-    scored = pair.labels[:, 1:] != _IGNORED
+    state.verified_training |= torch.is_grad_enabled()
+    places = range(min(_COMPARED, batch.input_ids.shape[0] // 2))
     with torch.no_grad():
-        expected = original(
-            input_ids=pair.input_ids,
-            attention_mask=pair.attention_mask,
-            labels=pair.labels,
-            use_cache=False,
-            fused_lm_head=True,
-        ).log_probs
-        try:
-            found = _forward(model, pair, types.SimpleNamespace, SharedForward()).log_probs
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            if implementation(model) == FLEX:
-                # Its kernels know fewer shapes than they should; the dense mask knows all.
-                _log.warning("FlexAttention does not run this model (%s); using a dense mask", _line(error))
-                model.set_attn_implementation(DENSE[0])
-                _verify(model, batch, original, state)
-            else:
-                state.fall_back(f"{model.config.model_type} does not take them ({_line(error)})")
+        expected = torch.cat([_plain(batch.pairs([place]), original) for place in places])
+        _match(model, batch.pairs(places), expected, state)
+    state.seconds += time.monotonic() - started
+
+
+def _plain(pair: _Batch, original: Callable[..., Any]) -> torch.Tensor:
+    """TRL's own log-probabilities of a pair's scored tokens, chosen before rejected."""
+    found = original(
+        input_ids=pair.input_ids,
+        attention_mask=pair.attention_mask,
+        labels=pair.labels,
+        use_cache=False,
+        fused_lm_head=True,
+    )
+    of_tokens: torch.Tensor = found.log_probs[pair.labels[:, 1:] != _IGNORED]
+    return of_tokens.float()
+
+
+def _match(model: Any, batch: _Batch, expected: torch.Tensor, state: SharedForward) -> None:
+    """Take the first way of sharing that gives what is expected, or none."""
+    try:
+        log_probs = _forward(model, batch, types.SimpleNamespace, SharedForward()).log_probs
+        half = log_probs.shape[0] // 2
+        scored = batch.labels[:, 1:] != _IGNORED
+        by_pair = [log_probs[row][scored[row]] for place in range(half) for row in (place, place + half)]
+        difference = (torch.cat(by_pair).float() - expected).abs().mean().item()
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        why = f"{model.config.model_type} does not take them ({_line(error)})"
+    else:
+        if difference <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
+            state.difference = max(difference, state.difference or 0.0)
             return
-    difference = (found - expected)[scored].float().abs().mean().item()
-    if not difference <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
-        state.fall_back(
-            f"the first pair's log-probabilities differ from the plain ones by {difference:.3g} nats a token"
-        )
+        why = f"the first batch's log-probabilities differ from the plain ones by {difference:.3g} nats a token"
+    if implementation(model) in {FLEX, CHAINS}:
+        # Kernels know fewer shapes than they should; the dense mask knows all.
+        _log.warning("trees under %s: %s; using a dense mask", implementation(model), why)
+        model.set_attn_implementation(DENSE[0])
+        _match(model, batch, expected, state)
+    else:
+        state.fall_back(why)
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -25,8 +24,6 @@ Group = tuple[str, str]
 
 COMPLETE = "complete"
 """File that is written into a checkpoint last; without it the checkpoint was cut short by a kill."""
-NOTHING_LEARNT = 1e-3
-"""Reward margin, in nats times beta, below which training has not told chosen from rejected (ours)."""
 
 
 class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no types
@@ -42,6 +39,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
             (`rlhi_training.tree.packed_step`). None: one.
         reference: What a model that comes with an adapter is compared with: that adapter as it is now (``start``), or
             the model without it (``base``). ``round`` is for `rlhi_training.methods.round_reference`.
+        check_parity: Whether the first batch is compared with TRL's own pass; see `SharedForward`.
         options: TRL's own arguments. The data set has ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
 
@@ -55,10 +53,12 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         scope: Scope = "batch",
         tokens_per_batch: int | None = None,
         reference: Literal["start", "base", "round"] = "start",
+        check_parity: bool = True,
         **options: Any,
     ) -> None:
         off = None if share_prefixes else "train.share_prefixes is off"
         self.shared = SharedForward(reason=off, scope=scope, budget=tokens_per_batch)
+        self._check_parity = check_parity
         self._groups = groups
         self._reference = reference
         self._on_reference = on_reference
@@ -81,6 +81,12 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             self.shared = install(base, FusedCausalLMOutput, self.shared.scope, budget=self.shared.budget)
+            if self.use_weighting:
+                self.shared.fall_back(
+                    "use_weighting (WPO) needs sums of squared probabilities, which trees do not keep"
+                )
+            if not self._check_parity:
+                self.shared.trust()
         if self._reference == "base":
             self._drop_copy()
         if self.accelerator.num_processes > 1:
@@ -152,8 +158,10 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        (folder / COMPLETE).touch()
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            (folder / COMPLETE).touch()
 
 
 def _sides(pair: Mapping[str, Sequence[int]]) -> tuple[Row, Row]:
@@ -189,50 +197,3 @@ class GroupedOrder(Sampler[int]):
             conversation, request = self._groups[index]
             members.setdefault(conversation, {}).setdefault(request, []).append(index)
         return iter([index for requests in members.values() for group in requests.values() for index in group])
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Advances a progress bar, and warns when there is nothing to learn.
-
-    Args:
-        advance: Called with 1 after each optimiser step.
-        warnings: Gets one line for each sign found.
-    """
-
-    def __init__(self, advance: Callable[[int], None], warnings: list[str]) -> None:
-        self._advance = advance
-        self._warnings = warnings
-        self._flat = True
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A resumed run starts where it was."""
-        del args, control
-        if state.global_step:
-            self._advance(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One optimiser step is done."""
-        del args, state, control
-        self._advance(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Look for zero gradients and for margins that stay flat."""
-        del args, control
-        logs = logs or {}
-        if "rewards/margins" not in logs:
-            return
-        if logs.get("grad_norm") == 0.0:
-            self._say(
-                "the gradient is zero: check that the pairs differ and that train.target_modules matches the model"
-            )
-        self._flat = self._flat and abs(logs["rewards/margins"]) < NOTHING_LEARNT
-        if self._flat and state.global_step >= max(10, state.max_steps // 5):
-            self._say(
-                f"after {state.global_step} steps chosen and rejected are told apart by less than {NOTHING_LEARNT}: "
-                "raise train.learning_rate, or look at the pairs"
-            )
-
-    def _say(self, warning: str) -> None:
-        if not self._warnings:
-            _log.warning(warning)
-            self._warnings.append(warning)

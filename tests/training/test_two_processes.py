@@ -1,0 +1,102 @@
+"""Two processes on one machine (gloo) learn what one process learns on the same batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from dpo_on_ids import train, trainer
+
+base, out, turns, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+made = trainer("tree", out, base, turns, **options)
+losses = train(made)
+assert made.shared.reason is None, made.shared.reason
+if made.accelerator.is_main_process:
+    weights = {name: p.detach().clone() for name, p in made.model.named_parameters() if p.requires_grad}
+    processes = made.accelerator.num_processes
+    torch.save({"losses": losses, "weights": weights, "processes": processes}, out / "result.pt")
+"""
+
+
+def launch(command: list[str], processes: int, cwd: Path) -> subprocess.CompletedProcess[str]:
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(here), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "RLHI_REGISTRY": str(cwd / "registry"),
+    }
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = several if processes > 1 else []
+    whole = [sys.executable, *launcher, *command]
+    # A hang is a failure, not a wait.
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False, cwd=cwd, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def run(processes: int, base: Path, out: Path, turns: list[int], **options: object) -> dict:
+    out.mkdir()
+    script = out / "script.py"
+    script.write_text(SCRIPT, "utf-8")
+    launch([str(script), str(base), str(out), json.dumps(turns), json.dumps(options)], processes, out)
+    return torch.load(out / "result.pt", weights_only=True)
+
+
+@pytest.mark.slow
+# Conversations of one to eight turns: one process has one tree where the other has four.
+@pytest.mark.parametrize("turns", [[8, 1, 1, 1, 1, 4], [3, 5, 2, 6]], ids=["uneven", "even"])
+def test_two_processes_give_losses_and_weights_of_one(tiny_model_dir: Path, tmp_path: Path, turns: list[int]) -> None:
+    one = run(1, tiny_model_dir, tmp_path / "one", turns, per_device_train_batch_size=4, num_train_epochs=2)
+    two = run(2, tiny_model_dir, tmp_path / "two", turns, per_device_train_batch_size=2, num_train_epochs=2)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert len(one["losses"]) == 8
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_a_runs_pairs_are_trained_on_by_two_processes_and_registered(
+    tiny_model_dir: Path, tmp_path: Path, four_users, cue_labeller, word_encoder
+) -> None:
+    from test_pipeline import write
+
+    from rlhi_adapters.registry import AdapterRegistry
+    from rlhi_plugin.chat import ScriptedClient
+    from rlhi_plugin.logs import write_conversations
+    from rlhi_training.pipeline import Pipeline
+    from rlhi_training.recipe import Recipe
+    from rlhi_training.recipe_files import override_recipe
+    from rlhi_training.resources import Resources
+    from rlhi_training.run_directory import RunDirectory
+
+    logs = tmp_path / "logs.jsonl"
+    write_conversations(logs, four_users)
+    options = ["train.epochs=1", "train.batch_size=2", "train.micro_batch_size=2", "train.reuse_reference=false"]
+    options += [f"model.base={tiny_model_dir}", "model.dtype=float32"]
+    recipe = override_recipe(Recipe(name="two", summary="-").model_dump(mode="json"), options)
+    resources = Resources(recipe, policy=ScriptedClient(write), labeller=cue_labeller, encoder=word_encoder)
+    directory = RunDirectory(tmp_path / "run")
+    Pipeline(logs, recipe, directory, resources=resources, say=lambda _: None).run(until="pairs")
+    done = launch(["-m", "rlhi_training.train_together", str(directory.path)], 2, tmp_path)
+    (record,) = AdapterRegistry(tmp_path / "registry").list()
+    assert record.adapter_id in done.stdout
+    assert done.stdout.count("registered") == 1
+    pairs = len((directory.path / "pairs.jsonl").read_text("utf-8").splitlines())
+    steps = int(done.stdout.split(" steps")[0].split()[-1])
+    # Each of the two takes two pairs of a step.
+    assert steps == -(-pairs // 4)
+    assert (directory.path / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (directory.path / "checkpoints").exists()
