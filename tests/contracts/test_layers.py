@@ -35,6 +35,7 @@ ONE_VENDOR_ONE_PLACE = {
     "sqlalchemy": {"rlhi_plugin/stores"},
     "alembic": {"rlhi_plugin/stores"},
     "pyarrow": {
+        "eval_harness/rlhi_eval_harness/reasoning/lm_eval_tasks.py",
         "rlhi_plugin/importers/parquet_rows.py",
         "rlhi_plugin/parquet_logs.py",
         "training/rlhi_training/pair_rows.py",

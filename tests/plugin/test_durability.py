@@ -345,7 +345,6 @@ def test_a_forked_child_has_a_journal_of_its_own(tmp_path):
     assert os.waitpid(child, 0)[1] == 0
     assert writer.status().waiting == 1
     from rlhi_plugin.durability.folders import read_folder
-from rlhi_plugin.durability.location import may_outlive
     report = read_folder(Path(sys.argv[1], "journal"))
     print([(file.owned, file.turns) for file in report.files])
     """

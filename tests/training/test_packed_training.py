@@ -66,7 +66,7 @@ def test_losses_that_sort_a_batch_are_refused(tiny_model_dir: Path, tmp_path: Pa
 
 
 def test_a_killed_run_continues_to_the_same_weights(packed, tiny_model_dir: Path, tmp_path: Path, monkeypatch) -> None:
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
     recipe = tiny_recipe(tiny_model_dir, tokens_per_batch=190)
     step = Watch.on_step_end

@@ -86,6 +86,7 @@ def test_activations_are_what_autograd_holds(tmp_path: Path, dtype, checkpointin
     assert planned == pytest.approx(held, rel=0.08)
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 def test_adapter_and_base_are_counted_exactly(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -156,7 +157,7 @@ def test_training_too_large_for_the_machine_is_refused_with_what_would_fit(tiny_
     recipe = tiny_recipe(tiny_model_dir, tokens_per_batch=4096)
     require_memory(recipe, base)
     with pytest.raises(ConfigError, match=r"takes about .* It would fit with --set train\.tokens_per_batch=\d+"):
-        require_memory(recipe, base, available_gib=0.06)
+        require_memory(recipe, base, available_gib=0.02)
     with pytest.raises(ConfigError, match="Choose a smaller base"):
         require_memory(recipe, base, available_gib=1e-6)
 

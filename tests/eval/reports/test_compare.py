@@ -10,6 +10,7 @@ from rlhi_eval_harness import cli
 from rlhi_eval_harness.compare.differences import Options, compare
 from rlhi_eval_harness.compare.records import ComparisonReport
 from rlhi_eval_harness.compare.sides import open_side
+from rlhi_eval_harness.records import REPORT_SCHEMA_VERSION
 from rlhi_plugin.errors import ArtefactError, ConfigError
 
 RUN = CliRunner()
@@ -228,7 +229,7 @@ def test_damaged_and_absent_reports_are_refused(make_report, tmp_path):
     for content, message in (
         (text[:500], "is no report of this version"),
         ("{}", "is no report of this version"),
-        (text.replace('"schema_version": 2', '"schema_version": 1'), "has schema 1"),
+        (text.replace(f'"schema_version": {REPORT_SCHEMA_VERSION}', '"schema_version": 1'), "has schema 1"),
         (text.replace('"sample_id": "user-0/0/base",\n   "metric"', '"sample_id": "x",\n   "metric"'), "no subject"),
     ):
         (tmp_path / "broken.json").write_text(content)

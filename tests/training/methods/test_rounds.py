@@ -114,7 +114,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("place", ["sampling", "training"])
 def test_a_killed_round_goes_on_and_finished_ones_are_not_made_again(start, monkeypatch, place) -> None:
     from rlhi_adapters.local_model import LocalModel
-    from rlhi_training.tree.trl_trainer import Watch
+    from rlhi_training.watch import Watch
 
     whole = start(rounds=3, folder="whole")
     whole.run()
