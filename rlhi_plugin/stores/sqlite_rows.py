@@ -181,6 +181,11 @@ def _to_new(driver: sqlite3.Connection, part: Part, numbers: dict[str, int]) -> 
     return driver.execute(_insert_of(len(said)), [value for row in rows for value in row]).rowcount
 
 
+def _left(part: Part, added: int) -> bool:
+    """Whether a part needs the long way: messages are left, or it has none and only the owner is to be looked at."""
+    return added < len(part.offered) or not part.offered
+
+
 class SQLiteAppends:
     """Transactions that append; one at a time, which the caller sees to. What they raise is the driver's."""
 
@@ -203,7 +208,7 @@ class SQLiteAppends:
             # A part alone may do without a transaction around its statement.
             added = [self._to_known(driver, parts[0])] if len(parts) == 1 else []
             outcomes: list[int | Exception] = list(added)
-            if not added or added[0] < len(parts[0].offered):
+            if not added or _left(parts[0], added[0]):
                 outcomes = self._append(driver, parts, added)
         except BaseException:
             # Whatever state the connection is in: the next one is fresh.
@@ -218,7 +223,7 @@ class SQLiteAppends:
         rows = SQLiteRows(driver)
         counts = self._quickly(driver, parts, added, rows.numbers)
         outcomes: list[int | Exception] = list(counts)
-        rest = [index for index, part in enumerate(parts) if counts[index] < len(part.offered)]
+        rest = [index for index, part in enumerate(parts) if _left(part, counts[index])]
         if rest:
             for index, outcome in zip(rest, append_to(rows, [parts[index] for index in rest]), strict=True):
                 outcomes[index] = outcome + counts[index] if isinstance(outcome, int) else outcome

@@ -181,8 +181,6 @@ def open_tasks(
                 # lm_eval cannot hold a task without rows. Of a benchmark in parts, rows may be of some parts only.
                 with suppress(IndexError) if len(children) > 1 else nullcontext():
                     built |= manager.load({"group": "rlhi", "task": [child]})["tasks"]
-            if not built:
-                raise IndexError("no row is of any part")
         except (OSError, ConnectionError) as error:
             raise ConfigError(
                 f"{wanted[0].hub} cannot be loaded from the hub: {error}. Log in where it asks for it, or give local "
@@ -193,6 +191,8 @@ def open_tasks(
                 f"lm_eval cannot make {wanted[0].name} of these rows: {error!r}. Give the benchmark's own columns, or "
                 "name yours with --set columns.YOURS=THEIRS."
             ) from error
+    if not built:
+        raise ArtefactError(f"no row is of any part of {wanted[0].name} and its like. Give the benchmark's own rows.")
     for task in built.values():
         task.set_fewshot_seed(FEW_SHOT_SEED)
     return {each.name: built[each.name] for each in wanted if each.name in built}
