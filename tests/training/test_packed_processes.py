@@ -34,7 +34,7 @@ pairs = [a_conversation(4), [((5, 6, n), (8, n), (9,)) for n in range(10, 14)]][
 batch = made._prepare_inputs(made.data_collator(rows_of(pairs)))
 expected = loss_and_gradients(made, batch)
 made.model.zero_grad()
-made.shared = install(made.model.get_base_model(), FusedCausalLMOutput, budget=60)
+made.shared = install(made.model.get_base_model(), FusedCausalLMOutput, budget=64)
 made.current_gradient_accumulation_steps = 1
 parallel = DistributedDataParallel(made.model)
 loss = packed_step.step(made, parallel, batch, lambda part: DPOTrainer.training_step(made, parallel, part))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,14 @@ def a_llama(folder: Path, *, hidden: int, inner: int, layers: int, vocabulary: i
     return folder
 
 
-def kept_for_backward(folder: Path, tokens: int, dtype: str, *, checkpointing: bool) -> float:
-    """Bytes that autograd holds after a forward pass over one tree, weights left out."""
+def kept_for_backward(folder: Path, dtype: str, monkeypatch, *, checkpointing: bool, again: bool = False) -> float:
+    """Bytes that autograd holds after a forward pass over one tree, weights left out.
+
+    With `again`, what a processor makes again counts for nothing: its recipe refers to what is held anyway.
+    """
     from peft import LoraConfig, get_peft_model
 
+    from rlhi_training.tree import rematerialise
     from rlhi_training.tree.forward import _hidden_states
     from rlhi_training.tree.prefix_tree import plant
 
@@ -62,25 +67,38 @@ def kept_for_backward(folder: Path, tokens: int, dtype: str, *, checkpointing: b
         return tensor
 
     half = torch.autocast("cpu", torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-    with half, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        _hidden_states(model.get_base_model(), plant([list(range(3, 3 + tokens))]), torch.device("cpu"))
+    keep = rematerialise._Pantry.keep
+
+    def note_what_stays(pantry, tensor: torch.Tensor):
+        kept = keep(pantry, tensor)
+        return note(kept) if isinstance(kept, torch.Tensor) else kept
+
+    monkeypatch.setattr(rematerialise._Pantry, "keep", note_what_stays)
+    noting = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with half, rematerialise.Rematerialisation(model).saving() if again else noting:
+        _hidden_states(model.get_base_model(), plant([list(range(3, 3 + 256))]), torch.device("cpu"))
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
 # transformers' older name, which PEFT reads.
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("hidden", "inner"), [(128, 352), (192, 512)])
-def test_activations_are_what_autograd_holds(tmp_path: Path, dtype, checkpointing, hidden, inner) -> None:
+@pytest.mark.parametrize(
+    "kept", [{"checkpointing": False}, {"checkpointing": True}, {"checkpointing": False, "again": True}]
+)
+@pytest.mark.parametrize("widths", [(128, 352), (192, 512)])
+def test_activations_are_what_autograd_holds(tmp_path: Path, dtype, kept, widths, monkeypatch) -> None:
     of = {}
     for layers in (2, 4):
-        folder = a_llama(tmp_path / str(layers), hidden=hidden, inner=inner, layers=layers, vocabulary=400)
+        folder = a_llama(tmp_path / str(layers), hidden=widths[0], inner=widths[1], layers=layers, vocabulary=400)
         shape = shape_of(str(folder))
         assert shape is not None
-        train = TrainSection(gradient_checkpointing=checkpointing)
-        planned = training_memory(shape, train, Load(256, 0, 256), dtype=dtype, device="cpu").activations
-        of[layers] = planned, kept_for_backward(folder, 256, dtype, checkpointing=checkpointing)
+        train = TrainSection(gradient_checkpointing=kept["checkpointing"])
+        device = "cpu" if "again" in kept else "cuda"
+        planned = training_memory(shape, train, Load(256, 0, 256), dtype=dtype, device=device).activations
+        with monkeypatch.context() as patch:
+            held = kept_for_backward(folder, dtype, patch, **kept)
+        of[layers] = planned, held
     # What a layer more adds: the rest is held once, whatever the depth.
     planned, held = ((of[4][i] - of[2][i]) / 2 for i in (0, 1))
     assert planned == pytest.approx(held, rel=0.08)
@@ -157,7 +175,7 @@ def test_training_too_large_for_the_machine_is_refused_with_what_would_fit(tiny_
     recipe = tiny_recipe(tiny_model_dir, tokens_per_batch=4096)
     require_memory(recipe, base)
     with pytest.raises(ConfigError, match=r"takes about .* It would fit with --set train\.tokens_per_batch=\d+"):
-        require_memory(recipe, base, available_gib=0.02)
+        require_memory(recipe, base, available_gib=0.012)
     with pytest.raises(ConfigError, match="Choose a smaller base"):
         require_memory(recipe, base, available_gib=1e-6)
 
@@ -238,6 +256,8 @@ def test_the_forecast_is_near_the_measured_peak(
         text=True,
         check=False,
         timeout=240,
+        # What the C library keeps of freed memory differs from run to run by as much as the forecast.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(256 * 1024)},
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

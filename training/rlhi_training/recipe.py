@@ -365,12 +365,12 @@ class TrainSection(_Section):
     batch_size: int = Field(default=8, ge=1)
     """Pairs per optimiser step. arXiv 2506.21495 uses 32."""
     micro_batch_size: int = Field(default=8, ge=1)
-    """Pairs per forward pass; must divide `batch_size`. Without effect where `tokens_per_batch` is given."""
+    """Pairs per forward pass; must divide `batch_size`. Without effect where `token_budget` is set."""
     tokens_per_batch: int | None = Field(default=None, ge=64)
     """Most tokens of a forward pass, which is what its memory follows: the trees of `batch_size` pairs are packed into
     as few passes as hold them, and loss and gradients stay those of the whole batch. A conversation that is larger is
-    cut into runs of turns; a pair that is larger is dropped with a reason. None: `micro_batch_size` pairs a pass.
-    Ours."""
+    cut into runs of turns; a pair that is larger is dropped with a reason. None: `micro_batch_size` pairs a pass. Of
+    method ``dpo``; the others take `micro_batch_size`. Ours."""
     warmup_steps: int = Field(default=5, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """arXiv 2506.21495 clips at 0.1."""
@@ -406,6 +406,11 @@ class TrainSection(_Section):
     """Experiment trackers: ``trackio``, ``tensorboard`` (files in the run's folder), ``wandb``. Need the extra
     ``track``. Ours: none."""
     seed: int = 0
+
+    @property
+    def token_budget(self) -> int | None:
+        """`tokens_per_batch` where the method divides its batches so."""
+        return self.tokens_per_batch if self.method == "dpo" else None
 
 
 class Recipe(_Section):

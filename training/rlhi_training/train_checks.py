@@ -15,15 +15,10 @@ def check_train(train: TrainSection) -> None:
     Raises:
         ConfigError: they do not.
     """
-    if train.tokens_per_batch is None and train.batch_size % train.micro_batch_size:
+    if train.token_budget is None and train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.micro_batch_size ({train.micro_batch_size}) does not divide train.batch_size ({train.batch_size}). "
             "Change one of them."
-        )
-    if train.tokens_per_batch is not None and train.method != "dpo":
-        raise ConfigError(
-            f'train.tokens_per_batch divides the batches of "dpo", and train.method is "{train.method}". Leave it out'
-            " and set train.micro_batch_size."
         )
     if len(train.loss) != len(train.loss_weights):
         raise ConfigError(
@@ -31,7 +26,7 @@ def check_train(train: TrainSection) -> None:
             "Give one weight a loss."
         )
     sorting = [loss for loss in train.loss if loss in INSEPARABLE]
-    if train.tokens_per_batch is not None and sorting:
+    if train.token_budget is not None and sorting:
         raise ConfigError(
             f"the loss {sorting[0]} sorts the pairs of a batch, so train.tokens_per_batch cannot divide the batch. "
             "Take another loss, or leave tokens_per_batch out and set micro_batch_size."

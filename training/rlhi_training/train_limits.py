@@ -41,9 +41,9 @@ def _fault(item: TokenisedItem, train: TrainSection, window: int | None) -> tupl
     longest = _longest(item)
     if window is not None and longest > window:
         return "over_window", f"{longest} tokens; the base reads {window}"
-    if train.tokens_per_batch is not None and isinstance(item, TokenisedPair):
+    if train.token_budget is not None and isinstance(item, TokenisedPair):
         alone = pair_tokens(item.prompt_ids, item.chosen_ids, item.rejected_ids, shared=train.share_prefixes)
-        if alone > train.tokens_per_batch:
+        if alone > train.token_budget:
             return "over_token_budget", f"{alone} tokens alone; train.tokens_per_batch is {train.tokens_per_batch}"
     return None, ""
 

@@ -26,6 +26,7 @@ from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
 from rlhi_training import model_card, trackers
+from rlhi_training.allocator import return_freed_memory
 from rlhi_training.lora import StartingPoint, starting_point, with_adapter
 from rlhi_training.losses import check_losses
 from rlhi_training.methods import choice
@@ -226,7 +227,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
             check_parity=train.check_parity,
             vault=vault,
             scope=train.share_within,
-            tokens_per_batch=train.tokens_per_batch,
+            tokens_per_batch=train.token_budget,
             reference=train.reference,
             model=model,
             args=_dpo_config(run, model, pairs=len(rows)),
@@ -264,8 +265,10 @@ def _dpo_config(run: _Run, model: Any, *, pairs: int) -> Any:
     train = run.recipe.train
     steps = _planned_steps(train, pairs)
     on_cpu = model.device.type == "cpu"
+    if on_cpu and train.gradient_checkpointing:
+        return_freed_memory()
     # Under a token budget a batch is divided by tokens (`rlhi_training.tree.packed_step`).
-    at_once = train.micro_batch_size if train.tokens_per_batch is None else train.batch_size
+    at_once = train.micro_batch_size if train.token_budget is None else train.batch_size
     return DPOConfig(
         output_dir=str(run.out_dir / _CHECKPOINTS),
         per_device_train_batch_size=at_once,

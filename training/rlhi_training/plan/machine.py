@@ -43,7 +43,7 @@ def require_memory(recipe: Recipe, base: BaseModel, *, available_gib: float | No
     if shape is None or available is None:
         return
     dtype = pick_dtype(recipe.model.dtype, device)
-    budget = recipe.train.tokens_per_batch or 0
+    budget = recipe.train.token_budget or 0
     load = Load(budget, budget // 2, min(budget, 512))
     needed = training_memory(shape, recipe.train, load, dtype=dtype, device=device).gib
     if needed <= available:

@@ -219,7 +219,7 @@ def _load(recipe: Recipe, *, longest: int, answer: int) -> Load:
     """The largest pass: the token budget where there is one, else pairs of the longest prompt."""
     train = recipe.train
     pair = longest + answer if train.share_prefixes else 2 * longest
-    tokens = train.tokens_per_batch or pair * train.micro_batch_size
+    tokens = train.token_budget or pair * train.micro_batch_size
     return Load(max(tokens, pair), min(tokens, max(1, tokens // pair) * 2 * answer), pair)
 
 

@@ -4,11 +4,13 @@
   and 0.127 bits for two levels of scales: arXiv 2305.14314, section 3), embeddings and output layer stay as they are.
 - adapter: 16 bytes a weight in float32 (weight, gradient, Adam's two moments: arXiv 1910.02054, section 3.1).
 - activations: bytes a token and layer that autograd keeps for a Llama block with LoRA on all seven matrices, as
-  `tests/training/test_training_memory.py` measures them; with gradient checkpointing one state a token and layer. Both
-  times one layer more, for what is being worked on.
+  `tests/training/test_training_memory.py` measures them. On a processor some of them are made again
+  (`rlhi_training.tree.rematerialise`); with gradient checkpointing there is one state a token and layer. Each has a
+  whole layer more, for what is being worked on.
 - answers: one state an answer token, and three chunks of logits in float32 (`rlhi_training.tree.answer_head`).
 
-Attention keeps no matrix of scores: it is fused, or computed in blocks.
+Attention keeps no matrix of scores: it is fused, or computed in blocks. Memory in use is counted; on a processor glibc
+may keep as much again that was freed (`rlhi_training.allocator`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ DType = Literal["float32", "bfloat16"]
 _WIDTH = {"float32": 4, "bfloat16": 2}
 _KEPT = {"float32": (29.0, 4.5, 17.0), "bfloat16": (27.0, 2.5, 8.6)}
 """Bytes a token and layer: times the hidden width, the width of keys, the width of the feed-forward layer."""
+_MADE_AGAIN = {"float32": (8.0, 8.0), "bfloat16": (1.0, 2.0)}
+"""Bytes of these that a processor does not keep, times the hidden and the feed-forward width: norms, gated products."""
 _NF4 = 0.516
 _CHUNK = {"cpu": 128, "cuda": 2048}
 """Rows of logits at once (`rlhi_training.tree.answer_head`)."""
@@ -86,7 +90,9 @@ def training_memory(
     if train.gradient_checkpointing:
         activations = width * load.tokens * shape.hidden * shape.layers + 2 * layer
     else:
-        activations = layer * (shape.layers + 1)
+        norms, gates = _MADE_AGAIN[dtype] if device == "cpu" and train.share_prefixes else (0.0, 0.0)
+        again = load.tokens * (norms * shape.hidden + gates * shape.inner)
+        activations = (layer - again) * shape.layers + layer
     if train.dora:
         # The norm of a layer's weights needs them once whole, in float32.
         activations += 2 * 4.0 * shape.hidden * shape.inner

@@ -2,18 +2,20 @@
 
 The loss of a batch is a mean over its pairs (`sft`: over the tokens of its chosen answers). A pass sees some of them,
 so its means are weighted with its share of the batch before they are added: the sum, and so its gradient, is the
-batch's, whatever the passes are. What TRL logs is averaged in the same way. Losses that compare pairs with each other
-are no such sum (`rlhi_training.train_checks`).
+batch's, whatever the passes are. What TRL logs is averaged in the same way, first over the passes of a process, then
+over processes: passes of several processes hold different numbers of pairs, which no collective could put together.
+Losses that compare pairs with each other are no such sum (`rlhi_training.train_checks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import gather_object
 
 from rlhi_training.tree.packing import Pack, plan_packs, plan_padded
 
@@ -81,7 +83,9 @@ def step(trainer: Any, model: Any, inputs: Inputs, one: Callable[[Inputs], torch
         one: TRL's own training step on a part of it.
     """
     parts = list(passes(trainer, inputs))
-    shares = [_share(part, inputs) for _, part in parts]
+    whole = _count(inputs)
+    shares = [_share(_count(part), whole) for _, part in parts]
+    tokens_before = trainer._total_train_tokens  # noqa: SLF001 - TRL has no public name for it
     # Every process must meet the others as often as they meet it: some repeat a pass that counts for nothing.
     idle = _most(trainer, len(parts)) - len(parts)
     parts += parts[-1:] * idle
@@ -92,13 +96,44 @@ def step(trainer: Any, model: Any, inputs: Inputs, one: Callable[[Inputs], torch
         for number, ((pack, part), share) in enumerate(zip(parts, shares, strict=True), start=1):
             trainer.shared.together = pack.together
             trainer.loss_weights = [w * share.of(kind) for w, kind in zip(weights, trainer.loss_types, strict=True)]
-            with nullcontext() if number == len(parts) else trainer.accelerator.no_sync(model):
+            with (
+                _metrics_of_this_process(trainer.accelerator),
+                nullcontext() if number == len(parts) else trainer.accelerator.no_sync(model),
+            ):
                 total += one(part)
     finally:
         trainer.loss_weights = weights
         trainer.shared.together = None
     _merge(trainer._metrics["train"], shares)  # noqa: SLF001 - TRL has no public name for them
+    if trainer.accelerator.num_processes > 1:
+        _average(trainer, inputs, tokens_before)
     return total
+
+
+@contextmanager
+def _metrics_of_this_process(accelerator: Any) -> Iterator[None]:
+    """TRL logs what one process sees: as many values as its own pass has pairs."""
+    if accelerator.num_processes == 1:
+        yield
+        return
+    accelerator.gather = accelerator.gather_for_metrics = lambda values: values
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics
+
+
+def _average(trainer: Any, inputs: Inputs, tokens_before: int) -> None:
+    """Metrics of this batch over all processes, each weighted with its share of what they are means of."""
+    metrics = trainer._metrics["train"]  # noqa: SLF001 - TRL has no public name for them
+    own = {name: values[-1] for name, values in metrics.items()}
+    every = gather_object([(own, _count(inputs), int(inputs["attention_mask"].sum()))])
+    whole = _Count(*(sum(of) for of in zip(*(count for _, count, _ in every), strict=True)))
+    for name, values in metrics.items():
+        if name not in _COUNTS:
+            values[-1] = sum(of[name] * _share(count, whole).of(name) for of, count, _ in every)
+    trainer._total_train_tokens = tokens_before + sum(tokens for _, _, tokens in every)  # noqa: SLF001 - as above
+    metrics["num_tokens"] = [trainer._total_train_tokens]  # noqa: SLF001 - as above
 
 
 def _most(trainer: Any, count: int) -> int:
@@ -117,16 +152,26 @@ def _part(inputs: Inputs, pairs: Sequence[int]) -> Inputs:
     return {name: value[rows, :longest] if value.dim() > 1 else value[some] for name, value in inputs.items()}
 
 
-def _share(part: Inputs, whole: Inputs) -> Share:
-    some, every = (values["completion_mask"][:, 1:].sum(dim=1).tolist() for values in (part, whole))
-    pairs, all_pairs = len(some) // 2, len(every) // 2
-    chosen, rejected = sum(some[:pairs]), sum(some[pairs:])
-    all_chosen, all_rejected = sum(every[:all_pairs]), sum(every[all_pairs:])
+class _Count(NamedTuple):
+    """Pairs, and the tokens of their answers."""
+
+    pairs: int
+    chosen: int
+    rejected: int
+
+
+def _count(inputs: Inputs) -> _Count:
+    tokens = inputs["completion_mask"][:, 1:].sum(dim=1).tolist()
+    pairs = len(tokens) // 2
+    return _Count(pairs, sum(tokens[:pairs]), sum(tokens[pairs:]))
+
+
+def _share(some: _Count, every: _Count) -> Share:
     return Share(
-        pairs=pairs / all_pairs,
-        chosen=chosen / max(1, all_chosen),
-        rejected=rejected / max(1, all_rejected),
-        tokens=(chosen + rejected) / max(1, all_chosen + all_rejected),
+        pairs=some.pairs / every.pairs,
+        chosen=some.chosen / max(1, every.chosen),
+        rejected=some.rejected / max(1, every.rejected),
+        tokens=(some.chosen + some.rejected) / max(1, every.chosen + every.rejected),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import Sampler
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -76,7 +77,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         """Pairs arrive as token ids (see `rlhi_training.tokenised_pairs`)."""
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+    def _precompute_ref_logps(self, dataset: Any, _: str, batch_size: int) -> Any:
         """As TRL's, on prefix trees, with progress; TRL calls this at the end of its constructor."""
         if self.shared.reason is None:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
@@ -89,10 +90,7 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
                 self.shared.trust()
         if self._reference == "base":
             self._drop_copy()
-        if self.accelerator.num_processes > 1:
-            found = super()._precompute_ref_logps(dataset, name, batch_size)
-        else:
-            found = self._reference_pass(dataset, batch_size)
+        found = self._reference_pass(dataset, batch_size)
         self._drop_copy()
         return found
 
@@ -109,16 +107,26 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
         # Neighbours in this order have equal prompts and like lengths; padding and repeated prompts cost least so.
         order = [i for i in range(len(dataset)) if i not in known]
         order.sort(key=lambda i: (len(dataset[i]["prompt_ids"]), self._groups[i]))
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = self._prepare_inputs(self.data_collator([dataset[i] for i in indices]))
-            of_chosen, of_rejected = (values.tolist() for values in self.compute_ref_log_probs(self.model, batch))
-            known |= dict(zip(indices, zip(of_chosen, of_rejected, strict=True), strict=True))
-            if self._vault is not None:
-                self._vault.put([side for i in indices for side in sides[i]], [v for i in indices for v in known[i]])
-            self._on_reference(len(indices))
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        together, own = self.accelerator.num_processes, self.accelerator.process_index
+        for number in range(0, len(batches), together):
+            # Each process computes one batch of as many as there are processes; all of them learn what all found.
+            indices = batches[number + own] if number + own < len(batches) else []
+            computed = gather_object([self._compute_reference(dataset, indices)])
+            found = {place: values for of_process in computed for place, values in of_process.items()}
+            known |= found
+            if self._vault is not None and self.accelerator.is_main_process:
+                self._vault.put([side for i in found for side in sides[i]], [v for i in found for v in found[i]])
+            self._on_reference(len(found))
         chosen, rejected = ([known[i][side] for i in range(len(dataset))] for side in (0, 1))
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _compute_reference(self, dataset: Any, indices: Sequence[int]) -> dict[int, tuple[float, float]]:
+        if not indices:
+            return {}
+        batch = self._prepare_inputs(self.data_collator([dataset[i] for i in indices]))
+        chosen, rejected = (values.tolist() for values in self.compute_ref_log_probs(self.model, batch))
+        return dict(zip(indices, zip(chosen, rejected, strict=True), strict=True))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """TRL's, in as many passes as the token budget takes."""
