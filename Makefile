@@ -6,6 +6,9 @@ SIZE ?= full
 SEED ?= 7
 DEMO_DIR ?= runs/demo-$(SIZE)
 BENCH_ARGS ?=
+# Tests run side by side, a file's in one process.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 INSPECT_READER := inspect-ai agent-client-protocol beautifulsoup4 debugpy docstring-parser ijson jsonlines \
 	jsonpath-ng jsonref mmh3 nest-asyncio2 s3fs semver shortuuid textual universal-pathlib zipfile-zstd
 INSTALLED := $(VENV)/.installed
@@ -14,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test lint check format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,15 +40,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install ## the whole loop on an embedded model: talk, log, learn, evaluate (SIZE=small for a short one)
 	$(BIN)/python examples/demo.py --size $(SIZE) --seed $(SEED) --out $(DEMO_DIR)
 
-test: install ## all tests: unit, contracts, end to end
-	$(BIN)/python -m pytest
+test: install ## all tests: unit, contracts, end to end (JOBS=8 for more side by side)
+	$(PYTEST)
 
-check: install ## format, lint, types, layers, fast tests
+lint: install ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow"
+
+check: lint ## lint, and the fast tests
+	$(PYTEST) -q -m "not slow"
 
 format: install ## rewrite files in the house format
 	$(BIN)/ruff format .
