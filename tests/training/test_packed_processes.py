@@ -33,6 +33,7 @@ assert made.accelerator.num_processes == 2
 pairs = [a_conversation(4), [((5, 6, n), (8, n), (9,)) for n in range(10, 14)]][rank]
 batch = made._prepare_inputs(made.data_collator(rows_of(pairs)))
 expected = loss_and_gradients(made, batch)
+tokens = made._total_train_tokens
 made.model.zero_grad()
 made.shared = install(made.model.get_base_model(), FusedCausalLMOutput, budget=64)
 made.current_gradient_accumulation_steps = 1
@@ -40,7 +41,11 @@ parallel = DistributedDataParallel(made.model)
 loss = packed_step.step(made, parallel, batch, lambda part: DPOTrainer.training_step(made, parallel, part))
 found = {name: parameter.grad for name, parameter in made.model.named_parameters() if parameter.grad is not None}
 own = len(packed_step.plan(made, batch))
-torch.save({"expected": expected, "loss": loss.item(), "found": found, "own": own}, out / f"{rank}.pt")
+# TRL's own entries of the whole batch, then those of the passes.
+metrics = {name: (values[0], values[-1]) for name, values in made._metrics["train"].items() if name != "num_tokens"}
+assert made._total_train_tokens == 2 * tokens
+results = {"expected": expected, "loss": loss.item(), "found": found, "own": own, "metrics": metrics}
+torch.save(results, out / f"{rank}.pt")
 """
 
 
@@ -78,6 +83,10 @@ def test_two_processes_with_different_numbers_of_passes(tmp_path: Path, tiny_mod
     assert one["own"] > two["own"] == 1
     for each in (one, two):
         assert each["loss"] == pytest.approx(each["expected"][0], rel=1e-4)
+    assert one["metrics"] == two["metrics"]
+    assert {"rewards/margins", "logps/chosen", "entropy", "mean_token_accuracy"} <= one["metrics"].keys()
+    for name, (expected, found) in one["metrics"].items():
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), name
     for name, gradient in one["expected"][1].items():
         torch.testing.assert_close(one["found"][name], two["found"][name])
         mean = (gradient + two["expected"][1][name]) / 2
