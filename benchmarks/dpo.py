@@ -42,6 +42,7 @@ def main(  # noqa: PLR0917 - a command's options, not a call's arguments
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Timed steps of each side.")] = None,
     micro: Annotated[list[int] | None, typer.Option("--micro-batch", min=1, help="To try TRL's best with.")] = None,
     side: Annotated[list[str] | None, typer.Option("--side", help="Beside trl_best and tree; none: neither.")] = None,
+    every: Annotated[int, typer.Option("--trl-every", min=1, help="Time every so many-th of TRL's best passes.")] = 1,
     what: Annotated[list[str] | None, typer.Option("--what", help="times, memory; none: both.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     peak: Annotated[str | None, typer.Option("--peak-of", hidden=True, help="One side's memory.")] = None,
@@ -60,6 +61,7 @@ def main(  # noqa: PLR0917 - a command's options, not a call's arguments
         repeats or plan.repeats,
         tuple(micro) if micro else plan.micro_batches,
         tuple(side) if side else plan.sides,
+        every,
     )
     if peak is not None:
         name, how = peak.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,10 @@ import typer
 from dpo_sides.shapes import Shape
 from dpo_sides.sides import Method, Side
 from dpo_sides.workloads import Pair
+
+_RETURNED = str(256 * 1024)
+"""Bytes from which glibc returns freed memory at once. Left alone, it made a process's peak up to three times as high in
+one run as in the next; returning costs time, so memory and time are never measured in the same process."""
 
 
 def peaks(
@@ -32,7 +37,8 @@ def peaks(
     for label in sides:
         how = f"trl_best_{micro_batch}" if label == "trl_best" else label
         command = [sys.executable, sys.argv[0], "--peak-of", f"{name} {how}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this very file
+        given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": _RETURNED}
+        done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)  # noqa: S603 - this very file
         if done.returncode:
             raise typer.BadParameter(f"measuring the memory of {how} failed: {done.stderr[-2000:]}")
         figures[f"{name}_{label}_peak_mib"] = float(done.stdout.split()[-1])
@@ -52,6 +58,8 @@ def peak_of(conversations: Sequence[Sequence[Pair]], shape: Shape, method: Metho
             before = torch.cuda.memory_allocated()
             side.largest_alone()
             return float(torch.cuda.max_memory_allocated() - before) / 2**20
+        # Makes the peak so far, of loading, the present (proc(5)).
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
         before_mib = _status_mib("VmRSS")
         side.largest_alone()
     # Not ru_maxrss: a process inherits its parent's.

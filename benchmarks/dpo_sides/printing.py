@@ -71,8 +71,9 @@ def show(names: Sequence[str], figures: dict[str, float], shape: str) -> None:
     if rows:
         title = "Peak memory of a step beside the model, MiB"
         terminal.stdout.print(terminal.table(title, ("conversations", *_LABELS[1:]), rows))
-    worst = max((figures[f"{name}_loss_difference"] for name in timed), default=0.0)
-    if timed:
+    compared = [figures[key] for name in timed if (key := f"{name}_loss_difference") in figures]
+    worst = max(compared, default=0.0)
+    if compared:
         terminal.stdout.print(f"largest difference of a step's loss from TRL's: {worst:.1e}")
     if math.isnan(worst):
         raise typer.BadParameter("a loss is not a number")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -80,20 +81,24 @@ class Side:
         self._optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
     def step(
-        self, advance: Callable[[int], None] = lambda _: None, *, at_most: int | None = None
+        self, advance: Callable[[int], None] = lambda _: None, *, at_most: int | None = None, every: int = 1
     ) -> tuple[float, float]:
         """One step: forward, backward and optimiser.
 
         Args:
             advance: Told of each forward and backward pass.
             at_most: Passes; None is all of them, and only then are weights changed.
+            every: Which passes are made: each so many-th, from the first.
 
         Returns:
-            Seconds, and the loss as a mean over the pairs.
+            Seconds, for all passes where only some are made by their share of the tokens, and the loss as a mean over
+            the pairs of those that were made.
         """
         started = time.perf_counter()
         total = 0.0
         passes = list(zip(self._shares, self._batches, strict=True))[:at_most]
+        whole = _tokens(batch for _, batch in passes)
+        passes = passes[::every]
         pairs = sum(len(some) for some, _ in passes)
         for some, batch in passes:
             # What the trainer's own training step does, without its bookkeeping of accumulated batches.
@@ -107,7 +112,18 @@ class Side:
             self._optimizer.step()
         self._optimizer.zero_grad()
         _synchronise()
-        return time.perf_counter() - started, total
+        return (time.perf_counter() - started) * whole / _tokens(batch for _, batch in passes), total
+
+    def __len__(self) -> int:
+        """Passes of a step."""
+        return len(self._batches)
+
+    def forget(self) -> None:
+        """Leave nothing of a step that failed behind."""
+        import torch
+
+        self._optimizer.zero_grad()
+        torch.cuda.empty_cache()
 
     def largest_alone(self) -> None:
         """Run the pass with the most tokens, padding included, and no other."""
@@ -118,6 +134,11 @@ class Side:
 
 def _cumulated(sizes: Sequence[int]) -> list[int]:
     return [sum(sizes[: i + 1]) for i in range(len(sizes))]
+
+
+def _tokens(batches: Iterable[Any]) -> int:
+    """Tokens, padding included."""
+    return sum(int(batch["input_ids"].numel()) for batch in batches)
 
 
 def _synchronise() -> None:
@@ -140,12 +161,16 @@ def _trainer(rows: Sequence[Pair], shape: Shape, method: Method, folder: Path) -
     half = pick_dtype("auto", device) == "bfloat16"
 
     class WithoutReferencePass(TreeDPOTrainer):  # type: ignore[misc]
-        """Precomputed reference values cost nothing a step; what they are does not change its time."""
+        """Precomputed reference values cost nothing a step: those of a model that finds all tokens equally likely.
+
+        Random weights are nearly such a model. Far from it, most losses are saturated, and gradients of 1e-40 take a
+        processor several times as long as others.
+        """
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
             del model
-            zeros = torch.zeros(inputs["input_ids"].shape[0] // 2)
-            return zeros, zeros
+            of_rows = inputs["completion_mask"].sum(dim=1) * -math.log(shape.vocabulary)
+            return of_rows.chunk(2)
 
     with quiet():
         config = DPOConfig(

@@ -26,6 +26,8 @@ class Plan:
         repeats: Timed steps of each side.
         micro_batches: That TRL at its best is tried with, on the first pairs; the fastest is timed.
         sides: Which are timed beside ``trl_best`` and ``tree``; ``trl_default`` once.
+        trl_every: TRL at its best is timed on each so many-th of its passes, and the time scaled by their tokens. Short
+            pairs come first and attention grows with the square, so what that leaves out is in TRL's favour.
     """
 
     pairs: int
@@ -33,6 +35,7 @@ class Plan:
     repeats: int
     micro_batches: tuple[int, ...]
     sides: tuple[str, ...] = ("trl_default", "pairwise")
+    trl_every: int = 1
 
 
 def compare(
@@ -50,6 +53,7 @@ def compare(
             for label, how in methods(plan.micro_batches).items()
             if label.startswith(("trl_best", "tree")) or label in plan.sides
         }
+        sides = _those_that_fit(sides)
         chosen = _best_of_trl(sides, plan.micro_batches, pairs)
         timed = {"trl_best": sides[f"trl_best_{chosen}"], **{k: s for k, s in sides.items() if "trl_best" not in k}}
         seconds: dict[str, list[float]] = {label: [] for label in timed}
@@ -58,9 +62,10 @@ def compare(
             for label, side in timed.items():
                 if repeat and label == "trl_default":
                     continue
-                spent, loss = side.step(advance)
+                spent, loss = side.step(advance, every=plan.trl_every if label == "trl_best" else 1)
                 losses.setdefault(label, loss)
-                terminal.stderr.print(f"{name}, {label}: {spent:.1f} s for {pairs} pairs", markup=False)
+                said = f"{name}, {label}: {spent:.1f} s for {pairs} pairs, loss {loss:.6f}"
+                terminal.stderr.print(said, markup=False)
                 seconds[label].append(spent)
     shared = sides["tree"].trainer.shared
     if shared.reason is not None:
@@ -71,25 +76,46 @@ def compare(
     computed = tree_tokens(rows)
     work = shape.matmul_work() * computed + shape.head_work() * scored
     figures[f"{name}_tree_matmul_share"] = work / statistics.median(seconds["tree"]) / matmul_rate()
-    return figures | {
-        f"{name}_token_ratio": _row_tokens(rows) / computed,
-        f"{name}_micro_batch": float(chosen),
-        f"{name}_loss_difference": abs(losses["trl_best"] - losses["tree"]),
-    }
+    figures |= {f"{name}_token_ratio": _row_tokens(rows) / computed, f"{name}_micro_batch": float(chosen)}
+    if plan.trl_every == 1:
+        figures[f"{name}_loss_difference"] = abs(losses["trl_best"] - losses["tree"])
+    return figures
+
+
+def _those_that_fit(sides: dict[str, Side]) -> dict[str, Side]:
+    """On CUDA every side is run once, so that its kernels are compiled; one that takes too much memory is left out.
+
+    Raises:
+        BadParameter: trees, or TRL with every micro-batch, take too much.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return sides
+    found = {}
+    for label, side in sides.items():
+        try:
+            side.step(at_most=len(side))
+        except torch.cuda.OutOfMemoryError:
+            terminal.stderr.print(f"{label}: out of memory, left out", markup=False)
+        else:
+            found[label] = side
+        side.forget()
+    if "tree" not in found or not any(label.startswith("trl_best") for label in found):
+        raise typer.BadParameter("this device's memory is too small. Take fewer --pairs, or --micro-batch 1.")
+    return found
 
 
 def _best_of_trl(sides: dict[str, Side], micro_batches: Sequence[int], pairs: int) -> int:
-    """The micro-batch with which TRL is fastest on the first pairs; on CUDA every side is warm afterwards."""
-    import torch
-
+    """The micro-batch with which TRL is fastest on the first pairs."""
     spent: dict[int, float] = {}
     for label, side in sides.items():
-        if torch.cuda.is_available():
-            side.step(at_most=1)
-        if label.startswith("trl_best") and len(micro_batches) > 1:
+        if label.startswith("trl_best"):
             micro = int(label.rpartition("_")[2])
-            spent[micro] = side.step(at_most=max(1, min(max(micro_batches), pairs) // micro))[0]
-    return min(spent, key=lambda micro: spent[micro]) if spent else micro_batches[0]
+            spent[micro] = 0.0
+            if len(micro_batches) > 1:
+                spent[micro] = side.step(at_most=max(1, min(max(micro_batches), pairs) // micro))[0]
+    return min(spent, key=lambda micro: spent[micro])
 
 
 def _row_tokens(rows: Sequence[Pair]) -> int:

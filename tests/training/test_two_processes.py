@@ -100,3 +100,30 @@ def test_a_runs_pairs_are_trained_on_by_two_processes_and_registered(
     assert steps == -(-pairs // 4)
     assert (directory.path / "adapter" / "adapter_model.safetensors").is_file()
     assert not (directory.path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train.rounds=3", r"train\.rounds = 3 .* rlhi-train train .* one process, or --set train\.rounds=1"),
+        ("train.method=self_distillation", r"logged answers.* rlhi-train train .* --set train\.method=dpo"),
+    ],
+)
+def test_what_one_process_must_do_is_refused_before_anything_is_loaded(
+    tmp_path: Path, option: str, message: str
+) -> None:
+    from typer.testing import CliRunner
+
+    from rlhi_plugin.errors import ConfigError
+    from rlhi_training.recipe import Recipe
+    from rlhi_training.run_directory import Manifest, RunDirectory
+    from rlhi_training.train_together import app
+
+    recipe = Recipe(name="two", summary="-").model_dump(mode="json")
+    directory = RunDirectory(tmp_path / "run")
+    directory.write_manifest(Manifest(recipe=recipe, logs="logs.jsonl", logs_digest="0", versions={}, seed=0))
+    (directory.path / "pairs.jsonl").touch()
+    before = sorted(directory.path.iterdir())
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, [str(directory.path), "--set", option], catch_exceptions=False)
+    assert sorted(directory.path.iterdir()) == before

@@ -45,12 +45,12 @@ ARCHITECTURES = {
 }
 
 
-def build(name: str, folder: Path, tokenizer_dir: Path) -> Path:
+def build(name: str, folder: Path, tokenizer_dir: Path, **wider) -> Path:
     import transformers
 
     family, more = ARCHITECTURES[name]
     config = getattr(transformers, f"{family}Config")(
-        **{**SMALL, **more}, pad_token_id=0, bos_token_id=1, eos_token_id=2
+        **{**SMALL, **more, **wider}, pad_token_id=0, bos_token_id=1, eos_token_id=2
     )
     head = "Gemma3ForCausalLM" if family == "Gemma3Text" else f"{family}ForCausalLM"
     torch.manual_seed(3)
@@ -98,7 +98,7 @@ def trainer(
     for name, parameter in made.model.named_parameters():
         # B starts at zero, where A has no gradient.
         if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+            parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.1).to(parameter.device)
     return made
 
 

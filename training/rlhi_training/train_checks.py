@@ -31,3 +31,22 @@ def check_train(train: TrainSection) -> None:
             f"the loss {sorting[0]} sorts the pairs of a batch, so train.tokens_per_batch cannot divide the batch. "
             "Take another loss, or leave tokens_per_batch out and set micro_batch_size."
         )
+
+
+def check_together(train: TrainSection) -> None:
+    """Make sure that several processes can train as the recipe wants: on the pairs of a run, once.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if train.rounds > 1:
+        raise ConfigError(
+            f"train.rounds = {train.rounds} samples with the adapter between trainings, which one process does. Use"
+            " rlhi-train train RUN_DIRECTORY in one process, or --set train.rounds=1 to train once, on the run's pairs,"
+            " with all of them."
+        )
+    if train.method == "self_distillation":
+        raise ConfigError(
+            "self-distillation learns from logged answers, and several processes train on a run's pairs. Use"
+            " rlhi-train train RUN_DIRECTORY in one process, or --set train.method=dpo."
+        )

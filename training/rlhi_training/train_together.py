@@ -37,6 +37,7 @@ def train_together(
     from rlhi_training.run_directory import RunDirectory
     from rlhi_training.stages.label import TURNS
     from rlhi_training.stages.pairs import PAIRS
+    from rlhi_training.train_checks import check_together
     from rlhi_training.train_stage import register
     from rlhi_training.trainer import train_adapter
 
@@ -47,6 +48,7 @@ def train_together(
     if manifest is None:
         raise UserError(f"{run_directory} is no run directory. Start one with: rlhi-train ingest logs.jsonl --out DIR")
     recipe = override_recipe(manifest.recipe, overrides or [])
+    check_together(recipe.train)
     pairs = directory.read(PAIRS, PreferencePair)
     progress = terminal.progress if is_main() else None
     result = train_adapter(pairs, recipe, directory.path, progress=progress, persona_frame_digest=FRAME_DIGEST)

@@ -1,4 +1,4 @@
-"""The run's own stages, from ingest to contrast, with stand-ins for models: what they would ask is counted.
+"""The run's own stages, later rounds' too, with stand-ins for models: what they would ask is counted.
 
 So the forecast cannot drift away from the stages. What it cannot know is named: labels come from the embedded labeller
 where a model would give them, personas from quotations, and the length of new answers from those in the log.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,9 @@ from rlhi_plugin.records import Conversation
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.labelling.tiers import ASKING, make_labeller
 from rlhi_training.log_source import log_source
+from rlhi_training.methods import choice
 from rlhi_training.pipeline import Pipeline
+from rlhi_training.plan.other_methods import Logged, later_rounds, logged_answers
 from rlhi_training.plan.stand_ins import (
     Counted,
     ForecastClient,
@@ -38,7 +40,7 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.reward_models import RewardModel
-from rlhi_training.run_directory import Manifest, RunDirectory
+from rlhi_training.run_directory import Manifest, RunDirectory, StageEntry
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
 
 _ANSWERS = 2_000
@@ -58,6 +60,8 @@ class Forecast:
         answer_tokens: Tokens of the log's average answer.
         counted_by: How tokens were counted.
         history: For each user with more than one dated conversation, the requests of the last one.
+        later: For each round after the first, its stages' counts.
+        logged: What self-distillation learns from; None for methods that learn from pairs.
     """
 
     manifest: Manifest
@@ -67,6 +71,8 @@ class Forecast:
     answer_tokens: float
     counted_by: str
     history: dict[str, int]
+    later: tuple[Mapping[Stage, StageEntry], ...] = ()
+    logged: Logged | None = None
 
 
 def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None) -> Forecast:
@@ -79,7 +85,9 @@ def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None
 
     Raises:
         UserError: the log cannot be read, or holds nothing usable.
+        ConfigError: a training method that the rest of the recipe does not allow.
     """
+    choice.check(recipe)
     answers = _answers(logs)
     counter = TokenCounter(recipe.rewrite.llm or recipe.model.base)
     resources = ForecastResources(recipe, answers, counter, encoder=encoder)
@@ -87,20 +95,28 @@ def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None
         pipeline = ForecastPipeline(logs, recipe, RunDirectory(folder), resources=resources, say=lambda _: None)
         manifest = pipeline.run(until="contrast")
         conversations = pipeline.conversations()
-    drafts = int(manifest.stages["contrast"].notes.get("drafts", 0))
-    used = manifest.stages["contrast"]
-    asked = used.inputs - sum(used.reasons.get(reason, 0) for reason in _NOT_ASKED)
-    plain = asked if recipe.contrast.plain_samples and drafts else 0
+        later = later_rounds(pipeline, resources.ledger)
+        logged = logged_answers(pipeline, counter)
     sample = answers[:200]
     return Forecast(
         manifest,
         tuple(resources.ledger.rows.values()),
         len(conversations),
-        max(0, drafts - plain),
+        guided(manifest.stages["contrast"], recipe),
         sum(counter.text(text) for text in sample) / len(sample),
         counter.by,
         _history(conversations),
+        later,
+        logged,
     )
+
+
+def guided(entry: StageEntry, recipe: Recipe) -> int:
+    """Specifications of contrast's candidates that a persona asked for."""
+    drafts = int(entry.notes.get("drafts", 0))
+    asked = entry.inputs - sum(entry.reasons.get(reason, 0) for reason in _NOT_ASKED)
+    plain = asked if recipe.contrast.plain_samples and drafts else 0
+    return max(0, drafts - plain)
 
 
 _NOT_ASKED = (

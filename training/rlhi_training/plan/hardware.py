@@ -3,7 +3,7 @@
 Memory is `rlhi_training.plan.training_memory`'s. Formulas for time:
 
 - time of training: 2 operations a weight and token forward (Kaplan et al., arXiv 2001.08361, section 2.1), as many
-  backward, since frozen weights need no gradient, and as many for the reference: 6 a weight and token.
+  backward, since frozen weights need no gradient; which tokens go where is `rlhi_training.plan.training_work`'s.
 - time of writing: 2 operations a weight and prompt token, then one pass over the weights in memory a step, shared by
   all rows of a batch.
 
@@ -106,9 +106,9 @@ def shape_of(base: str) -> Shape | None:
     return Shape(parameters, layers, 128 * layers, 128_000, 448 * layers, 32 * layers, "its name")
 
 
-def training_hours(shape: Shape, card: Card, *, tokens: float) -> float:
-    """Hours for so many tokens, all epochs together."""
-    return 6 * shape.parameters * tokens / (TRAINING_SHARE * card.tflops * 1e12) / 3600
+def training_hours(shape: Shape, card: Card, *, forward: float, backward: float) -> float:
+    """Hours for so many tokens forward and so many backward, all epochs together."""
+    return 2 * shape.parameters * (forward + backward) / (TRAINING_SHARE * card.tflops * 1e12) / 3600
 
 
 def writing_hours(shape: Shape, card: Card, *, prompt_tokens: float, completion_tokens: float) -> float:

@@ -12,11 +12,13 @@ from rlhi_plugin.records import Record
 from rlhi_plugin.terminal import table
 from rlhi_training.labelling.tiers import ASKING
 from rlhi_training.plan import hardware, power
-from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast
+from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast, guided
 from rlhi_training.plan.money import ELSEWHERE, cost, listed_price, price_of
 from rlhi_training.plan.stand_ins import SHORT, Counted
-from rlhi_training.plan.training_memory import SPARE, DType, Load, slowdown, training_memory, would_fit
+from rlhi_training.plan.training_memory import SPARE, DType, slowdown, training_memory, would_fit
+from rlhi_training.plan.training_work import Sizes, TrainingWork, of_logged, of_pairs
 from rlhi_training.recipe import Recipe
+from rlhi_training.run_directory import StageEntry
 
 YIELDS: dict[str, tuple[float, float]] = {"rewrite": (0.19, 0.86), "reward": (0.33, 0.90), "contrast": (0.79, 0.93)}
 """Usable pairs an item that a stage works on. Measured on our own runs, but for the upper ends of the first two:
@@ -43,10 +45,24 @@ class PlannedPairs(Record):
     """What one method yields."""
 
     method: str
+    """Names the round, too, where it is a later one; ``self_distillation`` yields logged answers, not pairs."""
     items: int
     """Turns that it works on; for contrast, specifications of candidates."""
     low: int
     high: int
+
+
+class PlannedTraining(Record):
+    """What is trained."""
+
+    method: str
+    trainings: int
+    """One, or one a round."""
+    steps: int
+    """Optimiser steps, all trainings together."""
+    forward_tokens: int
+    """Of policy, reference and teacher."""
+    backward_tokens: int
 
 
 class Gpu(Record):
@@ -94,6 +110,7 @@ class Plan(Record):
     """Of the recipe's models; None where a price is not known."""
     elsewhere: dict[str, float]
     """US dollars for the same hosted calls with other models."""
+    training: PlannedTraining
     gpu: tuple[Gpu, ...]
     evaluation: Evaluation
     assumptions: tuple[str, ...]
@@ -113,6 +130,7 @@ def make_plan(
     calls = tuple(_planned(row, recipe, hosted=row in hosted) for row in found.calls)
     known = [row.usd for row in calls]
     pairs = tuple(_pairs(found, recipe))
+    work = _work(found, recipe, pairs)
     return Plan(
         logs=str(logs),
         recipe=recipe.name,
@@ -129,7 +147,14 @@ def make_plan(
             for name in (*ELSEWHERE, *price_of_others)
             if hosted and (price := listed_price(name)) is not None
         },
-        gpu=_gpu(found, recipe, hosted, pairs),
+        training=PlannedTraining(
+            method=recipe.train.method,
+            trainings=work.trainings,
+            steps=work.steps,
+            forward_tokens=round(work.forward),
+            backward_tokens=round(work.backward),
+        ),
+        gpu=_gpu(found, recipe, hosted, work),
         evaluation=_evaluation(found, held_out),
         assumptions=tuple(_assumptions(found, recipe, held_out)),
     )
@@ -155,33 +180,46 @@ def _planned(row: Counted, recipe: Recipe, *, hosted: bool) -> PlannedCalls:
 
 def _pairs(found: Forecast, recipe: Recipe) -> Iterator[PlannedPairs]:
     stages = found.manifest.stages
+    if found.logged is not None:
+        kept = len(found.logged.answers)
+        yield PlannedPairs(method="self_distillation", items=found.logged.turns, low=kept, high=kept)
+    for method in YIELDS:
+        items = found.guided if method == "contrast" else _worked_on(stages[method])
+        yield _yielded(method, method, items, recipe)
+    for number, later in enumerate(found.later, start=2):
+        for stage, entry in later.items():
+            items = guided(entry, recipe) if stage == "contrast" else _worked_on(entry)
+            yield _yielded(stage, f"{stage} of round {number}", items, recipe)
+
+
+def _worked_on(entry: StageEntry) -> int:
+    left_out = ("over_limit", "too_long", "no_persona", "nothing_checkable")
+    return max(0, entry.inputs - sum(entry.reasons.get(why, 0) for why in left_out))
+
+
+def _yielded(stage: str, method: str, items: int, recipe: Recipe) -> PlannedPairs:
     cap = recipe.filter.max_pairs or 10**12
-    for method, (low, high) in YIELDS.items():
-        entry = stages[method]
-        left_out = sum(
-            entry.reasons.get(why, 0) for why in ("over_limit", "too_long", "no_persona", "nothing_checkable")
-        )
-        items = found.guided if method == "contrast" else max(0, entry.inputs - left_out)
-        yield PlannedPairs(
-            method=method, items=items, low=min(cap, int(low * items)), high=min(cap, round(high * items))
-        )
+    low, high = YIELDS[stage]
+    return PlannedPairs(method=method, items=items, low=min(cap, int(low * items)), high=min(cap, round(high * items)))
 
 
-def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequence[PlannedPairs]) -> tuple[Gpu, ...]:
+def _work(found: Forecast, recipe: Recipe, pairs: Sequence[PlannedPairs]) -> TrainingWork:
+    if found.logged is not None:
+        return of_logged(recipe.train, found.logged)
+    written = [row for row in found.calls if row.stage.partition(" ")[0] in YIELDS and row.calls]
+    each = [row.prompt_tokens / row.calls for row in written] or [0.0]
+    most = float(recipe.train.max_length)
+    count = min(recipe.filter.max_pairs or 10**12, sum((row.low + row.high) // 2 for row in pairs))
+    longest = min(most, max([row.longest_prompt for row in written], default=0) + found.answer_tokens)
+    return of_pairs(recipe.train, Sizes(count, min(most, sum(each) / len(each)), found.answer_tokens, longest))
+
+
+def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], work: TrainingWork) -> tuple[Gpu, ...]:
     shape = hardware.shape_of(recipe.model.base)
     if shape is None:
         return ()
     own = [row for row in found.calls if row not in hosted]
-    written = [row for row in found.calls if row.stage in YIELDS and row.calls]
-    each = [row.prompt_tokens / row.calls for row in written] or [0.0]
-    prompt = min(float(recipe.train.max_length), sum(each) / len(each))
-    # Chosen and rejected are two sequences.
-    tokens = 2 * (prompt + found.answer_tokens)
-    count = min(recipe.filter.max_pairs or 10**12, sum((row.low + row.high) // 2 for row in pairs))
-    longest = min(
-        recipe.train.max_length, max([row.longest_prompt for row in written], default=0) + found.answer_tokens
-    )
-    load = _load(recipe, longest=round(longest), answer=round(found.answer_tokens))
+    load = work.load
     dtype: DType = "float32" if recipe.model.dtype == "float32" else "bfloat16"
     memory = training_memory(shape, recipe.train, load, dtype=dtype)
     return tuple(
@@ -207,20 +245,12 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], pairs: Sequ
             ),
             training_hours=round(
                 slowdown(recipe.train)
-                * hardware.training_hours(shape, card, tokens=tokens * count * recipe.train.epochs),
+                * hardware.training_hours(shape, card, forward=work.forward, backward=work.backward),
                 6,
             ),
         )
         for card in hardware.CARDS
     )
-
-
-def _load(recipe: Recipe, *, longest: int, answer: int) -> Load:
-    """The largest pass: the token budget where there is one, else pairs of the longest prompt."""
-    train = recipe.train
-    pair = longest + answer if train.share_prefixes else 2 * longest
-    tokens = train.token_budget or pair * train.micro_batch_size
-    return Load(max(tokens, pair), min(tokens, max(1, tokens // pair) * 2 * answer), pair)
 
 
 def _evaluation(found: Forecast, held_out: float) -> Evaluation:
@@ -251,6 +281,8 @@ def _assumptions(found: Forecast, recipe: Recipe, held_out: float) -> Iterator[s
     yield "calls that fail and are tried again are not counted"
     ranges = ", ".join(f"{method} {low:.2f} to {high:.2f}" for method, (low, high) in YIELDS.items())
     yield f"usable pairs an item: {ranges}, from our own runs"
+    if recipe.train.rounds > 1:
+        yield "every round finds pairs; sampling and training take turns, so memory is that of training"
     yield f"GPU hours: {hardware.TRAINING_SHARE:.0%} of peak in training, formulas in rlhi_training/plan/hardware.py"
     yield (
         f"evaluation: {held_out:.0%} of the users with a history are held out; level {power.LEVEL}, "
@@ -285,6 +317,7 @@ def render(plan: Plan) -> Iterator[RenderableType]:
     yield calls
     if plan.elsewhere:
         yield table("The same hosted calls with", ("model", "USD"), [(n, _usd(v)) for n, v in plan.elsewhere.items()])
+    yield _trained(plan.training)
     if plan.gpu:
         gpus = [
             (
@@ -305,6 +338,14 @@ def render(plan: Plan) -> Iterator[RenderableType]:
         yield "GPU: the size of the base model is not known; give a folder, or a name that holds it, such as ...-8B"
     yield _seen(plan.evaluation)
     yield "Assumed: " + "; ".join(plan.assumptions) + "."
+
+
+def _trained(found: PlannedTraining) -> str:
+    rounds = f" in {found.trainings} rounds" if found.trainings > 1 else ""
+    return (
+        f"Training ({found.method}): {found.steps:,} steps{rounds}, {found.forward_tokens:,} tokens forward and "
+        f"{found.backward_tokens:,} backward."
+    )
 
 
 def _parts(gpu: Gpu) -> str:

@@ -56,13 +56,17 @@ class Ledger:
     """Every call of a forecast. Equal calls are one call, as they are in a run.
 
     Attributes:
-        stage: The stage that is being forecast.
+        stage: What is being forecast: a stage, or a stage of a later round.
         rows: What was counted, by stage and model.
     """
 
     stage: str = ""
     rows: dict[tuple[str, str], Counted] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+
+    def forget(self) -> None:
+        """Take no later call for one that was made before."""
+        self._seen.clear()
 
     def add(self, model: str, request: ChatRequest, *, calls: int, prompt: int, completion: int) -> None:
         """Write a call down."""
