@@ -17,6 +17,7 @@ from rlhi_plugin import terminal
 if TYPE_CHECKING:
     from rlhi_eval_harness.models import OpenModels
     from rlhi_eval_harness.suites.kind import SuiteKind
+    from rlhi_plugin.calls.budget import Budget
     from rlhi_plugin.chat import ChatClient
 
 app = typer.Typer(
@@ -58,6 +59,13 @@ Judges = Annotated[
         "--judge", help="Judge, as LiteLLM writes it: openai/gpt-4o, openai/NAME@http://HOST/v1. Repeat it for more."
     ),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        metavar="USD",
+        help="Stop before subjects and judges, all starts together, have cost more; exit code 3. What is done is kept.",
+    ),
+]
 
 
 @app.command(epilog="Example: rlhi-eval run --suite smoke --adapter runs/1/adapter --out report/")
@@ -71,14 +79,16 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     judge: Judges = None,
     data: Data = None,
     limit: Limit = None,
+    max_cost: MaxCost = None,
     set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Answer, judge, score, and write report.html, report.md and report.json."""
     from rlhi_eval_harness.evaluate import evaluate
 
-    judges = _judges(judge)
-    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_))
+    spend = _budget(out, max_cost)
+    judges = _judges(judge, spend)
+    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_), spend)
     try:
         evaluate(kind, models, out, judges=judges)
     finally:
@@ -97,13 +107,15 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     plan_only: Annotated[bool, typer.Option("--plan-only", help="Only write plan.jsonl, the prompts.")] = False,
     data: Data = None,
     limit: Limit = None,
+    max_cost: MaxCost = None,
     set_: Settings = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Only answer: the part that needs the models. Go on with rlhi-eval score."""
     from rlhi_eval_harness.evaluate import answer_suite
 
-    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_))
+    settings = _settings(data, limit, set_)
+    kind, models = _open(suite, subject, adapter, base, registry, settings, _budget(out, max_cost))
     try:
         answer_suite(kind, models, out, plan_only=plan_only)
     finally:
@@ -116,12 +128,13 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
 def score(
     folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
     judge: Judges = None,
+    max_cost: MaxCost = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Score the stored answers again and rewrite the report; needs no GPU, and a model only where a judge is named."""
     from rlhi_eval_harness.evaluate import score_again
 
-    score_again(folder, judges=_judges(judge))
+    score_again(folder, judges=_judges(judge, _budget(folder, max_cost)))
     _show(folder)
 
 
@@ -191,10 +204,17 @@ def _settings(data: Path | None, limit: int | None, others: list[str] | None) ->
     return [*flags, *([f"limit={limit}"] if limit is not None else []), *(others or ())]
 
 
-def _judges(names: list[str] | None) -> list[ChatClient]:
-    from rlhi_eval_harness.models import equipped, open_served
+def _budget(folder: Path, max_cost: float | None) -> Budget | None:
+    from rlhi_eval_harness.spending import budget_for
 
-    return [equipped(open_served(name)) for name in names or ()]
+    return budget_for(folder, max_cost)
+
+
+def _judges(names: list[str] | None, budget: Budget | None) -> list[ChatClient]:
+    from rlhi_eval_harness.models import has_address, open_served
+    from rlhi_eval_harness.spending import equipped
+
+    return [equipped(open_served(name), budget, own_server=has_address(name)) for name in names or ()]
 
 
 def _open(  # noqa: PLR0917 - the options of run and answer, in their order
@@ -204,10 +224,12 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     base: str | None,
     registry: Path | None,
     set_: list[str] | None,
+    budget: Budget | None,
 ) -> tuple[SuiteKind, OpenModels]:
     """The suite and the models behind its subjects."""
     from rlhi_eval_harness.adapter_folders import read_adapter_folder, read_registered_adapter
-    from rlhi_eval_harness.models import equipped, open_assistants
+    from rlhi_eval_harness.models import open_assistants
+    from rlhi_eval_harness.spending import equipped
     from rlhi_eval_harness.subjects import parse_subjects
     from rlhi_eval_harness.suites import load_suite
     from rlhi_eval_harness.suites.kinds import open_kind
@@ -220,7 +242,11 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
     elif adapter is not None:
         folder = read_adapter_folder(Path(adapter), base=base)
     subjects = parse_subjects(chosen.subjects)
-    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=equipped)
+
+    def wrap(client: ChatClient, own_server: bool) -> ChatClient:  # noqa: FBT001 - as `WrapClient` is called
+        return equipped(client, budget, own_server=own_server)
+
+    return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=wrap)
 
 
 def _show(folder: Path) -> None:

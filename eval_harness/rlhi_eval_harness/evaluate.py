@@ -11,7 +11,7 @@ from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.records import EvalReport, EvalSample
 from rlhi_eval_harness.report import build_report, write_report
 from rlhi_eval_harness.report.build import read_suite, run_config
-from rlhi_eval_harness.run_folder import RunFolder, read_records
+from rlhi_eval_harness.run_folder import RunFolder, held, read_records
 from rlhi_eval_harness.scoring import by_sample
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.kinds import open_kind
@@ -52,10 +52,11 @@ def answer_suite(kind: SuiteKind, assistants: Assistants, out: Path, *, plan_onl
     identity = {**assistants.identity, **kind.identity}
     if folder.begin(run_config(kind.suite, identity, FRAME_DIGEST)):
         terminal.stderr.print(f"{out} holds this evaluation already: going on from what is there", highlight=False)
-    if not folder.plan.exists():
-        folder.write_plan(kind.plan(assistants, folder))
-    if not plan_only:
-        answer(folder.read_plan(), assistants, folder.outputs)
+    with held(out):
+        if not folder.plan.exists():
+            folder.write_plan(kind.plan(assistants, folder))
+        if not plan_only:
+            answer(folder.read_plan(), assistants, folder.outputs)
 
 
 def score_again(path: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
@@ -63,10 +64,14 @@ def score_again(path: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
 
     Raises:
         ArtefactError: the folder holds no evaluation, or an unfinished or damaged one.
-        ConfigError: judges were given to a suite that asks none.
+        ConfigError: judges were given to a suite that asks none, or another process is at work in the folder.
         ModelCallError: a judge could not be asked at all; the folder keeps what is done.
     """
-    folder = RunFolder(path)
+    with held(path):
+        return _score(RunFolder(path), judges)
+
+
+def _score(folder: RunFolder, judges: Sequence[ChatClient]) -> EvalReport:
     kind = open_kind(read_suite(folder))
     stored = read_stored(folder)
     questions = kind.questions(stored) if judges else ()

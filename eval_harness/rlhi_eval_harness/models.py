@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rlhi_eval_harness.adapter_folders import AdapterFolder, read_adapter_folder
 from rlhi_eval_harness.subjects import Subject
 from rlhi_plugin.calls.opening import open_hosted
-from rlhi_plugin.calls.options import CallOptions
-from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import ChatMessage
@@ -24,21 +22,14 @@ from rlhi_plugin.records import ChatMessage
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-WrapClient = Callable[[ChatClient], ChatClient]
-"""Puts retries and limits around a served model's client."""
-
-IN_FLIGHT = 8
-"""Calls of one client at once (ours): so many at most are paid for in vain when an evaluation is killed."""
+WrapClient = Callable[[ChatClient, bool], ChatClient]
+"""Puts retries, limits and a budget around a served model's client; told whether it has an address of its own."""
 
 
-def bare(client: ChatClient) -> ChatClient:
+def bare(client: ChatClient, own_server: bool) -> ChatClient:  # noqa: FBT001 - as `WrapClient` is called
     """The client as it is."""
+    del own_server
     return client
-
-
-def equipped(client: ChatClient) -> ChatClient:
-    """The client with retries and a limit of calls in flight. Its answers are on record in the evaluation's folder."""
-    return equip(client, CallOptions(max_concurrency=IN_FLIGHT))
 
 
 class Assistants(Protocol):
@@ -140,7 +131,7 @@ class OpenModels:
             return LocalClient(self._load(local.base), adapter=local.adapter_name, batch_size=self._batch_size)
         kind, _, spec = source.partition("=")
         if kind == "endpoint":
-            return self._wrap(open_served(spec))
+            return self._wrap(open_served(spec), has_address(spec))
         raise ConfigError(
             f"{source} has no model. This is a mistake in the suite: ask models only where there are any."
         )
@@ -154,6 +145,11 @@ class OpenModels:
             folders = {each.adapter_name: each.adapter.path for each in mine if each.adapter is not None}
             self._weights[base] = LocalModel.load(base, adapters={str(name): path for name, path in folders.items()})
         return self._weights[base]
+
+
+def has_address(spec: str) -> bool:
+    """Whether a served model's line of text says where it is served."""
+    return "@http" in spec
 
 
 def open_served(spec: str) -> ChatClient:

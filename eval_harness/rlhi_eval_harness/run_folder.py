@@ -22,7 +22,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,9 +95,10 @@ class RunFolder:
         return config
 
     def write_plan(self, planned: Iterable[PlannedSample]) -> None:
-        """Write the plan, and its digest after it."""
-        write_records(self.plan, planned)
-        write_text(self.plan_digest, hashlib.sha256(self.plan.read_bytes()).hexdigest() + "\n")
+        """Write the plan's digest, and the plan after it: what is killed between the two writes both again."""
+        text = "".join(record.to_json() + "\n" for record in planned)
+        write_text(self.plan_digest, hashlib.sha256(text.encode()).hexdigest() + "\n")
+        write_text(self.plan, text)
 
     def read_plan(self) -> list[PlannedSample]:
         """The plan as it was written.
@@ -113,6 +115,33 @@ class RunFolder:
                     "folder and run again."
                 )
         return plan
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold an evaluation's folder for one process; the kernel lets it go when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another process holds it. Two would write every answer twice.
+        ArtefactError: there is no such folder.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ArtefactError(f"{folder} holds no evaluation. Make one with: rlhi-eval run") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another rlhi-eval is at work in {folder}. Wait until it is done, or end it; then give the command "
+                "again."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ def render_page(folder: Traversable, **values: object) -> str:
     """Render ``page.html.j2`` of a folder, which may import the house's macros and finds `css` and `script`.
 
     Args:
-        folder: Holds ``page.html.j2``, ``page.css`` and ``page.js``.
+        folder: Holds ``page.html.j2`` and ``page.css``, and ``page.js`` where the page has a script.
         values: What the template names. Texts are escaped; what is markup already is marked safe there.
 
     Returns:
@@ -43,7 +43,9 @@ def render_page(folder: Traversable, **values: object) -> str:
             (place / name).read_text("utf-8") for place, name in ((house, "house.css"), (folder, "page.css"))
         ),
         script="\n".join(
-            (place / name).read_text("utf-8") for place, name in ((house, "house.js"), (folder, "page.js"))
+            (place / name).read_text("utf-8")
+            for place, name in ((house, "house.js"), (folder, "page.js"))
+            if (place / name).is_file()
         ),
         **values,
     )

@@ -7,12 +7,14 @@ import pytest
 from rlhi_eval_harness import cli
 from rlhi_eval_harness.evaluate import answer_suite, evaluate, score_again
 from rlhi_eval_harness.harm.kind import Harm, HarmOptions
+from rlhi_eval_harness.run_folder import RunFolder, held
 from rlhi_plugin.chat import ScriptedClient
-from rlhi_plugin.errors import ArtefactError
+from rlhi_plugin.errors import ArtefactError, ConfigError
 
 NEEDS_DATA = {
     "usereval": "rlhi-eval build-usereval",
     "prefeval": "data",
+    "amc23": "there is no folder",
     "alpaca_eval": "eval_set_805.jsonl",
     "arena_hard_v01": "question.jsonl",
     "arena_hard_v2": "question.jsonl",
@@ -90,3 +92,28 @@ def test_a_judge_that_says_nothing_usable_changes_no_number(harm, make_assistant
     (facts,) = report.config["judging"]
     assert facts["answered"] == 0
     assert sum(facts["unscored"].values()) == facts["questions"]
+
+
+def test_a_second_start_in_the_same_folder_is_refused_until_the_first_has_ended(harm, make_assistants, tmp_path):
+    answer_suite(harm, make_assistants(), tmp_path / "out")
+    said = (tmp_path / "out/outputs.jsonl").read_bytes()
+    with held(tmp_path / "out"):
+        with pytest.raises(ConfigError, match=r"another rlhi-eval is at work in .*Wait until it is done"):
+            answer_suite(harm, make_assistants(), tmp_path / "out")
+        with pytest.raises(ConfigError, match="another rlhi-eval is at work"):
+            score_again(tmp_path / "out")
+    assert (tmp_path / "out/outputs.jsonl").read_bytes() == said
+    assert score_again(tmp_path / "out").suite == "harm"
+    with pytest.raises(ArtefactError, match="holds no evaluation"):
+        score_again(tmp_path / "elsewhere")
+
+
+def test_what_is_killed_between_digest_and_plan_writes_both_again(harm, make_assistants, tmp_path):
+    answer_suite(harm, make_assistants(), tmp_path / "whole", plan_only=True)
+    folder = RunFolder(tmp_path / "out")
+    answer_suite(harm, make_assistants(), folder.path, plan_only=True)
+    folder.plan.unlink()
+    folder.plan_digest.write_text("of another plan\n")
+    answer_suite(harm, make_assistants(), folder.path, plan_only=True)
+    assert folder.plan.read_bytes() == (tmp_path / "whole/plan.jsonl").read_bytes()
+    assert len(folder.read_plan()) > 0

@@ -55,7 +55,7 @@ def alpaca_folder(tmp_path):
 
 def _alpaca(data, *subjects, **options):
     values = {"name": "alpaca_eval", "summary": "s", "data": str(data), "resamples": 100, "subjects": subjects}
-    return AlpacaEval(AlpacaEvalOptions.model_validate({**values, **options}))
+    return AlpacaEval(AlpacaEvalOptions.model_validate({**values, "partial": True, **options}))
 
 
 def _run(kind, out, **kwargs):
@@ -259,6 +259,19 @@ def test_outputs_that_do_not_fit_are_refused(alpaca_folder, tmp_path):
         _run(_alpaca(alpaca_folder, f"outputs={alpaca_folder}/x.json"), tmp_path / "out")
 
 
+def test_a_part_of_the_benchmark_is_refused_unless_it_is_asked_for_and_then_named(
+    alpaca_folder, arena_folder, tmp_path
+):
+    with pytest.raises(ConfigError, match=r"not hold all of AlpacaEval 2\.0: 24 of 805 items.*--set partial=true"):
+        _run(_alpaca(alpaca_folder, "base", partial=False), tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "so that the command can be given again with partial"
+    with pytest.raises(ConfigError, match=r"not hold all of Arena-Hard: 12 of 750 items"):
+        _arena(arena_folder, "base", partial=False).plan(None, None)
+    kind = _arena(arena_folder, f"mine:outputs={arena_folder}/mine.jsonl")
+    report = _run(kind, tmp_path / "arena-run", judges=[ScriptedClient(verdicts, model="judge")])
+    assert "Not all of Arena-Hard was there: 12 of 750 items are there." in report.findings[0]
+
+
 def test_personas_are_dealt_out_and_asked_for_where_they_are_missing(alpaca_folder, tmp_path):
     with pytest.raises(ConfigError, match=r"knows no users.*--set personas=FILE"):
         _run(_alpaca(alpaca_folder, "base+persona"), tmp_path / "out")
@@ -314,7 +327,7 @@ def arena_folder(tmp_path):
 
 
 def _arena(data, *subjects, **options):
-    values = {"name": "arena_hard_v2", "summary": "s", "data": str(data), "resamples": 100}
+    values = {"name": "arena_hard_v2", "summary": "s", "data": str(data), "resamples": 100, "partial": True}
     return ArenaHard(ArenaHardOptions.model_validate({**values, "subjects": subjects, **options}))
 
 
@@ -407,7 +420,7 @@ def test_prompts_of_ones_own_folder_and_other_baselines(arena_folder, tmp_path):
 
 
 def test_a_rate_limited_judge_is_waited_for(arena_folder, tmp_path):
-    from rlhi_eval_harness.models import equipped
+    from rlhi_eval_harness.spending import equipped
 
     seen = []
 

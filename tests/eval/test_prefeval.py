@@ -57,7 +57,7 @@ def log(tmp_path):
 
 def _options(data, log, **more):
     values = {"name": "p", "summary": "s", "data": str(data), "distractors": str(log), "distances": (1, 5)}
-    return PrefEvalOptions.model_validate({**values, "resamples": 100, **more})
+    return PrefEvalOptions.model_validate({**values, "partial": True, "resamples": 100, **more})
 
 
 def test_prompts_hold_the_preference_and_so_many_turns_after_it(data, log, tmp_path):
@@ -112,6 +112,16 @@ def test_what_is_missing_is_named_with_where_to_get_it(data, log, tmp_path):
         PrefEval(_options(data, log, distances=(30,))).plan(None, None)
     with pytest.raises(ConfigError, match="has 4 items, and 5 are asked for"):
         PrefEval(_options(data, log, items=5)).plan(None, None)
+
+
+def test_topics_that_are_missing_are_refused_or_named(data, log, tiny_model_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"not hold all of PrefEval: 4 of 1000 items are there\. Get them with"):
+        PrefEval(_options(data, log, partial=False)).plan(None, None)
+    models = open_assistants(parse_subjects(("base",)), base=str(tiny_model_dir))
+    kind = PrefEval(_options(data, log, subjects=("base",), distances=(0, 1), items=2))
+    findings = evaluate(kind, models, tmp_path / "out").findings
+    assert "Not all of PrefEval was there: 4 of 1000 items are there." in findings[1]
+    assert findings[2].startswith("Only 2 items of PrefEval were asked")
 
 
 @pytest.mark.parametrize(

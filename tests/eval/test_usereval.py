@@ -237,6 +237,11 @@ def test_a_served_model_beats_the_log_in_the_eyes_of_the_judge(suite, tmp_path):
     assert found["asks_again", "new+persona", "all"].value == 0.0
     assert report.config["turns"] == {"all": 18, "with_real_follow_up": 12, "log_asked_again_with_feedback": 1.0}
     assert report.config["judging"][0]["order_consistency"] == 1.0
+    (left_out,) = report.config["tables"]
+    assert left_out["rows"] == [
+        ["users", "anonymous conversations", "1"], ["users", "too few conversations", "1"],
+        ["users", "too little known", "1"], ["users", "users without times", "1"],
+    ]  # fmt: skip
     # Three users prove nothing, whatever the judge says.
     assert "Overall preference: not shown to win or lose against the baseline: new+persona 100 %" in " ".join(
         report.findings

@@ -46,10 +46,13 @@ class AlpacaEval(AgainstBaseline):
     options = AlpacaEvalOptions
     benchmark = "AlpacaEval 2.0"
     clusters = "instructions"
+    where = WHERE
+    published = WHOLE
 
     @property
     def identity(self) -> Mapping[str, str]:
         """Digest of the instructions and the baseline's outputs."""
+        self.refuse_part()
         text = json.dumps([[item.request, item.baseline] for item in self.items])
         return {"alpaca_eval_digest": hashlib.sha256(text.encode()).hexdigest()[:16]}
 

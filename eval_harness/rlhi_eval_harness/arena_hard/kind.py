@@ -32,6 +32,8 @@ from rlhi_plugin.prompt_files import Prompt
 from rlhi_plugin.records import ChatMessage
 
 REPOSITORY = "lmarena-ai/arena-hard-auto"
+PUBLISHED: Mapping[str, int] = {"v0.1": 500, "v2.0": 750}
+"""Questions by version."""
 
 
 class ArenaHardOptions(AgainstBaselineOptions):
@@ -58,6 +60,7 @@ class ArenaHard(AgainstBaseline):
     options = ArenaHardOptions
     benchmark = "Arena-Hard"
     clusters = "questions"
+    where = WHERE
 
     @property
     def _options(self) -> ArenaHardOptions:
@@ -74,6 +77,7 @@ class ArenaHard(AgainstBaseline):
     @property
     def identity(self) -> Mapping[str, str]:
         """Digest of questions and baseline answers, and of the judge's prompts."""
+        self.refuse_part()
         text = json.dumps([[item.uid, item.request, item.baseline] for item in self.items])
         told = json.dumps([self._prompts.user, dict(self._prompts.system)])
         return {
@@ -90,6 +94,11 @@ class ArenaHard(AgainstBaseline):
     @cached_property
     def _questions(self) -> Sequence[Asked]:
         return read_questions(self._file("question.jsonl"))
+
+    @property
+    def published(self) -> int:
+        """Questions of the version."""
+        return PUBLISHED[self.version]
 
     @property
     def total(self) -> int:

@@ -45,6 +45,7 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     markdown: Annotated[
         Path | None, typer.Option(help="Write a summary for a comment on a pull request to this file as well.")
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that opens offline to this file as well.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")] = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Compare two reports of one suite on the same items: exit 0, or 1 for a regression, or 2 where they do not fit."""
@@ -60,6 +61,10 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     found = compute(open_side(before), open_side(after), options)
     _write(json_, found.model_dump_json(indent=1) + "\n")
     _write(markdown, texts.markdown(found))
+    if html is not None:
+        from rlhi_eval_harness.compare.page import render
+
+        _write(html, render(found))
     title = f"Suite {found.suite}: {after} against {before}"
     # Piped, as in continuous integration, it is not folded to 80 columns.
     console = terminal.stdout if terminal.stdout.is_terminal else Console(width=PIPED_WIDTH)

@@ -33,6 +33,15 @@ def headline(found: ComparisonReport) -> str:
     )
 
 
+def how(found: ComparisonReport) -> str:
+    """What the intervals and p-values are."""
+    return (
+        f"Differences are paired by item; intervals are 95 % bootstrap intervals over {found.clusters}; p-values are "
+        f"corrected for {found.comparisons} comparisons (Holm), so that the chance of any false regression is at most "
+        f"{100 * found.level:g} %."
+    )
+
+
 def ordered(found: ComparisonReport) -> list[Change]:
     """The worst first; equals stay in the report's order."""
     return sorted(found.changes, key=lambda each: ORDER.index(each.verdict))
@@ -48,15 +57,10 @@ def markdown(found: ComparisonReport) -> str:
     """The whole comparison, for a comment: the sentence, the table, what to know."""
     judge = f", judge `{found.judge}`" if found.judge else ""
     bad = bool(found.regressions)
-    how = (
-        f"Differences are paired by item; intervals are 95 % bootstrap intervals over {found.clusters}; p-values are "
-        f"corrected for {found.comparisons} comparisons (Holm), so that the chance of any false regression is at most "
-        f"{100 * found.level:g} %."
-    )
     lines = [
         f"### {'❌' if bad else '✅'} Evaluation `{found.suite}`: {headline(found)}",
         "",
-        f"`{found.before}` → `{found.after}`{judge}. {how}",
+        f"`{found.before}` → `{found.after}`{judge}. {how(found)}",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "|".join([" --- ", " --- ", *[" ---: "] * (len(COLUMNS) - 3), " --- "]) + "|",

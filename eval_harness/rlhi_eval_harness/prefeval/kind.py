@@ -12,10 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlhi_eval_harness.answering import LETTERS
+from rlhi_eval_harness.item_by_item import table, tested
 from rlhi_eval_harness.judging import Judgment
 from rlhi_eval_harness.models import Assistants
-from rlhi_eval_harness.numbers import ALL, Pick
-from rlhi_eval_harness.prefeval.data import Form, PrefItem, read_items
+from rlhi_eval_harness.numbers import ALL, Numbers, Pick
+from rlhi_eval_harness.prefeval.data import HOW_TO_GET, Form, PrefItem, read_items
 from rlhi_eval_harness.prefeval.distractors import Exchange, between, read_exchanges
 from rlhi_eval_harness.prompting import prompt_with, seed_of
 from rlhi_eval_harness.records import EvalSample, Metric, PlannedSample, Score
@@ -24,9 +25,12 @@ from rlhi_eval_harness.scoring import no_answer, scored
 from rlhi_eval_harness.subjects import Subject, parse_subjects
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.suite import Suite
+from rlhi_eval_harness.suites.wholeness import Holding
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Evidence, Persona, PersonaStatement
 
+BENCHMARK = "PrefEval"
+PUBLISHED = 1000
 LIKELY = Metric(
     name="correct",
     label="Followed",
@@ -62,6 +66,8 @@ class PrefEvalOptions(Suite):
     """Exchanges between the preference and the question; PrefEval goes up to 300."""
     form: Form = "explicit"
     """How the preference is let be known: said plainly, or shown by a choice."""
+    partial: bool = False
+    """Ask what is there where files do not hold all of PrefEval; the report says so."""
     items: int | None = Field(default=None, ge=2)
     """So many, drawn at random; None is all 1,000."""
     max_new_tokens: int = Field(default=16, ge=1)
@@ -80,10 +86,12 @@ class PrefEval(SuiteKind):
         if not isinstance(suite, PrefEvalOptions):
             raise ConfigError(f"{suite.name} is no PrefEval suite. Take its own kind.")
         self._options = suite
+        self._found: int | None = None
 
     @property
     def identity(self) -> Mapping[str, str]:
         """Digest of PrefEval's files."""
+        self._refuse_part()
         return {"prefeval_digest": self._data[1]}
 
     @cached_property
@@ -95,6 +103,7 @@ class PrefEval(SuiteKind):
         """Every item at every distance for every subject."""
         del assistants, folder
         options, subjects = self._options, parse_subjects(self._options.subjects)
+        self._refuse_part()
         chosen = self._chosen()
         others = _strangers(chosen, options.seed)
         exchanges = read_exchanges(options.distractors) if any(options.distances) else []
@@ -104,6 +113,10 @@ class PrefEval(SuiteKind):
             for distance in options.distances
             for subject in subjects
         ]
+
+    def _refuse_part(self) -> None:
+        held = Holding(BENCHMARK, len(self._data[0]), PUBLISHED)
+        held.refuse(partial=self._options.partial, how_to_get=f"{HOW_TO_GET}.")
 
     def _chosen(self) -> list[PrefItem]:
         items, wanted = self._data[0], self._options.items
@@ -140,12 +153,17 @@ class PrefEval(SuiteKind):
             temperature=self.suite.temperature,
             seed=seed_of(self.suite.seed, item.item_id),
             options=tuple(item.options[place] for place in order),
-            facts={"right": order.index(0), "topic": item.topic},
+            facts={
+                "right": order.index(0),
+                "topic": item.topic,
+                "of": len(self._data[0]) * len(self._options.distances),
+            },
         )
 
     def score(self, stored: Stored, judgments: Mapping[str, Judgment]) -> Sequence[Score]:
         """By likelihood where the subject gave any, else by letter."""
         del judgments
+        self._found = max((sample.facts.get("of", 0) for sample in stored.plan), default=None)
         return [score for sample in stored.plan for score in _scores(sample, stored.outputs.get(sample.sample_id))]
 
     def metrics(self, stored: Stored) -> tuple[Metric, ...]:
@@ -158,11 +176,26 @@ class PrefEval(SuiteKind):
         found = dict(super().groups(metric, stored))
         return {name: found[name] for name in sorted(found, key=lambda name: (name != ALL, len(name), name))}
 
+    def findings(self, numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
+        """The general ones; then whether this was all of PrefEval."""
+        first, *rest = super().findings(numbers, metrics)
+        found = [] if not self._found else [Holding(BENCHMARK, self._found // len(self._options.distances), PUBLISHED)]
+        told = [said for held in found if (said := held.sentence()) is not None]
+        if self._options.items is not None:
+            told.append(f"Only {self._options.items} items of {BENCHMARK} were asked (items), drawn at random.")
+        return (first, *told, *rest)
+
     def facts(self, stored: Stored, judgments: Mapping[str, Judgment]) -> dict[str, Any]:
-        """What guessing gives."""
-        del judgments
+        """What guessing gives; McNemar's test at each distance, where every preference stands once."""
         chance = [1 / len(sample.options) for sample in stored.plan]
-        return {"chance": round(sum(chance) / len(chance), 4)}
+        scores, metric = self.score(stored, judgments), self.metrics(stored)[0].name
+        groups = sorted({sample.group for sample in stored.plan}, key=lambda name: (len(name), name))
+        tables = []
+        for group in groups:
+            plan = [sample for sample in stored.plan if sample.group == group]
+            pairs = self.comparisons(tuple(dict.fromkeys(sample.subject for sample in plan)))
+            tables += table(tested(plan, scores, metric, pairs), f"Item by item at a distance of {group}")
+        return {"chance": round(sum(chance) / len(chance), 4), "tables": tables}
 
 
 def _persona(item: PrefItem) -> Persona:

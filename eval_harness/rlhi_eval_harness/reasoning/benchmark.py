@@ -12,7 +12,8 @@ from typing import Any
 from rlhi_eval_harness.reasoning import lm_eval_tasks
 from rlhi_eval_harness.reasoning.lm_eval_tasks import Rows, TaskFile
 from rlhi_eval_harness.reasoning.options import ReasoningOptions
-from rlhi_eval_harness.reasoning.rows import digest_of, read_rows
+from rlhi_eval_harness.reasoning.rows import digest_of, read_rows, refuse_doubled
+from rlhi_eval_harness.suites.wholeness import Holding
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import ChatMessage
 
@@ -91,6 +92,7 @@ class Benchmark:
                 f"{options.name} has no local files: name one with --set items_file=FILE, or leave --data."
             )
         items = read_rows(folder / options.items_file, options.columns, how_to_get=options.how_to_get)
+        refuse_doubled(items, folder / options.items_file)
         examples = None
         if options.examples_file is not None and (folder / options.examples_file).exists():
             examples = read_rows(folder / options.examples_file, options.columns, how_to_get=options.how_to_get)
@@ -105,6 +107,22 @@ class Benchmark:
     def total(self) -> int:
         """How many items the benchmark has."""
         return sum(map(len, self.items.values()))
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Parts that have no row: lm_eval cannot hold them."""
+        return tuple(file.name for file in self.files if not self.items.get(file.name))
+
+    def refuse_part(self) -> None:
+        """Stop where local files hold a part of the benchmark only, unless that was said to be known.
+
+        Raises:
+            ConfigError: items or whole parts are missing. What the hub has is taken as the benchmark, save whole parts.
+        """
+        options = self._options
+        published = options.published_items if options.data else None
+        held = Holding(options.name, self.total, published, self.empty)
+        held.refuse(partial=options.partial, how_to_get=options.how_to_get)
 
     @property
     def digest(self) -> str:

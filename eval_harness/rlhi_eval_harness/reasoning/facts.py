@@ -11,20 +11,21 @@ from rlhi_eval_harness.reasoning.benchmark import Benchmark
 from rlhi_eval_harness.reasoning.options import ReasoningOptions
 from rlhi_eval_harness.records import PlannedSample, Score
 from rlhi_eval_harness.suites.kind import Stored
+from rlhi_eval_harness.suites.wholeness import Holding
 
 SHOWN = 16
 """Digits of a digest that are printed; report.json has the plan's own."""
 
 
 def what_to_know(
-    options: ReasoningOptions, plan: Sequence[PlannedSample], total: int, benchmark: Benchmark
+    options: ReasoningOptions, plan: Sequence[PlannedSample], held: Holding, benchmark: Benchmark
 ) -> list[str]:
     """Sentences on what makes these numbers others than published ones, and the suite's own notice."""
-    found = []
+    found = [] if (part := held.sentence()) is None else [part]
     asked = len({sample.item_id for sample in plan})
-    if asked < total:
+    if asked < held.found:
         found.append(
-            f"Only {asked} of {total} items were asked (limit = {options.limit}): a sample, and no comparison with "
+            f"Only {asked} of {held.found} items were asked (limit = {options.limit}): a sample, and no comparison with "
             "published numbers."
         )
     usual = {file.few_shot for file in benchmark.files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from rlhi_eval_harness.item_by_item import Tested, sentences, table, tested
 from rlhi_eval_harness.judging import Judgment
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.numbers import ALL, Numbers, Pick
@@ -15,13 +16,13 @@ from rlhi_eval_harness.reasoning.checking import Checker, Verdict
 from rlhi_eval_harness.reasoning.facts import benchmark_tables, what_to_know
 from rlhi_eval_harness.reasoning.lm_eval_tasks import Rows
 from rlhi_eval_harness.reasoning.options import ReasoningOptions
-from rlhi_eval_harness.reasoning.significance import Tested, sentences, table, tested
 from rlhi_eval_harness.records import Metric, PlannedSample, Score
 from rlhi_eval_harness.run_folder import RunFolder
 from rlhi_eval_harness.scoring import HEALTH_TABLE, health_scores, no_answer, scored
 from rlhi_eval_harness.subjects import Subject, parse_subjects
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.suite import Suite
+from rlhi_eval_harness.suites.wholeness import Holding
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import ChatMessage, Evidence, Persona, PersonaStatement
 
@@ -36,6 +37,7 @@ class Reasoning(SuiteKind):
 
     options = ReasoningOptions
     clusters: ClassVar[str] = "items"
+    tests_itself = True
 
     def __init__(self, suite: Suite) -> None:
         super().__init__(suite)
@@ -50,12 +52,14 @@ class Reasoning(SuiteKind):
         """Versions of lm_eval and of each task, where the items come from, how many there are, and their digest."""
         bench = self._benchmark
         self._refuse(parse_subjects(self._options.subjects))
+        bench.refuse_part()
         versions = (f"{name} {task.VERSION}" for name, task in bench.tasks.items())
         return {
             "lm_eval": lm_eval_tasks.lm_eval_version(),
             "tasks": ", ".join(versions),
             "items_from": bench.source,
             "items": str(bench.total),
+            **({"empty_parts": ", ".join(bench.empty)} if bench.empty else {}),
             "items_digest": bench.digest,
         }
 
@@ -83,6 +87,7 @@ class Reasoning(SuiteKind):
         del assistants, folder
         subjects = parse_subjects(self._options.subjects)
         self._refuse(subjects)
+        self._benchmark.refuse_part()
         return [self._sample(asked, subject) for asked in self._benchmark.asked() for subject in subjects]
 
     def _sample(self, asked: Asked, subject: Subject) -> PlannedSample:
@@ -103,7 +108,7 @@ class Reasoning(SuiteKind):
             temperature=options.temperature,
             seed=seed_of(options.seed, item_id),
             options=asked.options,
-            facts={"task": asked.task, "item": dict(asked.item)},
+            facts={"task": asked.task, "item": dict(asked.item), "of": self._benchmark.total},
         )
 
     def score(self, stored: Stored, judgments: Mapping[str, Judgment]) -> Sequence[Score]:
@@ -184,8 +189,10 @@ class Reasoning(SuiteKind):
         if self._scores is None:
             return (first, *rest)
         stored = self._scores[0]
-        total = int(stored.folder.read_config()["models"]["items"])
-        known = what_to_know(self._options, stored.plan, total, self._benchmark)
+        models = stored.folder.read_config()["models"]
+        empty = tuple(filter(None, models.get("empty_parts", "").split(", ")))
+        held = Holding(self._options.name, int(models["items"]), self._options.published_items, empty)
+        known = what_to_know(self._options, stored.plan, held, self._benchmark)
         return (first, *known, *sentences(self._tested(stored)), *rest)
 
     def facts(self, stored: Stored, judgments: Mapping[str, Judgment]) -> dict[str, Any]:

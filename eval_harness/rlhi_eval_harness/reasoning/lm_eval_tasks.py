@@ -161,7 +161,8 @@ def open_tasks(
         seed: Of what a task shuffles while it prepares its rows.
 
     Returns:
-        By name, in the order of `wanted`; of several, those that have rows.
+        By name, in the order of `wanted`; of several, those that have rows: lm_eval cannot hold the others, and
+        `Benchmark.refuse_part` names them.
 
     Raises:
         ConfigError: the data set cannot be downloaded, or there are no rows to take examples from.

@@ -31,6 +31,10 @@ class ReasoningOptions(Suite):
     """Columns of the local files, each with the name that the task expects."""
     how_to_get: str = "Leave out --data to load it from the hub."
     """What is said where a local file is missing."""
+    published_items: int | None = Field(default=None, ge=1)
+    """How many the whole benchmark has, where that is known; local files with fewer are refused."""
+    partial: bool = False
+    """Ask what is there where files do not hold the whole benchmark; the report says so."""
     limit: int | None = Field(default=None, ge=1)
     """So many items, drawn at random by the seed; the report says so. None is all."""
     few_shot: int | None = Field(default=None, ge=0)

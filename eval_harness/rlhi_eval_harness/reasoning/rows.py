@@ -34,6 +34,19 @@ def read_rows(path: Path, columns: Mapping[str, str], *, how_to_get: str) -> lis
     return [{columns.get(name, name): value for name, value in row.items()} for row in rows]
 
 
+def refuse_doubled(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """An item that is there twice would count twice.
+
+    Raises:
+        ConfigError: two rows are the same in all columns; names the places of the first such pair.
+    """
+    seen: dict[str, int] = {}
+    for place, row in enumerate(rows, start=1):
+        first = seen.setdefault(digest_of([row]), place)
+        if first != place:
+            raise ConfigError(f"{path}: row {place} is row {first} again. Keep one of them.")
+
+
 def digest_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """SHA-256 over the rows in their order, wherever they came from."""
     digest = hashlib.sha256()

@@ -24,6 +24,7 @@ from rlhi_eval_harness.report.facts import (
 from rlhi_eval_harness.report.judge_trust import judge_trust
 from rlhi_eval_harness.report.markdown import render_markdown
 from rlhi_eval_harness.report.people import people_findings
+from rlhi_eval_harness.report.tests_of_differences import sentences, tests_of
 from rlhi_eval_harness.run_folder import RunFolder, write_text
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.suite import Suite, parse_suite
@@ -66,6 +67,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
     suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
     compared = differences(table, seed=suite.seed, resamples=suite.resamples)
+    tests = None if kind.tests_itself else tests_of(table, seed=suite.seed)
     people = human_results(stored, scores, suite, judge=names[0] if names else None)
     adapter = Path(config["models"].get("adapter", ""))
     return EvalReport(
@@ -76,12 +78,17 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
         differences=compared,
         samples=tuple(stored.outputs[each.sample_id] for each in stored.plan if each.sample_id in stored.outputs),
         scores=scores,
-        findings=(*kind.findings(Numbers(estimated, compared), table.metrics), *people_findings(people)),
+        findings=(
+            *kind.findings(Numbers(estimated, compared), table.metrics),
+            *(sentences(tests, table.metrics, kind.clusters) if tests is not None else ()),
+            *people_findings(people),
+        ),
         human=people,
         config={
             **config,
             **kind.facts(stored, judgments),
             "clusters": kind.clusters,
+            "tests": tests,
             "judging": judging_facts(questions, judged),
             "judge_trust": judge_trust(questions, judged, stored.plan, seed=suite.seed, resamples=suite.resamples),
             "answering": answering_facts(stored.plan, stored.outputs),

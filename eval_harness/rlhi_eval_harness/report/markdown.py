@@ -9,6 +9,7 @@ from rlhi_eval_harness.records import EvalReport
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
+from rlhi_eval_harness.report.tests_of_differences import grid, note
 
 INTERVALS = (
     "In brackets: 95 % bootstrap intervals, {clusters} resampled with all their answers. "
@@ -39,6 +40,7 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *_table(comparisons(report)),
         "",
+        *_tests(report),
         *_section("Preference by preference", preferences(report)),
         *_section("By metric and group", by_group(report)),
         "## What the metrics mean",
@@ -84,6 +86,11 @@ def _judges(facts: list[dict[str, Any]]) -> list[str]:
             f"cost {_dollars(each['cost_usd'])}; prompts {', '.join(each['prompts'])}."
         )
     return [*lines, ""]
+
+
+def _tests(report: EvalReport) -> list[str]:
+    found = grid(report)
+    return ["## Differences, tested", "", *_table(found), "", note(report), ""] if found.rows else []
 
 
 def _people(report: EvalReport) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
-from rlhi_eval_harness.report import plots
+from rlhi_eval_harness.report import plots, tests_of_differences
 from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.roles import roles_of
@@ -42,6 +42,8 @@ def render_page(report: EvalReport) -> str:
         ranking=ranking(report),
         roles=roles_of(report.config["suite"]["subjects"]),
         comparisons=comparisons(report),
+        tests=tests_of_differences.grid(report),
+        about_tests=tests_of_differences.note(report),
         preferences=preferences(report),
         by_group=None if details else by_group(report),
         styles=plots.style_of(subjects_of(report)),
@@ -105,6 +107,7 @@ def _settings(report: EvalReport) -> dict[str, Any]:
         "training_funnel",
         "follow_up_shares",
         "tables",
+        "tests",
     }
     return {key: value for key, value in report.config.items() if key not in shown}
 

@@ -25,6 +25,7 @@ from rlhi_eval_harness.scoring import HEALTH_TABLE, health_scores, no_answer, sc
 from rlhi_eval_harness.subjects import Subject, parse_subjects
 from rlhi_eval_harness.suites.kind import Stored, SuiteKind
 from rlhi_eval_harness.suites.suite import Suite
+from rlhi_eval_harness.suites.wholeness import Holding
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Persona
 
@@ -38,6 +39,8 @@ class AgainstBaselineOptions(Suite):
     """Folder of the benchmark's files; None: the model hub."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many items, for a trial; the report says so."""
+    partial: bool = False
+    """Ask what is there where files do not hold the whole benchmark; the report says so."""
     personas: str | None = None
     """JSON lines of personas, such as personas.jsonl of a UserEval suite, for subjects with +persona."""
     subjects: tuple[str, ...] = ("base",)
@@ -73,6 +76,13 @@ class AgainstBaseline(SuiteKind):
     judged = True
     benchmark: ClassVar[str]
     """Its name in sentences."""
+    where: ClassVar[str]
+    """A sentence on where its files are published."""
+
+    def __init__(self, suite: Suite) -> None:
+        super().__init__(suite)
+        self._found: int | None = None
+        """Items that there were, once a plan was scored."""
 
     @cached_property
     @abstractmethod
@@ -87,6 +97,11 @@ class AgainstBaseline(SuiteKind):
     def total(self) -> int:
         """How many items the whole benchmark has."""
         return len(self.items)
+
+    @property
+    @abstractmethod
+    def published(self) -> int:
+        """How many items the published benchmark has."""
 
     @property
     def options_given(self) -> AgainstBaselineOptions:
@@ -104,10 +119,20 @@ class AgainstBaseline(SuiteKind):
         del assistants, folder
         subjects = parse_subjects(self.suite.subjects)
         personas = self._personas(subjects)
+        self.refuse_part()
         chosen = self.items[: self.options_given.limit]
         return [
             self._sample(number, item, subject, personas) for number, item in enumerate(chosen) for subject in subjects
         ]
+
+    def refuse_part(self) -> None:
+        """Stop where the files hold a part of the benchmark only, unless that was said to be known.
+
+        Raises:
+            ConfigError: items are missing.
+        """
+        held = Holding(self.benchmark, self.total, self.published)
+        held.refuse(partial=self.options_given.partial, how_to_get=self.where)
 
     def _personas(self, subjects: Sequence[Subject]) -> Sequence[Persona]:
         path = self.options_given.personas
@@ -143,6 +168,7 @@ class AgainstBaseline(SuiteKind):
     def score(self, stored: Stored, judgments: Mapping[str, Judgment]) -> Sequence[Score]:
         """Whether each answer wins, and its health."""
         scores: list[Score] = []
+        self._found = max((int(sample.facts["of"]) for sample in stored.plan), default=None)
         for sample in stored.plan:
             output = stored.outputs.get(sample.sample_id)
             reason = no_answer(output)
@@ -179,4 +205,6 @@ class AgainstBaseline(SuiteKind):
                 f"Only the first {self.options_given.limit} items of {self.benchmark} were asked (limit): do not "
                 "compare these numbers with a leaderboard."
             )
+        if self._found is not None and (part := Holding(self.benchmark, self._found, self.published).sentence()):
+            first.append(part)
         return (*first, *general)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -88,8 +89,10 @@ class UserEval(SuiteKind):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Digest of the manifest."""
-        return {"usereval_manifest": self._data[0].digest}
+        """Digest of the manifest, and what it says was left out of the log."""
+        manifest = self._data[0]
+        left_out = {"users": sorted(manifest.dropped_users.items()), "turns": sorted(manifest.dropped_items.items())}
+        return {"usereval_manifest": manifest.digest, "left_out": json.dumps(left_out)}
 
     @cached_property
     def _data(self) -> tuple[Manifest, list[UserEvalItem], dict[str, Persona]]:
@@ -230,8 +233,21 @@ class UserEval(SuiteKind):
                 "all": len(items),
                 "with_real_follow_up": len(labels),
                 "log_asked_again_with_feedback": round(with_feedback / len(labels), 4) if labels else None,
-            }
+            },
+            "tables": _left_out(stored),
         }
+
+
+def _left_out(stored: Stored) -> list[dict[str, Any]]:
+    """Users and turns of the log that are not evaluated, with the reason; as the manifest counted them."""
+    counted = json.loads(stored.folder.read_config()["models"].get("left_out", "{}"))
+    rows = [
+        [what, reason.replace("_", " "), str(count)] for what, reasons in counted.items() for reason, count in reasons
+    ]
+    if not rows:
+        return []
+    note = "Counted when the suite was built. Nothing else of the log is missing from the numbers."
+    return [{"title": "Left out of the log", "columns": ["What", "Why", "Number"], "rows": rows, "note": note}]
 
 
 def strangers_of(personas: Mapping[str, Persona], *, seed: int) -> dict[str, str]:

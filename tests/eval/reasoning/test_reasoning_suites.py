@@ -168,6 +168,44 @@ def test_gpqa_from_a_file_generated_and_by_likelihood(suite, scripted, tmp_path)
     assert next(e.value for e in by_likelihood.estimates if e.metric == CORRECT) == firsts / 4
 
 
+def test_parts_of_a_benchmark_without_rows_are_refused_by_name_or_named_in_the_report(suite, scripted, tmp_path):
+    with pytest.raises(ConfigError, match=r"4 of 12032 items.*12 of its parts have none \(mmlu_pro_bio.*partial="):
+        _plan(suite("mmlu_pro", few_shot=0, partial=False), tmp_path / "refused", scripted)
+    assert not (tmp_path / "refused/plan").exists()
+    report = evaluate(
+        Reasoning(suite("mmlu_pro", few_shot=0)), scripted(lambda _: "The answer is (B)."), tmp_path / "out"
+    )
+    (said,) = [finding for finding in report.findings if finding.startswith("Not all of mmlu_pro was there")]
+    assert "12 of its parts have none (mmlu_pro_biology, mmlu_pro_business," in said
+    assert "No comparison with published numbers." in said
+    assert said in (tmp_path / "out/report.md").read_text()
+    assert score_again(tmp_path / "out").findings == report.findings, "what was not there is on record"
+
+
+def test_rows_that_are_missing_or_doubled_are_never_unsaid(suite, scripted, tmp_path, data):
+    with pytest.raises(ConfigError, match=r"not hold all of amc23: 6 of 40 items are there\. .*--set partial=true"):
+        _plan(suite("amc23", partial=False), tmp_path, scripted)
+    assert len(_plan(suite("amc23", partial=False, published_items=6), tmp_path / "whole", scripted)) == 6
+    report = evaluate(Reasoning(suite("amc23", published_items=5)), scripted(_sum), tmp_path / "more")
+    assert any("hold 6 items, and amc23 has 5: no comparison" in finding for finding in report.findings)
+    rows = (data / "amc23.jsonl").read_text().splitlines(keepends=True)
+    (data / "amc23.jsonl").write_text("".join([*rows, rows[1]]))
+    with pytest.raises(ConfigError, match=r"amc23\.jsonl: row 7 is row 2 again"):
+        _plan(suite("amc23"), tmp_path / "doubled", scripted)
+
+
+def test_outputs_of_the_whole_benchmark_may_answer_a_part_of_it(suite, scripted, tmp_path):
+    lines = [{"item_id": f"amc23/{i:05d}", "output": f"\\boxed{{{2 * i}}}"} for i in range(6)]
+    made = tmp_path / "made.jsonl"
+    made.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    subjects = (f"theirs:outputs={made}",)
+    report = evaluate(Reasoning(suite("amc23", subjects=subjects, limit=3)), scripted(_sum), tmp_path / "out")
+    assert [each.value for each in report.scores if each.metric == CORRECT] == [1.0] * 3
+    made.write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    with pytest.raises(ConfigError, match=r"1 missing \(amc23/00000\)"):
+        evaluate(Reasoning(suite("amc23", subjects=subjects)), scripted(_sum), tmp_path / "less")
+
+
 @pytest.mark.parametrize("source", ["endpoint=openai/m@http://127.0.0.1:1/v1", "outputs=x.jsonl"])
 def test_who_gives_no_likelihoods_is_told_so(suite, scripted, tmp_path, source):
     with pytest.raises(ConfigError, match="gives none: only models in this process do"):

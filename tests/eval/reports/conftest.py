@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from rlhi_plugin.records import ChatMessage
 
 GAIN = Metric(name="gain", label="Gain", meaning="What it is for.", role="headline")
 HARM = Metric(name="leak", label="Leaks", meaning="What it costs.", better="lower", role="harm")
+
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 Score = Callable[[int, int], float | str]
 """User and item to a value, or to the reason why there is none."""
@@ -134,3 +138,66 @@ def answered():
 @pytest.fixture
 def read():
     return lambda folder: EvalReport.model_validate(json.loads((folder / "report.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("there is no Chromium; install one: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, as whom containers run tests.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Open a page's file; whatever it asks for and complains of is kept."""
+    pages = []
+
+    def open_(html: str, width: str = "desktop"):
+        file = tmp_path / f"report-{len(pages)}.html"
+        file.write_text(html)
+        wide, high = WIDTHS[width]
+        page = browser.new_page(viewport={"width": wide, "height": high})
+        page.asked, page.wrong = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
+        page.goto(file.as_uri())
+        pages.append((page, file))
+        return page
+
+    yield open_
+    for page, file in pages:
+        assert page.asked == [file.as_uri()], "the page asked for something outside its file"
+        assert page.wrong == []
+        page.close()
+
+
+@pytest.fixture
+def widths():
+    return WIDTHS
+
+
+@pytest.fixture
+def apart():
+    """Run something in a thread: Playwright keeps an event loop in this one, and an evaluation wants one of its own."""
+
+    def run(work):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(work).result()
+
+    return run
+
+
+@pytest.fixture
+def fits():
+    """Whether nothing makes the page itself scroll sideways; wide tables scroll in their own box."""
+    return lambda page: page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1"
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,8 +13,6 @@ from rlhi_eval_harness.report.page import render_page
 from rlhi_eval_harness.suites.simulated_users import SimulatedUsers
 from rlhi_plugin.chat import ScriptedClient
 from rlhi_plugin.persona import ExtractivePersonaBuilder
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -35,45 +31,6 @@ JUDGING = [
     }
 ]  # fmt: skip
 USUAL = {"h-findings", "h-ranking", "h-health", "h-cost", "h-samples", "h-method"}
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("there is no Chromium; install one: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, as whom containers run tests.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """Open a page's file; whatever it asks for and complains of is kept."""
-    pages = []
-
-    def open_(html: str, width: str = "desktop"):
-        file = tmp_path / f"report-{len(pages)}.html"
-        file.write_text(html)
-        wide, high = WIDTHS[width]
-        page = browser.new_page(viewport={"width": wide, "height": high})
-        page.asked, page.wrong = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("pageerror", lambda error: page.wrong.append(str(error)))
-        page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
-        page.goto(file.as_uri())
-        pages.append((page, file))
-        return page
-
-    yield open_
-    for page, file in pages:
-        assert page.asked == [file.as_uri()], "the page asked for something outside its file"
-        assert page.wrong == []
-        page.close()
 
 
 @pytest.fixture
@@ -92,30 +49,21 @@ def report(make_report, answered, read):
     return found.model_copy(update={"config": {**found.config, "tables": tables}})
 
 
-def _apart(work):
-    """Playwright keeps an event loop in this thread, and an evaluation wants one of its own."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
-
-
 def _sections(page) -> set[str]:
     return {each.get_attribute("id") for each in page.query_selector_all("main section > h2")}
 
 
-def _fits(page) -> bool:
-    """Nothing makes the page itself scroll sideways; wide tables scroll in their own box."""
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1")
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_section_of_a_judged_report_is_there_at_any_width(report, opened, width, tmp_path):
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_every_section_of_a_judged_report_is_there_at_any_width(  # noqa: PLR0917 - fixtures and cases
+    report, opened, fits, widths, width, tmp_path
+):
     page = opened(render_page(report), width)
     assert _sections(page) == {*USUAL, "h-harm", "h-groups", "h-judges", "h-table-1"}
-    assert _fits(page)
+    assert fits(page)
     assert page.locator("svg").count() >= 4
     assert page.locator("#h-judges ~ .scroll").inner_text().count("$\u00a00.0123") == 1
     captions = page.locator("caption").all()
-    assert all(each.bounding_box()["width"] <= WIDTHS[width][0] for each in captions), "a caption is cut off"
+    assert all(each.bounding_box()["width"] <= widths[width][0] for each in captions), "a caption is cut off"
     page.screenshot(path=tmp_path / f"report-{width}.png", full_page=True)
     assert (tmp_path / f"report-{width}.png").stat().st_size > 20_000
 
@@ -176,12 +124,14 @@ def test_keyboard_users_reach_the_samples(report, opened):
     assert page.inner_text("#f-count") == "1 of 48 prompts"
 
 
-def test_the_report_of_simulated_users_has_its_sections(tiny_suite, labeller, make_assistants, opened, tmp_path):
+def test_the_report_of_simulated_users_has_its_sections(  # noqa: PLR0917 - fixtures
+    tiny_suite, labeller, make_assistants, opened, fits, apart, tmp_path
+):
     kind = SimulatedUsers(tiny_suite, labeller=labeller, builder=ExtractivePersonaBuilder())
-    _apart(lambda: evaluate(kind, make_assistants(), tmp_path / "out"))
+    apart(lambda: evaluate(kind, make_assistants(), tmp_path / "out"))
     page = opened((tmp_path / "out/report.html").read_text(), "phone")
     assert _sections(page) == {*USUAL, "h-preferences", "h-history"}
-    assert _fits(page)
+    assert fits(page)
     wants = page.locator("#f-wants option").all_inner_texts()
     page.select_option("#f-wants", index=1)
     count = int(page.inner_text("#f-count").split()[0])
@@ -189,15 +139,15 @@ def test_the_report_of_simulated_users_has_its_sections(tiny_suite, labeller, ma
     assert all(wants[1] in each for each in page.locator("article .who").all_inner_texts())
 
 
-def test_the_report_of_harm_shows_gain_against_harm(make_assistants, opened, tmp_path):
+def test_the_report_of_harm_shows_gain_against_harm(make_assistants, opened, fits, apart, tmp_path):
     suite = HarmOptions(
         name="harm", summary="s", subjects=("base", "base+persona", "adapter+persona"), max_new_tokens=32, resamples=100
     )
     judge = ScriptedClient(lambda _: '{"verdict": "refused", "quality": "tie"}', model="judge")
-    _apart(lambda: evaluate(Harm(suite), make_assistants(), tmp_path / "out", judges=[judge]))
+    apart(lambda: evaluate(Harm(suite), make_assistants(), tmp_path / "out", judges=[judge]))
     page = opened((tmp_path / "out/report.html").read_text())
     assert _sections(page) == {*USUAL, "h-harm", "h-groups", "h-judges"}
-    assert _fits(page)
+    assert fits(page)
 
 
 def test_a_report_of_20_000_samples_opens(report, opened, tmp_path):

@@ -81,7 +81,7 @@ def sentences(results: Sequence[Tested]) -> list[str]:
     return found
 
 
-def table(results: Sequence[Tested]) -> list[dict[str, Any]]:
+def table(results: Sequence[Tested], title: str = "Two subjects item by item") -> list[dict[str, Any]]:
     """The same as a table of the report; none where nothing was compared."""
     if not results:
         return []
@@ -107,7 +107,7 @@ def table(results: Sequence[Tested]) -> list[dict[str, Any]]:
         for each in results
     ]
     note = "Missed: a true difference below this would be found in fewer than four of five evaluations of this size."
-    return [{"title": "Two subjects item by item", "columns": heads, "rows": rows, "note": note}]
+    return [{"title": title, "columns": heads, "rows": rows, "note": note}]
 
 
 def _name(subject: str, versus: str) -> str:
