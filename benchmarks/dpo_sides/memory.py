@@ -17,8 +17,8 @@ from dpo_sides.sides import Method, Side
 from dpo_sides.workloads import Pair
 
 _RETURNED = str(256 * 1024)
-"""Bytes from which glibc returns freed memory at once. Left alone, it made a process's peak up to three times as high in
-one run as in the next; returning costs time, so memory and time are never measured in the same process."""
+"""Bytes from which glibc returns freed memory at once. Left alone, it made a process's peak up to three times as high
+in one run as in the next; returning costs time, so memory and time are never measured in the same process."""
 
 
 def peaks(
