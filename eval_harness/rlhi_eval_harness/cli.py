@@ -243,7 +243,7 @@ def _open(  # noqa: PLR0917 - the options of run and answer, in their order
         folder = read_adapter_folder(Path(adapter), base=base)
     subjects = parse_subjects(chosen.subjects)
 
-    def wrap(client: ChatClient, own_server: bool) -> ChatClient:  # noqa: FBT001 - as `WrapClient` is called
+    def wrap(client: ChatClient, own_server: bool) -> ChatClient:
         return equipped(client, budget, own_server=own_server)
 
     return open_kind(chosen), open_assistants(subjects, base=base, adapter=folder, wrap=wrap)

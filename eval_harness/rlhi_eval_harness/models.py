@@ -26,7 +26,7 @@ WrapClient = Callable[[ChatClient, bool], ChatClient]
 """Puts retries, limits and a budget around a served model's client; told whether it has an address of its own."""
 
 
-def bare(client: ChatClient, own_server: bool) -> ChatClient:  # noqa: FBT001 - as `WrapClient` is called
+def bare(client: ChatClient, own_server: bool) -> ChatClient:
     """The client as it is."""
     del own_server
     return client

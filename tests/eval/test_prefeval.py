@@ -13,7 +13,7 @@ from rlhi_eval_harness.prefeval.kind import PrefEval, PrefEvalOptions, letter_of
 from rlhi_eval_harness.records import PlannedSample
 from rlhi_eval_harness.run_folder import read_records
 from rlhi_eval_harness.subjects import parse_subjects
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.logs import write_conversations
 from rlhi_plugin.records import Conversation, Message
 
@@ -112,6 +112,13 @@ def test_what_is_missing_is_named_with_where_to_get_it(data, log, tmp_path):
         PrefEval(_options(data, log, distances=(30,))).plan(None, None)
     with pytest.raises(ConfigError, match="has 4 items, and 5 are asked for"):
         PrefEval(_options(data, log, items=5)).plan(None, None)
+
+
+def test_an_option_without_a_word_is_refused(data, log):
+    file = data / "mcq_options/food.json"
+    file.write_text(file.read_text().replace('"nay"', '""'))
+    with pytest.raises(ArtefactError, match=r"food\.json: item 0 has another form"):
+        PrefEval(_options(data, log)).plan(None, None)
 
 
 def test_topics_that_are_missing_are_refused_or_named(data, log, tiny_model_dir, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -32,7 +32,7 @@ class PrefItem(Record):
     topic: str
     preference: str
     question: str
-    options: tuple[str, ...] = Field(min_length=2)
+    options: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=2)
     """The first one follows the preference, the others do not; they are shuffled before anybody sees them."""
     said: tuple[ChatMessage, ...]
     """How the user let the preference be known: an exchange, or a choice that shows it."""

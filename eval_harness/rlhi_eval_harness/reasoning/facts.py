@@ -25,8 +25,8 @@ def what_to_know(
     asked = len({sample.item_id for sample in plan})
     if asked < held.found:
         found.append(
-            f"Only {asked} of {held.found} items were asked (limit = {options.limit}): a sample, and no comparison with "
-            "published numbers."
+            f"Only {asked} of {held.found} items were asked (limit = {options.limit}): a sample, and no comparison "
+            "with published numbers."
         )
     usual = {file.few_shot for file in benchmark.files}
     if options.few_shot is not None and {options.few_shot} != usual:

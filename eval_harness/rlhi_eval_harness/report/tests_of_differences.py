@@ -95,9 +95,7 @@ def _difference(row: Mapping[str, Any], named: Mapping[str, Metric]) -> str:
 
 def _missed(tested: Sequence[Mapping[str, Any]], first: Metric, level: float) -> tuple[str, ...]:
     """What the ranking's own comparisons could not have seen."""
-    open_ones = [
-        row for row in tested if row["metric"] == first.name and row["adjusted"] > level and row["detectable"]
-    ]
+    open_ones = [row for row in tested if row["metric"] == first.name and row["adjusted"] > level and row["detectable"]]
     if not open_ones:
         return ()
     told = ", ".join(
@@ -111,13 +109,15 @@ def _size(metric: Metric, value: float) -> str:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "< 0.001"  # noqa: PLR2004 - below, digits say nothing
+    return f"{value:.2g}" if value >= 0.001 else "<\u00a00.001"  # noqa: PLR2004 - below, digits say nothing
 
 
 def grid(report: EvalReport) -> Grid:
-    """All tests as a table."""
+    """All tests as a table; empty where nothing could be tested."""
     named = {metric.name: metric for metric in report.metrics}
-    tests = report.config.get("tests") or {"rows": ()}
+    tests = report.config.get("tests") or {"rows": (), "comparisons": 0}
+    if not tests["comparisons"]:
+        return Grid((), ())
     rows = []
     for row in tests["rows"]:
         metric = named[row["metric"]]

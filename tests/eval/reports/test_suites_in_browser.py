@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from rlhi_eval_harness import cli
 from rlhi_eval_harness.alpaca.kind import AlpacaEval, AlpacaEvalOptions
 from rlhi_eval_harness.arena_hard.kind import ArenaHard, ArenaHardOptions
-from rlhi_eval_harness.evaluate import evaluate, read_stored, score_again
+from rlhi_eval_harness.evaluate import answer_suite, evaluate, read_stored, score_again
 from rlhi_eval_harness.human.desk import Desk
 from rlhi_eval_harness.human.planning import VERDICTS, Wishes, open_study, pairs_of, study_folder
 from rlhi_eval_harness.human.verdict_file import VerdictFile
@@ -90,7 +90,7 @@ def _talk(user, day, *texts):
 
 def _compares(request):
     """Prefers the brilliant answer in most cases, and finds that its user need not ask again."""
-    shown = json.loads(request.last_user_text)
+    shown = json.loads(request.messages[-1].content)
     if "new_answer" in shown:
         return json.dumps({"asks_again": "no" if "brilliant" in shown["new_answer"] else "yes"})
     better = "A" if "brilliant" in shown["answer_A"] else "B" if "brilliant" in shown["answer_B"] else "tie"
@@ -100,7 +100,7 @@ def _compares(request):
 def usereval(tmp_path, labeller):
     talks = []
     for number in range(8):
-        user, wish = f"user {number}", f"Please keep it shorter, {number} times."
+        user, wish = f"user-{number}", f"Please keep it shorter, {number} times."
         talks += [_talk(user, day, "How do plants grow?", "They do.", wish, "Better.") for day in (1, 2)]
         talks += [_talk(user, day, f"{user} asks {day}?", "logged", "No, shorter please.", "ok") for day in (3, 4)]
     write_conversations(tmp_path / "log.jsonl", talks)
@@ -138,7 +138,7 @@ def prefeval(tmp_path, labeller):
         rows = [
             {
                 "preference": f"I avoid {topic} {i}.", "question": f"Which {topic} would you take, {i}?",
-                "classification_task_options": ["a" * (9 + i), "short", "middling", "the longest of all " * (i % 2)],
+                "classification_task_options": ["a" * (9 + i), "short", "middling", "the longest of all " * (1 + i % 2)],
                 "explanation": "",
             }
             for i in range(6)
@@ -234,12 +234,11 @@ def reasoning(tmp_path, labeller):
     suite = load_suite("mmlu_pro", overrides=[f"{name}={value}" for name, value in settings.items()], environ={})
 
     def said(request):
-        number = int(re.search(r"right, (\d+)", request.last_user_text)[1])
+        number = int(re.search(r"right, (\d+)", request.messages[-1].content)[1])
         return "I cannot tell." if number == 3 else f"The answer is ({'B' if number % 4 else 'A'})."
 
-    evaluate(
-        Reasoning(suite), Answering(base=lambda _: "The answer is (C).", adapted=said), tmp_path / "out"
-    )
+    # Its checks have time limits that work in the main thread only: the test scores.
+    answer_suite(Reasoning(suite), Answering(base=lambda _: "The answer is (C).", adapted=said), tmp_path / "out")
     return {*USUAL, *HEALTH, "h-groups", "h-table-1", "h-table-2", "h-table-3"}
 
 
@@ -254,6 +253,8 @@ def test_the_report_of_a_suite_opens_offline_and_shows_all_it_has(  # noqa: PLR0
     suite, opened, fits, apart, labeller, tmp_path
 ):
     sections = apart(lambda: suite(tmp_path, labeller))
+    if suite is reasoning:
+        score_again(tmp_path / "out")
     html = (tmp_path / "out/report.html").read_text()
     report = json.loads((tmp_path / "out/report.json").read_text())
     for width in ("desktop", "phone"):
