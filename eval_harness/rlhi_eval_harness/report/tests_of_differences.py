@@ -50,9 +50,9 @@ def tests_of(table: Table, *, seed: int) -> dict[str, Any]:
         sides.append((values, baseline))
     found = {str(place): row["p_value"] for place, row in enumerate(rows) if row["p_value"] is not None}
     adjusted = {each.name: each.adjusted for each in correct(found, level=LEVEL)}
-    for place, (row, (values, baseline)) in enumerate(zip(rows, sides, strict=True)):
+    for place, (row, side) in enumerate(zip(rows, sides, strict=True)):
         row["adjusted"] = adjusted.get(str(place))
-        row["detectable"] = _detectable(values, baseline, len(found)) if row["p_value"] is not None else None
+        row["detectable"] = _detectable(*side, len(found)) if row["p_value"] is not None else None
     return {"comparisons": len(found), "level": LEVEL, "power": POWER, "correction": "holm", "rows": rows}
 
 

@@ -138,7 +138,7 @@ def prefeval(tmp_path, labeller):
         rows = [
             {
                 "preference": f"I avoid {topic} {i}.", "question": f"Which {topic} would you take, {i}?",
-                "classification_task_options": ["a" * (9 + i), "short", "middling", "the longest of all " * (1 + i % 2)],
+                "classification_task_options": ["a" * (9 + i), "short", "middling", "the longest " * (1 + i % 2)],
                 "explanation": "",
             }
             for i in range(6)
