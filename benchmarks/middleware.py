@@ -1,12 +1,14 @@
 """How much time does the middleware add to a turn? The same agent without it, and with a middleware that does nothing.
 
-A scripted model waits as long as keeps the offered load the same for every number of threads, 250 turns a second; its
-waiting is not counted. It waits between half and one and a half times that long, drawn at random: people do not all
-speak at once, and threads that pause equally long would. The variants take turns, block by block, in one run, each on
-an SQLite file of its own on the same disk. Added times are differences of percentiles. Peers write the same turns where
-they are installed (dependency group `bench`).
+A scripted model waits as long as keeps the offered load the same for every number of threads (`--rate`); its waiting is
+not counted. It waits between half and one and a half times that long, drawn at random: people do not all speak at once,
+and threads that pause equally long would. Where the interpreter cannot keep up with the load, turns queue for it, and
+what is added is that queue: see the processor's time of a turn, times the rate. The variants take turns, block by
+block, in one run, each on an SQLite file of its own on the same disk. Added times are differences of percentiles. Peers
+write the same turns where they are installed (dependency group `bench`).
 
     python benchmarks/middleware.py --quick --json middleware.json
+    python benchmarks/middleware.py --only agents-1 --only writers
     python benchmarks/middleware.py --memory-turns 1000000
 """
 
@@ -18,13 +20,15 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from turns import Size
-from turns.agents import MEASURED, added_times
+from turns.agents import MEASURED, THREADS, added_times
 from turns.memory import long_run, memory, persona_read
 from turns.writers import write_times
 
@@ -44,6 +48,18 @@ TARGETS = {
 }
 """Upper bounds (ours). `record_over_bare_append_64`: seconds per turn with 64 threads that write at the same time, over
 the seconds of one bare append. A million turns at the bound of memory are 50 MB."""
+
+
+class Part(StrEnum):
+    """What can be measured by itself."""
+
+    AGENTS_1 = "agents-1"
+    AGENTS_16 = "agents-16"
+    AGENTS_64 = "agents-64"
+    WRITERS = "writers"
+    MEMORY = "memory"
+
+
 FULL, QUICK = (
     Size(turns=640, blocks=9, appends=500, memory_turns=50_000),
     Size(turns=64, blocks=3, appends=64, memory_turns=1_000),
@@ -73,10 +89,11 @@ def machine() -> dict[str, str | int]:
 def _lines(figures: dict[str, float], tables: dict[str, dict[str, list[float]]]) -> Iterator[Any]:
     rows = [
         (name, *(f"{value:.2f}" for threads in tables for value in tables[threads].get(name, ())))
-        for name in tables["1"]
+        for name in next(iter(tables.values()), ())
     ]
     columns = ("agent with", *(f"{threads} thr. {label}" for threads in tables for label in MEASURED))
-    yield terminal.table("milliseconds per turn, without the model", columns, rows)
+    if rows:
+        yield terminal.table("milliseconds per turn, without the model", columns, rows)
     writes = [(key, f"{figures[key]:.3f}") for key in figures if key.endswith("_ms") and f"{key}_min" in figures]
     yield terminal.table(
         "milliseconds to write one turn", ("", "median"), [row for row in writes if "_p" not in row[0]]
@@ -84,8 +101,17 @@ def _lines(figures: dict[str, float], tables: dict[str, dict[str, list[float]]])
 
 
 def main(
+    *,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, at most 45 s on two cores.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Only this part; may be given several times. All without it.")
+    ] = None,
+    blocks: Annotated[int | None, typer.Option(help="Repeats of every variant.", min=1)] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns of every variant and repeat.", min=64)] = None,
+    rate: Annotated[
+        float, typer.Option(help="Turns a second that all threads of agents together ask for.", min=1.0)
+    ] = 250.0,
     memory_turns: Annotated[
         int | None, typer.Option(help="Only this: really run so many turns, and print the memory.", min=10_000)
     ] = None,
@@ -99,10 +125,11 @@ def main(
         _long_run(memory_turns, json_file)
         return
     size = QUICK if quick else FULL
-    figures, tables = added_times(size)
-    figures |= write_times(size) | persona_read() | memory(size)
-    figures["added_over_bare_append_1"] = figures["added_p50_ms_1"] / figures["bare_4_kib_append_ms"]
-    met = {name: figures[name] <= bound for name, bound in TARGETS.items()}
+    size = replace(size, blocks=blocks or size.blocks, turns=turns or size.turns, rate=rate)
+    figures, tables = _measured(size, only or list(Part))
+    figures["rate"] = rate
+    targets = {name: bound for name, bound in TARGETS.items() if name in figures}
+    met = {name: figures[name] <= bound for name, bound in targets.items()}
     for line in _lines(figures, tables):
         terminal.stdout.print(line)
     for name, reached in met.items():
@@ -111,7 +138,19 @@ def main(
     absent = [name for name, found in about.items() if found == "not installed"]
     if absent:
         terminal.stdout.print(f"peers not installed: {', '.join(absent)} (pip install --group bench)")
-    _write_json(json_file, figures, TARGETS, met)
+    _write_json(json_file, figures, targets, met)
+
+
+def _measured(size: Size, parts: list[Part]) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+    """Figures of some parts, and the tables of those with agents."""
+    figures, tables = added_times(size, [threads for threads in THREADS if f"agents-{threads}" in parts])
+    if Part.WRITERS in parts:
+        figures |= write_times(size) | persona_read()
+    if Part.MEMORY in parts:
+        figures |= memory(size)
+    if {"added_p50_ms_1", "bare_4_kib_append_ms"} <= figures.keys():
+        figures["added_over_bare_append_1"] = figures["added_p50_ms_1"] / figures["bare_4_kib_append_ms"]
+    return figures, tables
 
 
 def _long_run(turns: int, json_file: Path | None) -> None:

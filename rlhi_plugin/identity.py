@@ -36,9 +36,13 @@ def pseudonym(user: str, *, key: bytes | None = None) -> UserId:
     """
     if not user:
         raise ConfigError("an empty user id identifies nobody. Pass None for an anonymous user.")
+    return _pseudonym(user, load_key() if key is None else key)
+
+
+@lru_cache(maxsize=4096)
+def _pseudonym(user: str, key: bytes) -> UserId:
     # Surrogates occur in ids read from broken bytes; two ids that differ only there must stay different.
-    body = user.encode("utf-8", "surrogatepass")
-    digest = hmac.digest(load_key() if key is None else key, body, "sha256")
+    digest = hmac.digest(key, user.encode("utf-8", "surrogatepass"), "sha256")
     return f"u_{digest[:16].hex()}"
 
 

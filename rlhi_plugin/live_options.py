@@ -11,8 +11,8 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.building import BuilderOption, checked_building
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
-from rlhi_plugin.privacy.consent import ConsentPolicy
 from rlhi_plugin.privacy.messages import RedactOption
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.stores import PersonaStore
 

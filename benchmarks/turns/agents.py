@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,6 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from rlhi_plugin import RLHIMiddleware
 from turns import ANSWER, REQUEST, Size, spread
 
-_PAUSE_PER_THREAD_S = 0.004
 THREADS = (1, 16, 64)
 MEASURED = ("p50", "p99", "cpu")
 """Percentiles of the time of a turn, and the processor's time for one."""
@@ -90,14 +90,16 @@ def _block(agent: Any, name: str, threads: int, turns: int) -> list[float]:
         return [value for values in pool.map(user, range(threads)) for value in values]
 
 
-def added_times(size: Size) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+def added_times(
+    size: Size, numbers: Sequence[int] = THREADS
+) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
     """Percentiles of each variant in milliseconds, and what ours adds; medians over blocks with their range.
 
     Beside them the processor's time of a turn, other threads' included: on a slow or busy machine that says more.
     """
     figures: dict[str, float] = {}
     tables: dict[str, dict[str, list[float]]] = {}
-    for threads in THREADS:
+    for threads in numbers:
         measured = _measured(threads, size)
         for label, values in measured.items():
             for other in ("bare", "no-op"):
@@ -115,7 +117,7 @@ def added_times(size: Size) -> tuple[dict[str, float], dict[str, dict[str, list[
 def _measured(threads: int, size: Size) -> dict[str, dict[str, list[float]]]:
     """Milliseconds by what is measured (`MEASURED`) and variant, one for each block."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        agents = _agents(_PAUSE_PER_THREAD_S * threads, Path(folder), stack)
+        agents = _agents(threads / size.rate, Path(folder), stack)
         measured: dict[str, dict[str, list[float]]] = {label: {name: [] for name in agents} for label in MEASURED}
         for block in range(size.blocks + 1):
             for name, agent in agents.items():

@@ -46,6 +46,11 @@ class TimedAppends:
         else:
             self._threads.call(lambda: store.append(name, user_id=user_id, messages=messages), timeout_s)
 
+    @property
+    def reads_in_time(self) -> bool:
+        """Whether the store itself keeps a read within a limit, so that no thread has to."""
+        return self._submits is not None and bool(getattr(self._store, "reads_in_time", False))
+
     def call(self, work: Callable[[], T], timeout_s: float) -> T:
         """Anything else that may take long; see `DeadlineThreads.call`."""
         return self._threads.call(work, timeout_s)

@@ -74,13 +74,21 @@ class OwnedAppends:
         else:
             appends.append(name, turn.user_id, turn.messages, timeout_s)
 
-    def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:
+    def last_message_id(self, conversation_id: str, user_id: str | None, within_s: float | None = None) -> str | None:
         """Id of the message that the store holds last, where the store can say so.
 
-        `last_message_id(conversation_id)` is not part of `ConversationStore`: a store may have it.
+        `last_message_id(conversation_id)` is not part of `ConversationStore`: a store may have it. So is
+        `last_message_id_within(conversation_id, seconds)`, which a store has that says ``reads_in_time``.
+
+        Args:
+            conversation_id: The thread.
+            user_id: Pseudonym or None.
+            within_s: Seconds to which such a store is to keep; None for any other.
         """
-        look = getattr(self._store, "last_message_id", None)
-        if look is None:
-            return None
-        found = look(self._names.get((conversation_id, user_id), conversation_id))
+        name = self._names.get((conversation_id, user_id), conversation_id)
+        if within_s is not None:
+            found = getattr(self._store, "last_message_id_within")(name, within_s)  # noqa: B009 - see above
+        else:
+            look = getattr(self._store, "last_message_id", None)
+            found = None if look is None else look(name)
         return None if found is None else str(found)

@@ -148,10 +148,11 @@ class DurableWriter:
         """What the store holds last of a conversation; None where it cannot say so in time. Never raises."""
         if self._open:
             return None
+        limit_s = self._options.store_timeout_s
         try:
-            return self._appends.call(
-                lambda: self._owned.last_message_id(conversation_id, user_id), self._options.store_timeout_s
-            )
+            if self._appends.reads_in_time:
+                return self._owned.last_message_id(conversation_id, user_id, limit_s)
+            return self._appends.call(lambda: self._owned.last_message_id(conversation_id, user_id), limit_s)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
             self._failed(error)
             return None

@@ -18,7 +18,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, Unpack, cast
 
 from rlhi_plugin.errors import MissingExtraError
@@ -31,7 +31,9 @@ from rlhi_plugin.integrations.provider_messages import (
     without_command_messages,
 )
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.partial_answer import finish_of
 from rlhi_plugin.persona.render import with_persona
+from rlhi_plugin.records import Finish
 
 # Without it, importing LiteLLM fetches a price list from the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -52,7 +54,9 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
     """Logs chat completions and responses that pass through LiteLLM; in the proxy it also puts the persona in.
 
     LiteLLM calls it after it has answered, in the background: a turn is on disk a moment after the call returns. A
-    stream is logged once, when it is over. Of a failed call what the user said is logged. Only the conversation and the
+    stream is logged once, when it is over; of one that a client of the proxy left, what had come, with `finish`
+    ``incomplete``. In the SDK LiteLLM tells nobody of a stream that is closed early: read it through `watch` or
+    `awatch`. Of a failed call what the user said is logged. Only the conversation and the
     model's name are read: request headers, keys and whatever else LiteLLM puts into its metadata never reach the store.
     Nothing that goes wrong here reaches the caller: it is logged to the logger ``rlhi.middleware`` as an error.
 
@@ -124,16 +128,53 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         del response_obj, start_time, end_time
         await asyncio.to_thread(self._record, kwargs, None)
 
-    def _record(self, kwargs: Mapping[str, Any], response: Any) -> None:
+    def watch(self, stream: Iterable[Any]) -> Iterator[Any]:
+        """A streamed chat completion of the SDK; when it breaks, or is closed early, what had come of it is logged.
+
+            for chunk in logger.watch(litellm.completion(..., stream=True)): ...
+
+        Args:
+            stream: What `litellm.completion` gave.
+        """
+        try:
+            yield from stream
+        except BaseException as error:
+            self._record_part(stream, finish_of(error))
+            raise
+
+    async def awatch(self, stream: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """The same for what ``await litellm.acompletion(...)`` gave."""
+        try:
+            async for chunk in stream:
+                yield chunk
+        except BaseException as error:
+            writing = asyncio.to_thread(self._record_part, stream, finish_of(error))
+            # A cancelled task must not cancel the writing of what was said before.
+            await asyncio.shield(writing)
+            raise
+
+    def _record_part(self, stream: Any, finish: Finish | None) -> None:
+        try:
+            from litellm import stream_chunk_builder
+
+            part = stream_chunk_builder(chunks=list(stream.chunks)) if stream.chunks else None
+            self._record(stream.logging_obj.model_call_details, part, finish)
+        except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever LiteLLM gave
+            _log.exception("the part of a stream that had come could not be read; it is not logged")
+
+    def _record(self, kwargs: Mapping[str, Any], response: Any, finish: Finish | None = None) -> None:
         try:
             if kwargs.get("call_type") in (*_CHAT, *_RESPONSES):
-                self._record_chat(kwargs, response)
+                self._record_chat(kwargs, response, finish)
         except Exception:  # noqa: BLE001 - LiteLLM would only print what is raised here
             _log.exception("an event of LiteLLM could not be read; its turn is not logged")
 
-    def _record_chat(self, kwargs: Mapping[str, Any], response: Any) -> None:
+    def _record_chat(self, kwargs: Mapping[str, Any], response: Any, finish: Finish | None) -> None:
         parameters = kwargs.get("litellm_params") or {}
         metadata = _metadata(parameters)
+        # The proxy reports what a client did not wait for as a success, so that it is billed.
+        if metadata.get("client_disconnected"):
+            finish = "incomplete"
         key = {
             "user_id": metadata.get("user_api_key_user_id"),
             "end_user_id": metadata.get("user_api_key_end_user_id"),
@@ -141,7 +182,9 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         call = self.observer.begin(
             lambda: self._speaker({**parameters, **kwargs}, metadata, key), fallback_thread=_own_thread(kwargs)
         )
-        self.observer.record(_as_it_was(call, kwargs), lambda: _exchange(kwargs, response))
+        self.observer.record(
+            _as_it_was(call, kwargs), lambda: dataclasses.replace(_exchange(kwargs, response), finish=finish)
+        )
 
     def _speaker(self, call: Mapping[str, Any], metadata: Mapping[str, Any], key: Mapping[str, Any]) -> Speaker:
         by_call = speaker_from(metadata).otherwise(Speaker(call.get("user"), call.get("litellm_session_id")))

@@ -26,8 +26,9 @@ from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
+from rlhi_plugin.privacy.consent import ConsentCache
 from rlhi_plugin.privacy.messages import RedactOption
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn
 from rlhi_plugin.records import Finish

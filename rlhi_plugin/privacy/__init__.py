@@ -9,7 +9,7 @@ file                                                job
 `personal.py`, `phone.py`, `iban.py`,               one detector each
 `credentials.py`, `presidio.py`
 `messages.py`                                       redaction of whole messages: blocks, tool arguments, results
-`consent.py`, `retention.py`                        who allows what; how long things are kept
+`policy.py`, `consent.py`, `retention.py`            who allows what, asked or not; how long things are kept
 `exclusions.py`                                     conversations that nothing may be learned from
 `forgetting.py`, `journals.py`, `traces.py`         deleting a user here and in files; naming what learned from them
 `tombstones.py`                                     keeping a forgotten user out of logs, imports and training
@@ -17,11 +17,12 @@ file                                                job
 ==================================================  ================================================================
 """
 
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, for_purpose, since_last_request
+from rlhi_plugin.privacy.consent import ConsentCache, for_purpose, since_last_request
 from rlhi_plugin.privacy.exclusions import exclusions_in, without_excluded
 from rlhi_plugin.privacy.forgetting import Forgetting, Places, forget_user
 from rlhi_plugin.privacy.messages import MessageRedactor, RedactOption, open_redactor
 from rlhi_plugin.privacy.placeholders import Scope
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, KINDS, Redacted, Redactor, Span, SpanRedactor
 from rlhi_plugin.privacy.retention import Retention, apply_retention
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones, without_forgotten

@@ -13,8 +13,9 @@ import typer
 from rlhi_plugin.durability.location import journal_folders
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
+from rlhi_plugin.privacy.consent import ConsentCache
 from rlhi_plugin.privacy.forgetting import Forgetting, Places, forget_user, is_known
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.protocols import PrivacyStore
 from rlhi_plugin.privacy.retention import Retention, apply_retention
 from rlhi_plugin.privacy.traces import default_registry
@@ -97,7 +98,7 @@ def retention_apply(
     shorter = {} if days_without_train is None else {Purpose.TRAIN: days_without_train}
     retention = Retention(days=days, days_without=shorter)
     with _opened(store) as opened:
-        allows = ConsentCache(opened, ConsentPolicy()).allows if shorter else None
+        allows = ConsentCache(opened).allows if shorter else None
         deleted = apply_retention(opened, retention, allows=allows)
     stdout.print(f"{deleted} message(s) deleted", markup=False, highlight=False)
 

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.privacy.policy import ConsentPolicy, announce, default_policy
 from rlhi_plugin.records import ConsentDecision, Conversation, Purpose
 from rlhi_plugin.stores import ConsentStore, ForgettingStore
 
@@ -33,56 +34,6 @@ MAX_AGE_S = 30.0
 """Seconds until another process's decision is seen (ours)."""
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsentPolicy:
-    """What is allowed of users who have not decided.
-
-    Attributes:
-        default: For users with an id; a purpose that is left out is not allowed.
-        anonymous: For those without, who cannot decide; they never have a persona.
-
-    Raises:
-        ConfigError: something that is no purpose.
-    """
-
-    default: Mapping[Purpose, bool]
-    anonymous: Mapping[Purpose, bool]
-
-    def __init__(
-        self,
-        *,
-        default: Mapping[Purpose | str, bool] | None = None,
-        anonymous: Mapping[Purpose | str, bool] | None = None,
-    ) -> None:
-        every = dict.fromkeys(Purpose, True)
-        object.__setattr__(self, "default", _purposes(every if default is None else default))
-        given = self.default if anonymous is None else _purposes(anonymous)
-        object.__setattr__(self, "anonymous", {**given, Purpose.PERSONALISE: False})
-
-    def allows(self, purpose: Purpose, *, anonymous: bool = False) -> bool:
-        """Whether the policy allows one purpose."""
-        rules = self.anonymous if anonymous else self.default
-        return rules[Purpose.LOG] and rules[purpose]
-
-    def describe(self) -> str:
-        """One line for people: ``log yes, personalise yes, train no; anonymous: ...``."""
-        return f"{_line(self.default)}; anonymous users: {_line(self.anonymous)}"
-
-
-def announce(policy: ConsentPolicy) -> None:
-    """Say what is done without a decision, once for each policy in a process, on the logger ``rlhi.privacy``."""
-    line = policy.describe()
-    with _announced_lock:
-        if line in _announced:
-            return
-        _announced.add(line)
-    _log.info("consent of users who have not decided: %s (change it with consent=ConsentPolicy(...))", line)
-
-
-_announced: set[str] = set()
-_announced_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +53,7 @@ class ConsentCache:
 
     Args:
         store: Where decisions are; None where there are none, and the policy alone counts.
-        policy: For those who have not decided. It is announced (see `announce`).
+        policy: For those who have not decided; what `default_policy` says unless given. It is announced (`announce`).
         max_age_s: Seconds for which a user's decisions are not read again.
         unread: ``policy`` keeps turns of a time when the store is down; ``deny`` drops them.
         quiet: Whether the policy is not announced: for a program that serves nobody.
@@ -124,7 +75,7 @@ class ConsentCache:
             raise ConfigError(f"max_age_s={max_age_s} is negative. Give seconds, 0 or more.")
         if unread not in ("policy", "deny"):
             raise ConfigError(f"unread={unread!r} is not an answer. Choose 'policy' or 'deny'.")
-        self.policy = policy or ConsentPolicy()
+        self.policy = policy or default_policy()
         self._store = store
         self._max_age_s = max_age_s
         self._unread = unread
@@ -272,20 +223,3 @@ def for_purpose(
             yield conversation
         else:
             left_out(conversation)
-
-
-def _purposes(given: Mapping[Purpose | str, bool] | Mapping[Purpose, bool]) -> dict[Purpose, bool]:
-    rules = dict.fromkeys(Purpose, False)
-    for name, granted in given.items():
-        try:
-            purpose = Purpose(name)
-        except ValueError:
-            raise ConfigError(f"{name!r} is not a purpose. Choose from: {', '.join(Purpose)}.") from None
-        if not isinstance(granted, bool):
-            raise ConfigError(f"{name}={granted!r} is neither allowed nor refused. Give True or False.")
-        rules[purpose] = granted
-    return rules
-
-
-def _line(rules: Mapping[Purpose, bool]) -> str:
-    return ", ".join(f"{purpose} {'yes' if rules[Purpose.LOG] and rules[purpose] else 'no'}" for purpose in Purpose)

@@ -84,7 +84,12 @@ class LateStore(SQLStore):
         self.open()
         return super()._append_together(parts, limit_s)
 
-    def last_message_id(self, conversation_id: str) -> str | None:
-        """See `SQLStore.last_message_id`."""
+    def last_message_id_within(self, conversation_id: str, limit_s: float | None) -> str | None:
+        """See `SQLStore.last_message_id_within`."""
         self.open()
-        return super().last_message_id(conversation_id)
+        return super().last_message_id_within(conversation_id, limit_s)
+
+    @property
+    def reads_in_time(self) -> bool:
+        """See `SQLStore.reads_in_time`; opening may take longer."""
+        return self._is_open and super().reads_in_time

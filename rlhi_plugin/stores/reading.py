@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Row, func, select
 from rlhi_plugin.errors import StoreError
 from rlhi_plugin.records import Conversation, FeedbackEvent, Message
 from rlhi_plugin.stores.schema import conversations, feedback, messages, personas
-from rlhi_plugin.stores.sqlite_rows import LAST_MESSAGE, last_message_id
+from rlhi_plugin.stores.sqlite_end import LAST_MESSAGE
 
 _ROWS_AT_ONCE = 1000
 
@@ -41,9 +41,7 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
 
 
 def read_last_message_id(engine: Engine, conversation_id: str) -> str | None:
-    """Id of the message that was added last to a conversation; None where there is none."""
-    if engine.dialect.name == "sqlite":
-        return last_message_id(engine, conversation_id)
+    """Id of the message that was added last to a conversation; None where there is none. `SQLiteEnds` is for SQLite."""
     with engine.connect() as connection:
         found = connection.execute(LAST_MESSAGE, {"name": conversation_id}).scalar_one_or_none()
     return None if found is None else str(found)

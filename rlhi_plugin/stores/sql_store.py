@@ -50,6 +50,7 @@ from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.stores.protocols import Forgotten, Submitted
 from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
+from rlhi_plugin.stores.sqlite_end import SQLiteEnds
 from rlhi_plugin.stores.sqlite_rows import SQLiteAppends
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class SQLStore:
         # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
         self._write_lock = threading.Lock()
         self._sqlite = SQLiteAppends(engine) if engine.dialect.name == "sqlite" else None
+        self._ends = SQLiteEnds(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
         self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
         _open.add(self)
@@ -168,8 +170,23 @@ class SQLStore:
         Raises:
             StoreError: the store cannot be read.
         """
+        return self.last_message_id_within(conversation_id, None)
+
+    def last_message_id_within(self, conversation_id: str, limit_s: float | None) -> str | None:
+        """The same; within so many seconds where `reads_in_time`.
+
+        Raises:
+            StoreError: the store cannot be read, or not in time.
+        """
         with translated("read a conversation's end"):
+            if self._ends is not None:
+                return self._ends.last_message_id(conversation_id, limit_s)
             return read_last_message_id(self._engine, conversation_id)
+
+    @property
+    def reads_in_time(self) -> bool:
+        """Whether `last_message_id_within` keeps to its limit by itself: a file does, a server may hang."""
+        return self._ends is not None
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
@@ -280,6 +297,8 @@ class SQLStore:
         with self._write_lock:
             if self._sqlite is not None:
                 self._sqlite.close()
+            if self._ends is not None:
+                self._ends.close()
             self._engine.dispose()
 
     def after_fork(self) -> None:
@@ -288,6 +307,8 @@ class SQLStore:
         self._engine.dispose(close=False)
         if self._sqlite is not None:
             self._sqlite.after_fork()
+        if self._ends is not None:
+            self._ends.after_fork()
 
     def __enter__(self) -> Self:
         return self

@@ -103,17 +103,6 @@ def _columns(message: Message) -> list[Any]:
     return values
 
 
-LAST_MESSAGE = (
-    select(messages.c.message_id)
-    .join(conversations)
-    .where(conversations.c.conversation_id == bindparam("name"))
-    .order_by(messages.c.sequence.desc())
-    .limit(1)
-)
-"""Id of the message that was added last to the conversation ``name``."""
-_LAST = SQLiteStatement(LAST_MESSAGE)
-
-
 class SQLiteRows:
     """`Rows` of SQLite, whose writer is alone anyway."""
 
@@ -294,13 +283,3 @@ class SQLiteAppends:
         if kept is not None:
             # Closing rolls back.
             kept.invalidate()
-
-
-def last_message_id(engine: Engine, conversation_id: str) -> str | None:
-    """Id of the message that was added last to a conversation; None where there is none."""
-    connection = engine.raw_connection()
-    try:
-        found = _LAST.first(driver_of(connection), {"name": conversation_id})
-    finally:
-        connection.close()
-    return None if found is None else str(found[0])

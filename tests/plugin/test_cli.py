@@ -171,3 +171,17 @@ def test_doctor_creates_no_key(rlhi, folder, monkeypatch):
     _, out, _ = rlhi("doctor")
     assert "none yet" in out
     assert not (folder / "config").exists()
+
+
+def test_the_command_line_goes_by_the_same_consent_as_the_app(rlhi, monkeypatch):
+    monkeypatch.setenv("RLHI_CONSENT", "log")
+    monkeypatch.setenv("RLHI_CONSENT_ANONYMOUS", "log,train")
+    _, out, _ = rlhi("persona", "build", "--store", "sqlite:///a.db")
+    assert "0 persona(s) built" in out
+    assert "1 user(s) passed over: they do not allow personalise" in out
+    _, out, _ = rlhi("export", "--store", "sqlite:///a.db", "--out", "t.jsonl", "--purpose", "train")
+    assert out == "1 conversation(s) written to t.jsonl 1 left out: their users do not allow train"
+    monkeypatch.setenv("RLHI_CONSENT", "logging")
+    code, _, err = rlhi("export", "--store", "sqlite:///a.db", "--out", "t.jsonl", "--purpose", "train")
+    assert code == 2
+    assert "RLHI_CONSENT='logging' names 'logging', which is no purpose" in err

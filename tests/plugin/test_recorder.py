@@ -18,6 +18,8 @@ LONG = "My address is jane@example.org. " + "Why do leaves fall in autumn? " * 1
 class Watched:
     """A store that tells in which thread it was asked for the end of a conversation."""
 
+    reads_in_time = False
+
     def __init__(self, store):
         self._store = store
         self.asked = []

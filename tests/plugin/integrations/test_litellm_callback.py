@@ -251,3 +251,47 @@ def test_a_missing_litellm_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "rlhi_plugin.integrations.litellm_callback", raising=False)
     with pytest.raises(MissingExtraError, match=r"rlhi\[llm\]"):
         import rlhi_plugin.integrations.litellm_callback  # noqa: F401 - importing it is the test
+
+
+def says(chunk):
+    return bool(chunk.choices and chunk.choices[0].delta.content)
+
+
+def finishes(store):
+    return lambda: {c.conversation_id: [(m.content, m.finish) for m in c.messages] for c in store.conversations()}
+
+
+@pytest.mark.parametrize("end", ["closed", "broken", "read"])
+def test_a_watched_stream_keeps_the_part_that_came(served, litellm, logger, store, end):
+    _, call = served(CutStream(Answer("one two three"), chunks=3) if end == "broken" else "one two three")
+    stream = logger.watch(litellm.completion(messages=HI, stream=True, **call))
+    if end == "broken":
+        with pytest.raises(litellm.exceptions.MidStreamFallbackError):
+            list(stream)
+    elif end == "read":
+        list(stream)
+    else:
+        next(filter(says, stream))
+        stream.close()
+    found = until(finishes(store), has(2))["t1"]
+    expected = {"closed": ("one", "incomplete"), "broken": ("one two", "failed"), "read": ("one two three", None)}
+    assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected[end]]
+
+
+@pytest.mark.parametrize("end", ["closed", "cancelled", "read"])
+async def test_a_watched_async_stream_too(served, litellm, logger, store, end):
+    _, call = served("one two three")
+    stream = logger.awatch(await litellm.acompletion(messages=HI, stream=True, **call))
+    if end == "read":
+        assert len([chunk async for chunk in stream]) > 1
+    else:
+        while not says(await anext(stream)):
+            pass
+        if end == "closed":
+            await stream.aclose()
+        else:
+            with pytest.raises(asyncio.CancelledError):
+                await stream.athrow(asyncio.CancelledError())
+    found = (await asyncio.to_thread(until, finishes(store), has(2)))["t1"]
+    expected = ("one two three", None) if end == "read" else ("one", "incomplete")
+    assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected]

@@ -46,6 +46,8 @@ def script(request):
             return HTTPFault(400, "no such thing")
         case "call":
             return Answer(tool_calls=(ToolCall("f", "{}", id="c1"),))
+        case "slow":
+            return Answer(" ".join(f"w{number}" for number in range(40)), chunk_delay_s=0.05)
     return f"You said: {request.last_user_text}"
 
 
@@ -254,3 +256,19 @@ def test_any_language_may_ask(proxy, store):
     found = conversation(store, "any", 2)
     assert found.user_id == pseudonym("u9")
     assert found.messages[-1].model
+
+
+def test_of_a_stream_that_its_client_left_the_part_is_kept_as_one(client, store):
+    stream = client.chat.completions.create(
+        model="assistant",
+        messages=[{"role": "user", "content": "slow"}],
+        stream=True,
+        extra_headers={"x-litellm-session-id": "left"},
+    )
+    for _, chunk in zip(range(4), stream, strict=False):
+        assert chunk
+    stream.close()
+    asked, answer = conversation(store, "left", 2).messages
+    assert (asked.content, asked.finish, answer.finish) == ("slow", None, "incomplete")
+    assert answer.content.startswith("w0")
+    assert "w39" not in answer.content

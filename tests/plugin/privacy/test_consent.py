@@ -8,7 +8,9 @@ import pytest
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy import consent
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy, for_purpose, since_last_request
+from rlhi_plugin.privacy import policy as policies
+from rlhi_plugin.privacy.consent import ConsentCache, for_purpose, since_last_request
+from rlhi_plugin.privacy.policy import ConsentPolicy, default_policy
 from rlhi_plugin.records import ConsentDecision, Conversation, Purpose
 
 LOG, PERSONALISE, TRAIN = Purpose.LOG, Purpose.PERSONALISE, Purpose.TRAIN
@@ -138,7 +140,7 @@ def test_since_last_request():
 
 
 def test_the_policy_is_said_once(store, caplog, monkeypatch):
-    monkeypatch.setattr(consent, "_announced", set())
+    monkeypatch.setattr(policies, "_announced", set())
     policy = ConsentPolicy(default={"log": True, "personalise": True})
     with caplog.at_level(logging.INFO, "rlhi.privacy"):
         for _ in range(2):
@@ -186,3 +188,31 @@ def test_an_export_for_a_purpose(store):
     kept = [c.conversation_id for c in for_purpose(talks, TRAIN, known.allows, left_out=out.append)]
     assert (kept, [c.conversation_id for c in out]) == (["a", "c"], ["b"])
     assert len(list(for_purpose(talks, LOG, known.allows))) == 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "allowed", "anonymous"),
+    [
+        ({}, [LOG, PERSONALISE, TRAIN], [LOG, TRAIN]),
+        ({"RLHI_CONSENT": " Log, personalise"}, [LOG, PERSONALISE], [LOG]),
+        ({"RLHI_CONSENT": "none"}, [], []),
+        ({"RLHI_CONSENT": "personalise,train"}, [], []),
+        ({"RLHI_CONSENT": "log,train", "RLHI_CONSENT_ANONYMOUS": "none"}, [LOG, TRAIN], []),
+        ({"RLHI_CONSENT_ANONYMOUS": "log"}, [LOG, PERSONALISE, TRAIN], [LOG]),
+    ],
+)
+def test_the_environment_says_what_counts_without_a_decision(store, monkeypatch, environment, allowed, anonymous):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    known = ConsentCache(store)
+    assert [purpose for purpose in Purpose if known.allows("u_1", purpose)] == allowed
+    assert [purpose for purpose in Purpose if known.allows(None, purpose)] == anonymous
+    # What the app says itself goes first.
+    assert ConsentCache(store, ConsentPolicy()).allows("u_1", TRAIN)
+
+
+@pytest.mark.parametrize("given", ["", "logs", "log,,train", "none,log"])
+def test_an_environment_that_names_no_purpose_is_told_so(monkeypatch, given):
+    monkeypatch.setenv("RLHI_CONSENT", given)
+    with pytest.raises(ConfigError, match=r"RLHI_CONSENT=.*Set it to some of log,personalise,train, or to none"):
+        default_policy()

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.privacy.consent import ConsentCache, ConsentPolicy
+from rlhi_plugin.privacy.consent import ConsentCache
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.retention import Retention, apply_retention
 from rlhi_plugin.records import Message, Purpose
 
