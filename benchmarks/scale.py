@@ -183,7 +183,8 @@ def main(  # noqa: PLR0917 - options of a command
     processes: Annotated[int, typer.Option("--processes", help="Workers.")] = 2,
     shards: Annotated[int | None, typer.Option("--shards", help="Default: by size.")] = None,
     near_duplicates: Annotated[str, typer.Option("--near-duplicates", help="off, on, or both.")] = "both",
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; needs 15 KB a conversation.")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; needs 25 KB a conversation.")] = None,
+    kept: Annotated[Path | None, typer.Option("--log", help="Write the log here, or use the one that is here.")] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
 ) -> None:
     """Print the tables."""
@@ -191,8 +192,13 @@ def main(  # noqa: PLR0917 - options of a command
     figures: dict[str, Any] = {"conversations": count}
     work = Path(tempfile.mkdtemp(prefix="rlhi-scale-", dir=folder))
     try:
-        log = work / "log.jsonl"
-        write_log(log, Shape(count))
+        log = kept or work / "log.jsonl"
+        if not log.exists():
+            began = time.monotonic()
+            write_log(log, Shape(count), processes)
+            seconds = time.monotonic() - began
+            figures["log_written_per_s"] = count / seconds
+            terminal.stdout.print(f"{count:,} conversations made up in {seconds:.1f} s", highlight=False)
         figures["log_bytes"] = log.stat().st_size
         for name, on in (("without_near_duplicates", False), ("with_near_duplicates", True)):
             if near_duplicates in {"both", "on" if on else "off"}:
@@ -200,7 +206,6 @@ def main(  # noqa: PLR0917 - options of a command
                     found = sharded(log, work / name, recipe_of(count, near_duplicates=on), processes, shards)
                 shutil.rmtree(work / name)
                 _show(name, found, count, figures)
-        log.unlink()
         if compared:
             _compare(work, min(compared, count), processes, figures)
     finally:
@@ -235,7 +240,7 @@ def _show(name: str, found: Measured, count: int, figures: dict[str, Any]) -> No
 
 def _compare(work: Path, count: int, processes: int, figures: dict[str, Any]) -> None:
     log, recipe = work / "part.jsonl", recipe_of(count, near_duplicates=False)
-    write_log(log, Shape(count, seed=1))
+    write_log(log, Shape(count, seed=1), processes)
     with terminal.quietly():
         memory = in_memory(log, work / "memory", recipe)
         shards = sharded(log, work / "shards", recipe, processes, None)

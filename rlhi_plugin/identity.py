@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import UserId
 
 KEY_VARIABLE = "RLHI_KEY"
+_FOLDER_VARIABLES = ("HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA")
 MIN_KEY_LENGTH = 16
 """Characters; a shorter key could be guessed (ours)."""
 
@@ -48,7 +50,13 @@ def _pseudonym(user: str, key: bytes) -> UserId:
 
 def key_file() -> Path:
     """Where the key is kept when ``RLHI_KEY`` is not set."""
-    return Path(platformdirs.user_config_dir("rlhi")) / "identity.key"
+    # Asking the platform for every row of a log takes longer than the hash; what it says depends on these alone.
+    return _key_file(platformdirs.user_config_dir, *map(os.environ.get, _FOLDER_VARIABLES))
+
+
+@lru_cache(maxsize=8)
+def _key_file(folder_of: Callable[[str], str], *_: str | None) -> Path:
+    return Path(folder_of("rlhi")) / "identity.key"
 
 
 def load_key() -> bytes:

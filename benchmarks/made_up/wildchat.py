@@ -7,14 +7,19 @@ al., arXiv 2405.01470: 2.54 turns on average, about half of the conversations in
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import random
 from bisect import bisect_right
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
+
+from pydantic_core import to_json
 
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 FIRST = (4, 34, 100, 210, 640, 2000, 4000, 12000, 60000)
@@ -51,6 +56,8 @@ SAID = (
 _COMPLAINS = 0.3
 _PIECE = 24
 """Characters of a piece of text, some four words."""
+_PART = 5_000
+"""Conversations that are made up apart from others, so that several processes can."""
 _MEMORY = 500
 """Earlier messages of which a near-duplicate is made."""
 _BEGAN = datetime(2023, 4, 9, tzinfo=UTC)
@@ -66,22 +73,44 @@ class Shape:
     seed: int = 0
 
 
-def write_log(path: Path, shape: Shape) -> None:
-    """Write a log of WildChat rows as JSONL."""
-    with path.open("w", encoding="utf-8") as lines:
-        for row in rows(shape):
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+def write_log(path: Path, shape: Shape, processes: int = 1) -> None:
+    """Write a log of WildChat rows as JSONL: the same one, whatever the number of processes."""
+    with path.open("wb") as lines, ExitStack() as stack:
+        pool = None
+        if processes > 1:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=context))
+        # A few parts at a time, so that no more than these wait in memory.
+        parts, some = _parts(shape), 4 * processes
+        for start in range(0, len(parts), some):
+            for body in (pool.map if pool else map)(partial(_part, shape), parts[start : start + some]):
+                lines.write(body)
+
+
+def _parts(shape: Shape) -> range:
+    return range(-(-shape.conversations // _PART))
+
+
+def _part(shape: Shape, number: int) -> bytes:
+    """Some lines of a log."""
+    return b"".join(to_json(row) + b"\n" for row in _rows(shape, number))
 
 
 def rows(shape: Shape) -> Iterator[dict[str, object]]:
     """The rows, one after the other; the first of a longer log are those of a shorter one but for their users."""
-    draw = random.Random(shape.seed)
-    texts = {name: _babble(vowels, consonants, draw) for name, _, vowels, consonants in LANGUAGES}
-    template = _cut(texts["English"], 900, draw)
+    for number in _parts(shape):
+        yield from _rows(shape, number)
+
+
+def _rows(shape: Shape, part: int) -> Iterator[dict[str, object]]:
+    """The rows of one part: near-duplicates are of earlier messages of the part, users and templates are the log's."""
+    texts, template = _texts(shape.seed)
+    draw = random.Random(f"{shape.seed} {part}")
     said: list[str] = []
     users = max(1, round(shape.conversations * _USERS_PER_CONVERSATION))
-    for number in range(shape.conversations):
-        language = LANGUAGES[bisect_right([share for _, share, _, _ in LANGUAGES], draw.random())][0]
+    shares = [share for _, share, _, _ in LANGUAGES]
+    for number in range(part * _PART, min(shape.conversations, (part + 1) * _PART)):
+        language = LANGUAGES[bisect_right(shares, draw.random())][0]
         first = _cut(texts[language], _length(FIRST, draw), draw)
         kind = draw.random()
         if kind < TEMPLATES:
@@ -94,6 +123,14 @@ def rows(shape: Shape) -> Iterator[dict[str, object]]:
             said[draw.randrange(_MEMORY)] = first
         user = int(users * draw.random() ** _SKEW)
         yield _row((number, user, language), first, texts[language], draw)
+
+
+@lru_cache(maxsize=1)
+def _texts(seed: int) -> tuple[dict[str, list[str]], str]:
+    """Pieces of text by language, and the template that many send."""
+    draw = random.Random(seed)
+    texts = {name: _babble(vowels, consonants, draw) for name, _, vowels, consonants in LANGUAGES}
+    return texts, _cut(texts["English"], 900, draw)
 
 
 def _row(who: tuple[int, int, str], first: str, text: list[str], draw: random.Random) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from rlhi_plugin.persona.builder import UserTurn, covers_until, empty_persona, user_turns
 from rlhi_plugin.persona.memory import DEFAULT, MemoryOptions, arrange, remember
@@ -108,7 +109,12 @@ def _statement(turn: UserTurn) -> PersonaStatement | None:
 
 
 def _is_manner(statement: PersonaStatement) -> bool:
-    return _MANNER.search(statement.text) is not None
+    return _of_manner(statement.text)
+
+
+@lru_cache(maxsize=8192)
+def _of_manner(text: str) -> bool:
+    return _MANNER.search(text) is not None
 
 
 def feedback_quote(text: str, evidence: str | None = None) -> str:

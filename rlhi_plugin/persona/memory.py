@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import compress
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona.builder import LONG_AGO
@@ -100,10 +102,10 @@ def remember(
         options: How fast things fade.
     """
     wishes = read_wishes(said.text)
-    opposed = [each for each in known if contradict(wishes, read_wishes(each.text))]
+    opposed = [each for each in known if contradict(wishes, read_wishes(each.text))] if wishes else []
     if any(each.locked or _time(each) > _time(said) for each in opposed):
         return list(known)
-    left = [each for each in known if each not in opposed]
+    left = [each for each in known if each not in opposed] if opposed else list(known)
     match = _match(left, said)
     if match is not None and set(said.evidence) <= set(match.evidence):
         # A rebuilding meets the turns of a locked statement once more.
@@ -141,8 +143,11 @@ def arrange(
     newest = sorted(known, key=recency, reverse=True)
     ranked = sorted(newest, key=lambda s: (not s.locked, not matters(s), -strength(s, at, options)))
     kept = fit(ranked, at, options)
-    shown = sorted((s for s in newest if s in kept), key=lambda s: (not s.locked, not matters(s)))
-    return tuple(shown), tuple(s for s in newest if s not in kept)
+    # Equal statements have equal words: comparing whole ones with each other takes longer than all the rest.
+    texts = {s.text for s in kept}
+    is_kept = [s.text in texts and s in kept for s in newest]
+    shown = sorted(compress(newest, is_kept), key=lambda s: (not s.locked, not matters(s)))
+    return tuple(shown), tuple(s for s, kept in zip(newest, is_kept, strict=True) if not kept)
 
 
 def fit(ranked: Sequence[PersonaStatement], at: datetime | None, options: MemoryOptions) -> list[PersonaStatement]:
@@ -150,15 +155,19 @@ def fit(ranked: Sequence[PersonaStatement], at: datetime | None, options: Memory
     kept: list[PersonaStatement] = []
     room = options.max_tokens - estimated_tokens(f"{FRAME_HEAD}\n{FRAME_TAIL}")
     for statement in ranked:
-        room_left = room - estimated_tokens(f'\n99. "{visible(statement.text)}"')
-        if (
-            len(kept) < options.max_statements
-            and room_left >= 0
-            and strength(statement, at, options) >= (options.min_strength)
-        ):
+        if len(kept) == options.max_statements:
+            break
+        room_left = room - _tokens_of(statement.text)
+        if room_left >= 0 and strength(statement, at, options) >= options.min_strength:
             kept.append(statement)
             room = room_left
     return kept
+
+
+@lru_cache(maxsize=8192)
+def _tokens_of(text: str) -> int:
+    """Of a statement as it is rendered."""
+    return estimated_tokens(f'\n99. "{visible(text)}"')
 
 
 def estimated_tokens(text: str) -> int:
@@ -173,9 +182,13 @@ Recency = tuple[datetime, str, tuple[tuple[int, str], ...], str]
 def recency(statement: PersonaStatement) -> Recency:
     """Sort key: time of the newest supporting turn; its ids decide ties, in which 10 comes after 9."""
     newest = statement.evidence[0]
-    parts = (part for part in _DIGITS.split(newest.message_id) if part)
-    place = tuple((int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in parts)
-    return _time(statement), newest.conversation_id, place, statement.text
+    return _time(statement), newest.conversation_id, _place(newest.message_id), statement.text
+
+
+@lru_cache(maxsize=8192)
+def _place(message_id: str) -> tuple[tuple[int, str], ...]:
+    parts = (part for part in _DIGITS.split(message_id) if part)
+    return tuple((int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in parts)
 
 
 def is_own_wording(statement: PersonaStatement) -> bool:
@@ -231,5 +244,6 @@ def _joined(known: PersonaStatement, said: PersonaStatement, options: MemoryOpti
     )
 
 
+@lru_cache(maxsize=8192)
 def _words(text: str) -> frozenset[str]:
     return frozenset(word.casefold() for word in _WORD.findall(text))

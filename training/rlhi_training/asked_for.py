@@ -137,13 +137,13 @@ class AskedFor:
             return [""] * len(sentences)
         names, prototypes = self._prototypes
         similarity = self._encoder.encode(sentences) @ prototypes.T
-        found = []
-        for row in similarity:
-            best = int(row.argmax())
-            rival = max(float(s) for s, name in zip(row, names, strict=True) if name == "none")
-            near = float(row[best]) >= _SIMILARITY and float(row[best]) >= rival + _LEAD
-            found.append(names[best] if near else "")
-        return found
+        nearest = similarity.argmax(axis=1).tolist()
+        highest = similarity.max(axis=1).tolist()
+        rivals_of = similarity[:, [name == "none" for name in names]].max(axis=1).tolist()
+        return [
+            names[best] if high >= _SIMILARITY and high >= rival + _LEAD else ""
+            for best, high, rival in zip(nearest, highest, rivals_of, strict=True)
+        ]
 
     @cached_property
     def _prototypes(self) -> tuple[list[str], Embeddings]:

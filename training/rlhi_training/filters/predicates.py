@@ -54,11 +54,14 @@ def other_language(pair: ProposedPair, turn: LabelledTurn, section: FilterSectio
     """
     if not section.match_language or "language" in _families(pair):
         return None
-    asked_in = text_language(turn.context[-1].content)
+    # The answers first: where they are in one language, nobody needs that of the request.
     chosen = text_language(pair.chosen.text)
-    if asked_in is None or chosen in (None, asked_in):
+    if chosen is None:
         return None
-    return "other_language" if text_language(pair.rejected.text) == asked_in else None
+    rejected = text_language(pair.rejected.text)
+    if rejected is None or rejected == chosen:
+        return None
+    return "other_language" if text_language(turn.context[-1].content) == rejected else None
 
 
 def _families(pair: ProposedPair) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,8 @@ from rlhi_plugin.errors import ArtefactError
 A = TypeVar("A")
 R = TypeVar("R")
 
+_COLLECT_AFTER = 50_000
+"""Objects that a worker makes before Python looks for cycles: a batch makes more, and none of them is one (ours)."""
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _ATTEMPTS = 3
 
@@ -109,6 +112,7 @@ class LocalEngine:
 def _begin() -> None:
     """Ctrl-C is for the process that was started; it ends the others, and they end when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

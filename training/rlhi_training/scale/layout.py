@@ -16,6 +16,8 @@ from rlhi_training.resources import Resources
 from rlhi_training.run_directory import digest_of, write_atomically
 
 FOLDER = "shards"
+_FORM = 2
+"""Of the working files: what was left in another one is made again."""
 MakeResources = Callable[[Recipe], Resources]
 Summary = dict[str, Any]
 """What a part of the work says of itself: counts and small lists, as JSON holds them."""
@@ -43,7 +45,7 @@ class Layout:
 
     def shard(self, number: int, name: str) -> Path:
         """A file of one shard."""
-        return self.folder / f"{number:05d}" / name
+        return shard_file(self.folder, number, name)
 
     def shard_of(self, user_id: str | None, conversation_id: str) -> int:
         """Where a conversation belongs: with its user's others, or, anonymous, anywhere."""
@@ -55,6 +57,11 @@ class Layout:
     def sampling_seed(self, stage: Stage) -> int:
         """As `Pipeline.sampling` has it."""
         return int(digest_of([self.recipe.seed, stage])[:8], 16)
+
+
+def shard_file(folder: Path, number: int, name: str) -> Path:
+    """A file of one shard of the run whose working files are in `folder`."""
+    return folder / f"{number:05d}" / name
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +81,7 @@ def finished(
         files: What it writes.
         work: Does it.
     """
+    digest = f"{_FORM} {digest}"
     names = tuple(files.values()) if isinstance(files, Mapping) else files
     try:
         known = json.loads(marker.read_text("utf-8"))

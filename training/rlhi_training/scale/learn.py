@@ -26,7 +26,7 @@ from rlhi_training.resources import Resources
 from rlhi_training.scale.gather import Placed, Texts, placed
 from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
 from rlhi_training.scale.lines import Lines, OrderedLines
-from rlhi_training.scale.room import RoomEntry
+from rlhi_training.scale.room import PEOPLE, RoomEntry, dated
 from rlhi_training.stages.audience import Snapshots
 from rlhi_training.stages.contrast import eligible, request_rank, wording
 from rlhi_training.stages.ingest import WHY, dropped_row
@@ -42,6 +42,7 @@ FILES = (
     "learned.jsonl",
     "follow_ups.jsonl",
     "room.jsonl",
+    "people.jsonl",
     "split.lines",
     "held_out.lines",
     "ingest.dropped",
@@ -134,6 +135,7 @@ class _Learning:
             Lines(layout.shard(shard, "learned.jsonl")) as self._learned,
             Lines(layout.shard(shard, "follow_ups.jsonl")) as self._follow_ups,
             Lines(layout.shard(shard, "room.jsonl")) as self._room,
+            Lines(layout.shard(shard, PEOPLE)) as self._people,
             OrderedLines(layout.shard(shard, "split.lines")) as self._split,
             OrderedLines(layout.shard(shard, "held_out.lines")) as self._held_out,
             OrderedLines(layout.shard(shard, "ingest.dropped")) as self._ingest,
@@ -303,7 +305,14 @@ class _Learning:
         checks = self._recipe.contrast.rank_by == "checks"
         asked_ever = sorted({name for p in personas for name in self._resources.asked_for.of_persona(p)})
         if self._recipe.contrast.enabled and personas and (asked_ever or not checks):
-            entry = RoomEntry(user_id=self._user, asked=tuple(asked_ever), personas=tuple(personas), latest=latest)
+            places = {persona.digest: self._people.write(persona.to_json().encode()) for persona in personas}
+            entry = RoomEntry(
+                user_id=self._user,
+                shard=self._shard,
+                asked=tuple(asked_ever),
+                known=dated(personas, places),
+                latest=self._people.write(latest.to_json().encode()) if latest is not None else None,
+            )
             self._room.write(entry.to_json().encode())
         self._user, self._history, self._latest, self._snapshots = None, None, None, Snapshots()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 Key = tuple[int, ...]
+PLAIN = b"="
+"""Begins a line that goes into the run's file as it is, without being parsed."""
 
 
 class Lines:
@@ -65,7 +67,7 @@ class Lines:
 class OrderedLines(Lines):
     """Lines with keys, written in any order and sorted at the end; only keys and places are in memory.
 
-    Each line of the file is its key, a tabulator, and what was written.
+    Each line of the file is its key (numbers with commas between), a tabulator, and what was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,17 +85,17 @@ class OrderedLines(Lines):
         with Lines(self._path) as ordered:
             descriptor = self._stream.fileno()
             for key, offset, length in self._places:
-                ordered.write(repr(list(key)).encode() + b"\t" + os.pread(descriptor, length, offset))
+                ordered.write(b"%b\t%b" % (repr(key)[1:-1].encode(), os.pread(descriptor, length, offset)))
 
 
 def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:
     """The lines of an ordered file."""
     with path.open("rb") as lines:
         for line in lines:
-            key, _, rest = line.rstrip(b"\n").partition(b"\t")
-            yield tuple(json.loads(key)), rest
+            key, _, rest = line.partition(b"\t")
+            yield tuple(int(part) for part in key.split(b",") if part), rest[:-1]
 
 
 def merged(paths: Iterable[Path]) -> Iterator[tuple[Key, bytes]]:
     """The lines of many ordered files, in order."""
-    return heapq.merge(*map(keyed, paths), key=lambda found: found[0])
+    return heapq.merge(*map(keyed, paths), key=itemgetter(0))

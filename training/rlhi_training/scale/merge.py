@@ -18,7 +18,7 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.scale.digest_set import DigestSet
 from rlhi_training.scale.layout import Layout, Summary, finished
-from rlhi_training.scale.lines import Lines, OrderedLines, merged
+from rlhi_training.scale.lines import PLAIN, Lines, OrderedLines, merged
 from rlhi_training.scale.pairing import IRRELEVANT, NEUTRAL, Proposal
 from rlhi_training.stages.audience import Snapshots
 from rlhi_training.stages.filter import capped_pair, what_caps_leave
@@ -131,7 +131,7 @@ class RenderShard:
                 if why is not None:
                     drop = capped_pair(proposal.pair, within=why == "over_limit")
                     reasons[drop.reason] += 1
-                    capped.add(key, _line({"drop": drop.model_dump(mode="json", exclude_defaults=True)}))
+                    capped.add(key, PLAIN + drop.to_json().encode("utf-8", "surrogatepass"))
                     continue
                 counts["kept"] += 1
                 counts[f"from:{proposal.pair.source}"] += 1
@@ -139,7 +139,7 @@ class RenderShard:
                 pair, gone = self._row(proposal)
                 if gone is not None:
                     counts["lost"] += 1
-                    lost.add(key, _line({"drop": gone.model_dump(mode="json", exclude_defaults=True)}))
+                    lost.add(key, PLAIN + gone.to_json().encode("utf-8", "surrogatepass"))
                     continue
                 if pair is not None:
                     row = {"key": proposal.pair.key, "id": pair.pair_id, "row": pair.to_json()}
@@ -224,14 +224,16 @@ def merge_dropped(
     with Lines(out) as lines:
         for name in names:
             for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+                if line.startswith(PLAIN):
+                    lines.write(line.removeprefix(PLAIN))
+                    continue
                 found = json.loads(line)
                 if any(extras.holds(kind, rank) for kind, rank in found.get("unless", ())):
                     late["passed"] += 1
                     continue
                 if "only" in found and not extras.holds(*found["only"]):
                     continue
-                if "unless" in found or "only" in found:
-                    late[found["drop"]["reason"]] += 1
+                late[found["drop"]["reason"]] += 1
                 lines.write(_line(found["drop"]))
         for drop in more:
             lines.write(drop.to_json().encode())

@@ -22,8 +22,8 @@ from rlhi_training.resources import Resources
 from rlhi_training.run_directory import StageResult
 from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
 from rlhi_training.scale.learn import Learned, reward_key, rewrite_key
-from rlhi_training.scale.lines import Key, Lines, OrderedLines
-from rlhi_training.scale.room import read_room
+from rlhi_training.scale.lines import PLAIN, Key, Lines, OrderedLines
+from rlhi_training.scale.room import Room
 from rlhi_training.stages.audience import Audience
 from rlhi_training.stages.contrast import (
     Contrasted,
@@ -113,7 +113,7 @@ class PairShard:
 
 @lru_cache(maxsize=1)
 def _audience(room: Path, changed: int) -> Audience:  # noqa: ARG001 - another file under the same name is another room
-    return read_room(room)
+    return Room(room)
 
 
 @dataclass
@@ -379,12 +379,15 @@ class _Pairing:
         only: Any = None,
     ) -> None:
         """Write down what is dropped; `unless` one of these extra pairs is drawn, or `only` if this one is."""
-        if not unless and only is None:
-            self._counts[stage].reasons[drop.reason] += 1
         if key is None:
             name, _, turn = drop.key.rpartition("#")
             key = (self._seq[name], int(turn))
-        line = b'{"drop":' + drop.to_json().encode("utf-8", "surrogatepass")
+        body = drop.to_json().encode("utf-8", "surrogatepass")
+        if not unless and only is None:
+            self._counts[stage].reasons[drop.reason] += 1
+            self._drops[stage].add(key, PLAIN + body)
+            return
+        line = b'{"drop":' + body
         if unless:
             line += b',"unless":' + _dump(unless)
         if only is not None:

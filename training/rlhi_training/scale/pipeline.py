@@ -46,7 +46,7 @@ from rlhi_training.scale.merge import (
     merge_lines,
 )
 from rlhi_training.scale.pairing import IRRELEVANT, MAKERS, NEUTRAL, Limits, PairShard
-from rlhi_training.scale.room import Place, build_room, choose_requests, deal, limit_of, places, read_room, wishes_of
+from rlhi_training.scale.room import Place, Room, build_room, choose_requests, deal, limit_of, places, wishes_of
 from rlhi_training.stages.contrast import Material, seats
 from rlhi_training.stages.fewer_users import drawn_users
 from rlhi_training.stages.filter import KEPT
@@ -392,7 +392,7 @@ class ShardedPipeline(Pipeline):
         """The draw of the last request that contrast has room for; None where it has room for all."""
         section, seed = self.recipe.contrast, self._layout.sampling_seed("contrast")
         open_ended = section.model_copy(update={"max_requests": None})
-        audience = read_room(room)
+        audience = Room(room)
         seated = 0
         with Learnt(self._layout) as learnt:
             for place in places(rows):

@@ -135,4 +135,4 @@ def words(text: str) -> list[str]:
 
 def shingles(tokens: list[str], size: int) -> list[str]:
     """Every run of `size` words, in order; repeated ones too."""
-    return [" ".join(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    return list(map(" ".join, zip(*(tokens[place:] for place in range(size)), strict=False)))

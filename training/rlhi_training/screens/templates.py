@@ -6,7 +6,6 @@ clicks rather than one person's words, and would swamp what users have to say th
 
 from __future__ import annotations
 
-from itertools import accumulate
 from zlib import crc32
 
 from rlhi_plugin.records import Conversation
@@ -23,14 +22,22 @@ _REMEMBERED = 1_000_000
 """Shingles in memory, of about 150 bytes each; when there are more, those with the fewest senders are forgotten."""
 
 
-def _digests(tokens: list[str]) -> set[int]:
-    """Of every run of `_SHINGLE` words with a space between, cut out of the whole text: joining each takes longer."""
-    body = " ".join(tokens).encode()
-    sizes = (
-        map(len, tokens) if len(body) == sum(map(len, tokens)) + len(tokens) - 1 else (len(t.encode()) for t in tokens)
-    )
-    ends = list(accumulate(size + 1 for size in sizes))
-    return {crc32(body[start : end - 1]) for start, end in zip([0, *ends], ends[_SHINGLE - 1 :], strict=False)}
+_FACTORS = [pow(0x9E3779B97F4A7C15, place + 1, 1 << 64) for place in range(_SHINGLE)]
+"""By place in the run, what a word's digest is multiplied with: the order of the words counts."""
+
+
+def _sampled(tokens: list[str]) -> list[int]:
+    """Of some of the runs of `_SHINGLE` words, 32 bits each, sorted."""
+    import numpy as np
+
+    words = np.fromiter(map(crc32, map(str.encode, tokens)), dtype=np.uint64, count=len(tokens))
+    runs = len(tokens) - _SHINGLE + 1
+    total = np.zeros(runs, dtype=np.uint64)
+    for place, factor in enumerate(_FACTORS):
+        total += words[place : place + runs] * np.uint64(factor)
+    digests = total >> np.uint64(32)
+    found: list[int] = np.unique(digests[digests % np.uint64(_SAMPLED) == 0]).tolist()
+    return found
 
 
 class Templates:
@@ -59,8 +66,7 @@ class Templates:
         tokens = words(asked[0].content) if asked else []
         if len(tokens) < MIN_WORDS:
             return None
-        pieces = _digests(tokens)
-        sampled = sorted(piece for piece in pieces if piece % _SAMPLED == 0)
+        sampled = _sampled(tokens)
         if not sampled:
             return None
         sender = crc32((conversation.user_id or f"\0{conversation.conversation_id}").encode())
@@ -71,20 +77,26 @@ class Templates:
         if part is None:
             return None
         (sender, *sampled), passage = part
-        common = sum(self._count(piece, sender) for piece in sampled)
+        common = self._count(sampled, sender)
         self._forget()
         if common < self._share * len(sampled):
             return None
         share = f"{100 * common / len(sampled):.0f} %"
         return Finding("template", f"{share} of it was sent by {self._users} others before: {passage}")
 
-    def _count(self, piece: int, sender: int) -> bool:
-        """Remember the sender; whether enough others came before."""
-        known = self._senders.get(piece, ())
-        others = len(known) - (sender in known)
-        if len(known) <= self._users and sender not in known:
-            self._senders[piece] = (*known, sender)
-        return others >= self._users
+    def _count(self, pieces: list[int], sender: int) -> int:
+        """Remember the sender; how many of the pieces enough others sent before."""
+        senders, users, common = self._senders, self._users, 0
+        for piece in pieces:
+            known = senders.get(piece)
+            if known is None:
+                senders[piece] = (sender,)
+                continue
+            others = len(known) - (sender in known)
+            if len(known) <= users and sender not in known:
+                senders[piece] = (*known, sender)
+            common += others >= users
+        return common
 
     def _forget(self) -> None:
         if len(self._senders) <= _REMEMBERED:

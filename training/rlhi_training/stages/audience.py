@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -55,6 +56,32 @@ def _covers(persona: Persona) -> float:
     return persona.covers_until.timestamp() if persona.covers_until else float("inf")
 
 
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    """A user's personas with a time, in its order.
+
+    Attributes:
+        times: Until when each covers.
+        personas: The personas.
+    """
+
+    times: tuple[datetime, ...]
+    personas: tuple[Persona, ...]
+
+    @classmethod
+    def of(cls, personas: Iterable[Persona]) -> _Timeline:
+        """Of equal times the one with the larger digest is later."""
+        dated = sorted(
+            ((p.covers_until, p.digest, place), p) for place, p in enumerate(personas) if p.covers_until is not None
+        )
+        return cls(tuple(key[0] for key, _ in dated), tuple(persona for _, persona in dated))
+
+    def before(self, moment: datetime) -> Persona | None:
+        """The last that covers nothing at or after a moment."""
+        place = bisect_left(self.times, moment)
+        return self.personas[place - 1] if place else None
+
+
 class Audience:
     """All personas of a run, by user and by time.
 
@@ -74,14 +101,9 @@ class Audience:
         for persona in [*(entry.persona for entry in before if entry.persona), *latest]:
             snapshots[persona.user_id].add(persona)
         self._snapshots = {user: known.personas for user, known in sorted(snapshots.items())}
-        self._hopeful: tuple[frozenset[str] | None, list[str]] | None = None
-
-    @classmethod
-    def of_room(cls, snapshots: Mapping[str, Sequence[Persona]], latest: Iterable[Persona]) -> Audience:
-        """Users who may listen, without knowing of any conversation: `at` tells it of some."""
-        audience = cls((), (), list(latest))
-        audience._snapshots = {user: list(known) for user, known in sorted(snapshots.items())}
-        return audience
+        # Found once for all copies that `at` makes: a room of thousands is looked through for thousands of batches.
+        self._circles: dict[tuple[frozenset[str] | None, int], list[str]] = {}
+        self._timelines: dict[str, _Timeline] = {}
 
     def at(self, started: Mapping[str, datetime | None], own: Mapping[str, Persona | None]) -> Audience:
         """The same users, for these conversations: when each began, and their authors' personas before it."""
@@ -94,8 +116,22 @@ class Audience:
         """A user's newest persona that covers nothing at or after `moment`; None where there is none, or no time."""
         if moment is None:
             return None
-        known = [p for p in self._snapshots.get(user_id, []) if p.covers_until is not None and p.covers_until < moment]
-        return max(known, key=lambda p: (p.covers_until, p.digest)) if known else None
+        timeline = self._timelines.get(user_id)
+        if timeline is None:
+            timeline = self._timelines[user_id] = _Timeline.of(self._snapshots.get(user_id, ()))
+        return timeline.before(moment)
+
+    def latest_of(self, user_id: str) -> Persona | None:
+        """A user's latest persona; None where there is none."""
+        return self.latest.get(user_id)
+
+    def users_asking(self, wishes: frozenset[str] | None, asked_for: AskedFor) -> list[str]:
+        """Users one of whose personas asks for any of `wishes`; None: all."""
+        return [
+            user
+            for user, known in self._snapshots.items()
+            if wishes is None or any(wishes.intersection(asked_for.of_persona(p)) for p in known)
+        ]
 
     def listeners(
         self,
@@ -161,7 +197,7 @@ class Audience:
             user = circle[place]
             if user == turn.user_id:
                 continue
-            persona = self.latest.get(user) if late else self.persona_of(user, moment)
+            persona = self.latest_of(user) if late else self.persona_of(user, moment)
             if persona is not None:
                 yield persona
 
@@ -170,15 +206,11 @@ class Audience:
 
         They stand in the order of their draws, and behind `ROOM` of them nobody listens.
         """
-        if self._hopeful is None or self._hopeful[0] != wishes:
-            users = [
-                user
-                for user, known in self._snapshots.items()
-                if wishes is None or any(wishes.intersection(asked_for.of_persona(p)) for p in known)
-            ]
-            users.sort(key=lambda user: drawn(seed, "room", user))
-            self._hopeful = (wishes, users[:ROOM])
-        return self._hopeful[1]
+        circle = self._circles.get((wishes, seed))
+        if circle is None:
+            users = sorted(self.users_asking(wishes, asked_for), key=lambda user: drawn(seed, "room", user))
+            circle = self._circles[wishes, seed] = users[:ROOM]
+        return circle
 
 
 def _counting(

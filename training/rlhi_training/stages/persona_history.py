@@ -21,6 +21,11 @@ def begun(conversation: Conversation) -> tuple[bool, datetime, str]:
     return start is None, start or LONG_AGO, conversation.conversation_id
 
 
+def as_used(persona: Persona) -> Persona:
+    """Without what is held in reserve for later turns: training reads what a prompt shows, and keeps it many times."""
+    return persona.model_copy(update={"reserve": ()}) if persona.reserve else persona
+
+
 class History:
     """What is known of one user so far. Memory holds what was said but is not known yet, not what was read.
 
@@ -33,6 +38,7 @@ class History:
         self._builder = builder
         self._empty = empty_persona(user_id, builder.name)
         self._persona = self._empty
+        self._shown = self._empty
         self._told = False
         self._first: datetime | None = None
         self._waiting: list[tuple[datetime, int, UserTurn]] = []
@@ -71,7 +77,7 @@ class History:
         return self._known()
 
     def _known(self) -> Persona | None:
-        return self._persona if self._told and self._persona.statements else None
+        return self._shown if self._told and self._shown.statements else None
 
     def _add(self, conversation: Conversation, follow_ups: Sequence[FollowUp]) -> None:
         turns = user_turns([conversation], follow_ups)
@@ -99,3 +105,4 @@ class History:
         if turns:
             self._told = self._told or any(turn.follow_up is not None for turn in turns)
             self._persona = await self._builder.extend(self._persona, turns)
+            self._shown = as_used(self._persona)

@@ -17,7 +17,7 @@ from rlhi_plugin.records import Conversation, FollowUp, Persona, Record
 from rlhi_plugin.terminal import progress
 from rlhi_training.records import PersonaBefore
 from rlhi_training.run_directory import StageResult
-from rlhi_training.stages.persona_history import History, begun
+from rlhi_training.stages.persona_history import History, as_used, begun
 
 logger = logging.getLogger("rlhi.training")
 
@@ -160,4 +160,4 @@ async def _build(
     if not follow_ups:
         return None
     persona = await builder.build(user_id, history, follow_ups)
-    return persona if persona.statements else None
+    return as_used(persona) if persona.statements else None
