@@ -163,7 +163,7 @@ def _trainer(rows: Sequence[Pair], shape: Shape, method: Method, folder: Path) -
     class WithoutReferencePass(TreeDPOTrainer):  # type: ignore[misc]
         """Precomputed reference values cost nothing a step: those of a model that finds all tokens equally likely.
 
-        Random weights are nearly such a model. Far from it most losses are saturated, which is no training anybody does.
+        Random weights are nearly such a model. Far from it most losses are saturated, as nobody trains.
         """
 
         def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:

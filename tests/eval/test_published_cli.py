@@ -71,7 +71,8 @@ def test_annotate_then_score_again_without_a_judge(run, alpaca_files, tmp_path):
         assert len(provider.requests) == 12
     assert "do not compare these numbers" in shown
     assert "All 12 scored." in shown
-    assert "refit without the gamed baselines" in shown
+    # A narrow terminal breaks the cell after this.
+    assert "length-controlled (refit without the gamed" in shown
     again = run(
         "alpaca-eval", "score", tmp_path / "out" / "annotations.json", "--set", instructions,
         "--json", tmp_path / "numbers.json",
