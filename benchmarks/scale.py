@@ -37,7 +37,8 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import Manifest, RunDirectory
-from rlhi_training.scale.pipeline import ShardedPipeline, Sharding
+from rlhi_training.scale.pipeline import ShardedPipeline
+from rlhi_training.scale.sharded_run import Sharding
 
 TARGETS = {"without_near_duplicates": 3000.0, "with_near_duplicates": 1000.0, "peak_gib": 2.0}
 """Conversations a second on two cores, lower bounds; GiB of all processes, an upper one."""

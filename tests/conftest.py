@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would the programs that tests interrupt be.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Nothing in the tests may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny matrices: a second thread would only wait for the first.

@@ -45,6 +45,7 @@ def require_four_bit(device: str) -> None:
     given = torch.linspace(-1.0, 1.0, 4096, device=device).reshape(64, 64)
     try:
         found = dequantize_4bit(*quantize_4bit(given, blocksize=64, quant_type="nf4"))
+    # Where its kernels are missing, bitsandbytes raises one of these, depending on what is missing: library or device.
     except (RuntimeError, NotImplementedError, AttributeError, OSError) as error:
         raise _no(device, f"{type(error).__name__}: {error}") from error
     if not bool((found - given).abs().mean() < _MAX_ERROR):

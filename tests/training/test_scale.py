@@ -25,7 +25,8 @@ from rlhi_training.pipeline import STAGES, Pipeline
 from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
 from rlhi_training.run_directory import RunDirectory
-from rlhi_training.scale.pipeline import ShardedPipeline, Sharding
+from rlhi_training.scale.pipeline import ShardedPipeline
+from rlhi_training.scale.sharded_run import Sharding
 
 OPTIONS = ("filter.addresses_feedback=off", "split.held_out_users=0.2", "filter.max_pairs_per_user_share=0.3")
 

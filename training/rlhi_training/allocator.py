@@ -12,7 +12,7 @@ import platform
 
 _M_MMAP_THRESHOLD = -3
 _BYTES = 256 * 1024
-"""Ours: larger blocks go back at once; making pages anew costs less than computing what is in them."""
+"""Ours. Larger blocks go back at once, and each new one costs page faults: memory at the price of time."""
 
 
 def return_freed_memory() -> bool:

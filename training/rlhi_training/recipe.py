@@ -387,7 +387,8 @@ class TrainSection(_Section):
     third more time. Needs the extra ``qlora``. The adapter is then one for the base as 4 bits approximate it."""
     gradient_checkpointing: bool = False
     """Keep one state a layer and compute the rest again in the backward pass: the same gradients, a fraction of the
-    memory for activations, a third more time (arXiv 1604.06174)."""
+    memory for activations, a third more time (arXiv 1604.06174). On a processor more than that, since freed memory goes
+    back to the system at once (`rlhi_training.allocator`)."""
     continue_from: str | None = None
     """Start from this adapter, by its name in the registry or its folder, instead of a new one. Rank, alpha, dropout,
     modules, `dora` and `rslora` are then the adapter's own; `reference` says what it is held close to."""

@@ -11,7 +11,8 @@ from rlhi_training.pipeline import Pipeline
 from rlhi_training.recipe import Recipe
 from rlhi_training.run_directory import Manifest, RunDirectory
 from rlhi_training.scale.engine import Engine, LocalEngine
-from rlhi_training.scale.pipeline import ShardedPipeline, Sharding
+from rlhi_training.scale.pipeline import ShardedPipeline
+from rlhi_training.scale.sharded_run import Sharding
 
 ENGINES = ("memory", "local", "ray")
 

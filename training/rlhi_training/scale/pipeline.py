@@ -7,33 +7,27 @@ that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from rlhi_plugin import terminal
-from rlhi_plugin.errors import ArtefactError, UserError
 from rlhi_plugin.privacy.tombstones import by_user
 from rlhi_training.data_card import DataFacts
 from rlhi_training.export import PARQUET, write_beside
 from rlhi_training.follow_up_table import FollowUpCounts
 from rlhi_training.labelling.tiers import ASKING
-from rlhi_training.pipeline import Pipeline
-from rlhi_training.records import LabelledTurn, Stage
-from rlhi_training.run_directory import Manifest, StageEntry, digest_of, digest_path, write_atomically
+from rlhi_training.records import Stage
+from rlhi_training.run_directory import StageEntry, digest_of, digest_path, write_atomically
 from rlhi_training.scale.blocks import ReadBlock, blocks_of
-from rlhi_training.scale.engine import Engine, LocalEngine
 from rlhi_training.scale.gather import Gathered, Gatherer, SplitShard
-from rlhi_training.scale.layout import FOLDER, Layout, MakeResources, Summary
-from rlhi_training.scale.learn import Learn, Learned
+from rlhi_training.scale.layout import Layout, Summary
+from rlhi_training.scale.learn import Learn
+from rlhi_training.scale.learnt import Learnt
 from rlhi_training.scale.lines import Lines, merged
 from rlhi_training.scale.merge import (
     Drawn,
@@ -46,7 +40,8 @@ from rlhi_training.scale.merge import (
     merge_lines,
 )
 from rlhi_training.scale.pairing import IRRELEVANT, MAKERS, NEUTRAL, Limits, PairShard
-from rlhi_training.scale.room import Place, Room, build_room, choose_requests, deal, limit_of, places, wishes_of
+from rlhi_training.scale.room import Room, build_room, choose_requests, deal, limit_of, places, wishes_of
+from rlhi_training.scale.sharded_run import PASSES, ShardedRun
 from rlhi_training.stages.contrast import Material, seats
 from rlhi_training.stages.fewer_users import drawn_users
 from rlhi_training.stages.filter import KEPT
@@ -55,169 +50,13 @@ from rlhi_training.stages.label import TURNS
 from rlhi_training.stages.pairs import PAIRS
 from rlhi_training.steps import TABLE
 
-PASSES: tuple[tuple[Stage, ...], ...] = (("ingest", "label", "personas"), MAKERS, ("pairs",), ("train",))
-"""Stages that are done together."""
-LOG_BYTES_PER_SHARD = 64 << 20
-"""Of a log whose shards nobody numbered (ours): a quarter of a gigabyte of records."""
 
+class ShardedPipeline(ShardedRun):
+    """One run in shards. Arguments and errors are those of `ShardedRun`."""
 
-@dataclass(frozen=True)
-class Sharding:
-    """How a run is divided.
-
-    Attributes:
-        shards: How many; None: by the size of the log.
-        processes: That work at once.
-        make: Makes models and clients in workers.
-        pairs_in_workers: Whether workers ask the models themselves. By default the process that was started does, so
-            that journal, budget and rate limits hold for the run as a whole.
-    """
-
-    shards: int | None = None
-    processes: int = max(1, os.cpu_count() or 1)
-    make: MakeResources | None = None
-    pairs_in_workers: bool = False
-
-
-class ShardedPipeline(Pipeline):
-    """One run in shards. Arguments and errors are those of `Pipeline`.
-
-    Args:
-        sharding: How it is divided.
-        engine: Who works; by default processes of this machine.
-    """
-
-    def __init__(
-        self, *args: Any, sharding: Sharding = Sharding(), engine: Engine | None = None, **kwargs: Any
-    ) -> None:
-        self._sharding = sharding
-        self._engine = engine or LocalEngine(sharding.processes)
-        self.engine_name = self._engine.name
-        super().__init__(*args, **kwargs)
-        made: dict[str, MakeResources] = {"make": sharding.make} if sharding.make else {}
-        self._layout = Layout(
-            folder=self.run_dir.path.resolve() / FOLDER,
-            recipe=self.recipe,
-            shards=sharding.shards or self._shards_by_size(),
-            **made,
-        )
-        self._digests: dict[Stage, str] = {}
-
-    def _shards_by_size(self) -> int:
-        from rlhi_plugin.importers.files import size_of
-
-        size = 0 if self.logs.hub or not self.logs.exists else size_of(self.logs.path)
-        return max(self._sharding.processes, -(-size // LOG_BYTES_PER_SHARD))
-
-    def run(self, until: Stage = "train") -> Manifest:
-        """See `Pipeline.run`."""
-        try:
-            return super().run(until)
-        finally:
-            self._engine.close()
-
-    # Reuse.
-
-    def made_by(self, stage: Stage) -> dict[str, str]:
-        """What an earlier stage depended on: files of shards are too large to be read for their digest each time."""
-        return {"inputs": self._digests[stage]}
-
-    def step(self, stage: Stage, runner: asyncio.Runner) -> None:
-        """Run the pass that a stage begins, or reuse it; the other stages of the pass are done then."""
-        (together,) = [some for some in PASSES if stage in some]
-        if stage == "train":
-            self._digests[stage] = ""
-            super().step(stage, runner)
-            return
-        if stage != together[0]:
-            return
-        for name in together:
-            self._digests[name] = digest_of([self.inputs_digest(name), self._layout.shards, self._also(stage)])
-        done = self.manifest.stages
-        if all(name in done and self._same(name, done[name]) for name in together):
-            self.reused += together
-            for name in together:
-                self.say(f"{name}: reused")
-            return
-        started = time.monotonic()
-        self.before(stage)
-        try:
-            entries = {"ingest": self._learn, "rewrite": self._pair, "pairs": self._render}[stage]()
-        except OSError as error:
-            if error.errno is None:
-                raise
-            raise UserError(
-                f"cannot write to {self._layout.folder}: {error.strerror}. Make room or rights there, and run it again:"
-                " what is done stays."
-            ) from error
-        seconds = round((time.monotonic() - started) / len(together), 3)
-        stages = {**self.manifest.stages}
-        for name in together:
-            entry = entries[name]
-            stages[name] = entry.model_copy(update={"inputs_digest": self._digests[name], "seconds": seconds})
-            self.say(f"{name}: {entry.inputs} in, {entry.passed} passed, {entry.dropped} dropped ({seconds:.1f} s)")
-        self.save(self.manifest.model_copy(update={"stages": stages}))
-
-    def _also(self, stage: Stage) -> Any:
-        """Sections of the recipe that a pass reads beside those of its stages.
-
-        What later ones have to know is collected while conversations are in memory.
-        """
-        recipe = self.recipe.model_dump(mode="json")
-        names = {"ingest": ("seed", "contrast", "rewrite", "reward"), "rewrite": ("pairs", "screens")}.get(stage, ())
-        return {name: recipe[name] for name in names}
-
-    def _same(self, stage: Stage, entry: StageEntry) -> bool:
-        return entry.inputs_digest == self._digests[stage] and all(
-            (self.run_dir.path / name).is_file() and _size(self.run_dir.path / name) == size
-            for name, size in entry.files.items()
-        )
-
-    def _entry(
-        self,
-        stage: Stage,
-        counts: tuple[int, int, int],
-        reasons: Mapping[str, int],
-        files: Sequence[str],
-        notes: Mapping[str, Any] | None = None,
-    ) -> StageEntry:
-        """What the manifest says of a stage; `counts` are of inputs, passed and outputs."""
-        inputs, passed, outputs = counts
-        dropped = {name: count for name, count in sorted(reasons.items()) if count}
-        if inputs != passed + sum(dropped.values()):
-            raise ArtefactError(
-                f"stage {stage} lost track of its items: {inputs} in, {passed} passed on, {dropped} dropped."
-                " This is a defect; please report it."
-            )
-        return StageEntry(
-            inputs_digest="",
-            files={name: _size(self.run_dir.path / name) for name in (*files, f"dropped/{stage}.jsonl")},
-            inputs=inputs,
-            passed=passed,
-            dropped=sum(dropped.values()),
-            outputs=outputs,
-            reasons=dropped,
-            seconds=0.0,
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            notes={"shards": self._layout.shards, **(notes or {})},
-        )
-
-    # The passes.
-
-    def _each(self, description: str, work: Callable[[int], Summary], *, here: bool = False) -> list[Summary]:
-        """The work on every shard, by whoever does it; `here` in this process, with the run's own clients."""
-        shards = range(self._layout.shards)
-        found: dict[int, Summary] = {}
-        with terminal.progress(description, self._layout.shards) as advance:
-            if here:
-                for shard in shards:
-                    found[shard] = work(shard)
-                    advance(1)
-            else:
-                for number, summary in self._engine.map(work, shards):
-                    found[number] = summary
-                    advance(1)
-        return [found[shard] for shard in shards]
+    def work_on(self, stage: Stage) -> dict[Stage, StageEntry]:
+        """See `ShardedRun.work_on`."""
+        return {"ingest": self._learn, "rewrite": self._pair, "pairs": self._render}[stage]()
 
     def _learn(self) -> dict[Stage, StageEntry]:
         """Ingest, label and personas: the log is read once, and each conversation that stays once more."""
@@ -431,30 +270,6 @@ class ShardedPipeline(Pipeline):
         return {"pairs": self._entry("pairs", counts, reasons, [PAIRS, TURNS, *written], notes)}
 
 
-class Learnt:
-    """Reads single conversations of the shards."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._open: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for stream in self._open.values():
-            stream.close()
-
-    def read(self, place: Place) -> tuple[Learned, LabelledTurn]:
-        """A conversation, and the turn that is asked about."""
-        if place.shard not in self._open:
-            self._open[place.shard] = self._layout.shard(place.shard, "learned.jsonl").open("rb", buffering=0)
-        stream = self._open[place.shard]
-        stream.seek(place.offset)
-        one = Learned.model_validate_json(stream.read(place.length))
-        return one, next(turn for turn in one.turns if turn.turn == place.turn)
-
-
 def _in_order(found: Iterable[tuple[int, Summary]], advance: Callable[[int], None]) -> Iterator[int | None]:
     """Numbers of blocks in the order of the log; None where one is part of something larger."""
     done: dict[int, Summary] = {}
@@ -492,8 +307,3 @@ def _split_notes(parts: Sequence[Summary]) -> dict[str, dict[str, int]]:
         for name, counts in part["split"].items():
             total.setdefault(name, Counter()).update(counts)
     return {name: {"conversations": n["conversations"], "users": n["users"]} for name, n in sorted(total.items())}
-
-
-def _size(path: Path) -> str:
-    """Stands for the content of a file that is too large to be read for its digest at every start."""
-    return f"size:{path.stat().st_size}"

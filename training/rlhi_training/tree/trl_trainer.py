@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import Sampler
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -101,7 +101,8 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
 
     def _reference_pass(self, dataset: Any, batch_size: int) -> Any:
         sides = [_sides(dataset[i]) for i in range(len(dataset))]
-        known = self._from_vault(sides)
+        # What one process finds is what all go by: a vault may change between two looks, and all must meet as often.
+        (known,) = broadcast_object_list([self._from_vault(sides)])
         self.reference_reused = len(known)
         self._on_reference(len(known))
         # Neighbours in this order have equal prompts and like lengths; padding and repeated prompts cost least so.
