@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 
 import pytest
 from langchain_core.language_models import BaseChatModel
@@ -130,3 +131,18 @@ def tiny_suite() -> SimulatedUsersOptions:
 @pytest.fixture
 def plain() -> str:
     return PLAIN
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium: Playwright's own is downloaded from a host that may be out of reach."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("there is no Chromium; install one: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, as whom containers run tests.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

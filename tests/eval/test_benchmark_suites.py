@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from arena_hard_files import UIDS, write_arena_hard
 
 from rlhi_eval_harness.alpaca import leaderboard
 from rlhi_eval_harness.alpaca.annotator import Annotator
@@ -300,27 +301,12 @@ def test_personas_are_dealt_out_and_asked_for_where_they_are_missing(alpaca_fold
 
 @pytest.fixture
 def arena_folder(tmp_path):
-    """Questions of two categories in Arena-Hard's form, with the answers of one baseline each."""
+    """Arena-Hard's files, and outputs of ours beside the baselines'."""
     data = tmp_path / "arena"
-    (data / "model_answer").mkdir(parents=True)
-    rows = [
-        {"uid": f"q{i:02d}", "category": "hard_prompt" if i < 8 else "creative_writing", "prompt": f"Question {i}?"}
-        for i in range(12)
-    ]
-    (data / "question.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    counts = {"header_count": {"h1": 0}, "list_count": {"ordered": 0}, "bold_count": {"**": 0}}
-    for name in ("o3-mini-2025-01-31", "gemini-2.0-flash-001"):
-        answers = [
-            {
-                "uid": row["uid"], "model": name, "metadata": {"token_len": 3, **counts},
-                "messages": [{"role": "user", "content": "?"}, {"content": {"answer": f"base text {row['uid']}"}}],
-            }
-            for row in rows
-        ]  # fmt: skip
-        (data / f"model_answer/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    write_arena_hard(data)
     mine = [
-        {"uid": row["uid"], "messages": [{"content": {"answer": "brilliant " * (1 + i % 3) + "**bold**" * (i % 2)}}]}
-        for i, row in enumerate(rows)
+        {"uid": uid, "messages": [{"content": {"answer": "brilliant " * (1 + i % 3) + "**bold**" * (i % 2)}}]}
+        for i, uid in enumerate(UIDS)
     ]
     (data / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mine))
     return data

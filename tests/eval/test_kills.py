@@ -15,8 +15,6 @@ from rlhi_eval_harness.run_folder import read_records
 from rlhi_plugin.fake_provider import Answer, FakeProvider
 
 COMMAND = "import sys; sys.argv[0] = 'rlhi-eval'; from rlhi_eval_harness.cli import main; main()"
-INTERRUPTIBLE = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {COMMAND}"
-"""A shell's background job ignores Ctrl-C, and what it starts does, too."""
 
 
 def _lines(path) -> int:
@@ -83,7 +81,7 @@ def test_ctrl_c_ends_with_130_and_a_second_start_beside_it_with_2(tmp_path):
         subject = f"a:endpoint=openai/m@{served.base_url}"
         words = ["run", "--suite", "amc23", "--data", str(tmp_path), "--subject", subject, "--out", str(out)]
         words += ["--set", "partial=true", "--set", "resamples=100"]
-        command = [sys.executable, "-c", INTERRUPTIBLE, *words]
+        command = [sys.executable, "-c", COMMAND, *words]
         first = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 120
         while _lines(out / "outputs.jsonl") < 4 and time.monotonic() < deadline and first.poll() is None:

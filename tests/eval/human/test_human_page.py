@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,18 +25,6 @@ START_S, ANSWER_MS = 120, 30_000
 """Generous: a machine that runs other tests at the same time is no reason to fail."""
 ORIGINS = ("zebra", "quokka", "likes it short")
 """What would tell whose answer is whose: names, and the system prompt of one of the two."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium; install one: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, as whom containers run tests.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def free_port():

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from arena_hard_files import write_arena_hard, write_rows
 from typer.testing import CliRunner
 
 from rlhi_eval_harness import cli
@@ -69,12 +70,6 @@ class Answering:
     def weigh(self, source, prompts):
         sign = -1.0 if source == "base" else 1.0
         return [tuple(sign * len(option) - 40 for option in options) for _, options in prompts]
-
-
-def _jsonl(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def _talk(user, day, *texts):
@@ -168,7 +163,7 @@ def alpaca_eval(tmp_path, labeller):
         {"instruction": f"Explain thing {i}.", "dataset": f"part {i % 2}", "output_gpt4_1106_preview": f"base text {i}"}
         for i in range(24)
     ]
-    _jsonl(tmp_path / "data/eval_set_805.jsonl", rows)
+    write_rows(tmp_path / "data/eval_set_805.jsonl", rows)
     hardness = "".join(f"{i},{i / 24}\n" for i in range(24))
     (tmp_path / "data/instruction_difficulty.csv").write_text(f"index,instruction_difficulty\n{hardness}")
     options = AlpacaEvalOptions(
@@ -194,21 +189,7 @@ def _labels(request):
 
 def arena_hard(tmp_path, labeller):
     del labeller
-    rows = [
-        {"uid": f"q{i:02d}", "category": "hard_prompt" if i < 8 else "creative_writing", "prompt": f"Question {i}?"}
-        for i in range(12)
-    ]
-    _jsonl(tmp_path / "data/question.jsonl", rows)
-    counts = {"header_count": {"h1": 0}, "list_count": {"ordered": 0}, "bold_count": {"**": 0}}
-    for name in ("o3-mini-2025-01-31", "gemini-2.0-flash-001"):
-        answers = [
-            {
-                "uid": row["uid"], "model": name, "metadata": {"token_len": 3, **counts},
-                "messages": [{"role": "user", "content": "?"}, {"content": {"answer": f"base text {row['uid']}"}}],
-            }
-            for row in rows
-        ]  # fmt: skip
-        _jsonl(tmp_path / f"data/model_answer/{name}.jsonl", answers)
+    write_arena_hard(tmp_path / "data")
     options = ArenaHardOptions(
         name="arena_hard_v2", summary="Arena-Hard v2.0", data=str(tmp_path / "data"), partial=True, resamples=100,
         subjects=("base", "adapter"),
@@ -228,7 +209,7 @@ def reasoning(tmp_path, labeller):
         }
         for i in range(28)
     ]  # fmt: skip
-    _jsonl(tmp_path / "data/mmlu_pro.jsonl", rows)
+    write_rows(tmp_path / "data/mmlu_pro.jsonl", rows)
     chosen = {"data": tmp_path / "data", "items_file": "mmlu_pro.jsonl", "subjects": json.dumps(["base", "adapter"])}
     settings = {**chosen, "few_shot": 0, "partial": "true", "resamples": 100}
     suite = load_suite("mmlu_pro", overrides=[f"{name}={value}" for name, value in settings.items()], environ={})
