@@ -88,7 +88,7 @@ class RunFolder:
         """
         try:
             config: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ArtefactError(f"{self.path} holds no evaluation. Make one with: rlhi-eval run") from error
         except ValueError as error:
             raise ArtefactError(f"{self.config} is damaged: {error}. Remove the folder and run again.") from error

@@ -104,8 +104,10 @@ def test_a_second_start_in_the_same_folder_is_refused_until_the_first_has_ended(
             score_again(tmp_path / "out")
     assert (tmp_path / "out/outputs.jsonl").read_bytes() == said
     assert score_again(tmp_path / "out").suite == "harm"
-    with pytest.raises(ArtefactError, match="holds no evaluation"):
-        score_again(tmp_path / "elsewhere")
+    (tmp_path / "a file").touch()
+    for wrong in ("elsewhere", "a file"):
+        with pytest.raises(ArtefactError, match="holds no evaluation"):
+            score_again(tmp_path / wrong)
 
 
 def test_what_is_killed_between_digest_and_plan_writes_both_again(harm, make_assistants, tmp_path):
