@@ -124,10 +124,10 @@ def _row_tokens(rows: Sequence[Pair]) -> int:
 
 def tree_tokens(rows: Sequence[Pair]) -> int:
     """Tokens that the trees of all rows hold, all of them together."""
-    from rlhi_training.tree.prefix_tree import plant
+    from rlhi_training.tree.prefix_tree import Layout, plant
 
     whole = [row["prompt_ids"] + row[side] for row in rows for side in ("chosen_ids", "rejected_ids")]
-    return plant(whole).nodes
+    return plant(whole, Layout(sparse=True)).nodes
 
 
 def _figures(name: str, seconds: dict[str, list[float]], rows: Sequence[Pair]) -> dict[str, float]:

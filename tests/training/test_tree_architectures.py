@@ -116,13 +116,13 @@ def test_flex_attention_sees_what_the_dense_mask_shows(tmp_path: Path, tiny_mode
     """On a processor FlexAttention runs forward only, through the C++ compiler; the rule that it gets is the same."""
     if shutil.which("g++") is None:
         pytest.skip("torch compiles FlexAttention with g++, which is absent: apt-get install g++")
-    from rlhi_training.tree.attention import FLEX, FLEX_BLOCK
+    from rlhi_training.tree.attention import FLEX, layout
     from rlhi_training.tree.forward import _hidden_states
     from rlhi_training.tree.prefix_tree import plant
 
     model = load_causal_lm(build(name, tmp_path / name, tiny_model_dir), dtype="float32", device="cpu")
     rows = [[*prompt, *answer] for prompt, *answers in a_conversation(6) for answer in answers]
-    dense, blocks = plant(rows), plant(rows, block=FLEX_BLOCK)
+    dense, blocks = plant(rows), plant(rows, layout(FLEX, None))
     assert blocks.tokens.shape == (1, 256)
     with torch.no_grad():
         expected = _hidden_states(model, dense, torch.device("cpu")).flatten(0, 1)

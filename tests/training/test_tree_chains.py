@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from rlhi_training.tree.chain_attention import NAME, attend, chain_mask, register
 from rlhi_training.tree.chains import chains
-from rlhi_training.tree.prefix_tree import plant
+from rlhi_training.tree.prefix_tree import Layout, plant
 from rlhi_training.tree.rematerialise import Rematerialisation, _Pantry
 
 ROWS = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=8), min_size=1, max_size=6)
 WINDOWS = st.sampled_from([None, 1, 2, 3, 100])
 
 
-@given(rows=ROWS, block=st.sampled_from([1, 16]), window=WINDOWS)
-def test_chains_see_what_the_rule_allows(rows, block: int, window: int | None) -> None:
-    forest = plant(rows, block=block)
+@given(rows=ROWS, layout=st.builds(Layout, block=st.sampled_from([1, 16]), sparse=st.booleans()), window=WINDOWS)
+def test_chains_see_what_the_rule_allows(rows, layout: Layout, window: int | None) -> None:
+    forest = plant(rows, layout)
     seen = np.zeros_like(forest.mask())
     for chain in chains(forest):
         part = chain if window is None else chain.within(window)
@@ -38,8 +38,9 @@ def test_the_longest_way_down_is_one_chain_without_anything_above() -> None:
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_and_its_gradients_equal_a_dense_mask(window, key_heads: int, dtype) -> None:
-    forest = plant([[1, 2, 3, 4, 5, 6], [1, 2, 3, 7], [1, 2, 3, 4, 8, 9, 9], [5, 5]], linear_cost=0)
+@pytest.mark.parametrize("layout", [Layout(linear_cost=0), Layout(sparse=True)])
+def test_attention_and_its_gradients_equal_a_dense_mask(window, key_heads: int, dtype, layout: Layout) -> None:
+    forest = plant([[1, 2, 3, 4, 5, 6], [1, 2, 3, 7], [1, 2, 3, 4, 8, 9, 9], [5, 5]], layout)
     lines, width = forest.tokens.shape
     torch.manual_seed(0)
     sizes = [(lines, heads, width, 8) for heads in (4, key_heads, key_heads)]

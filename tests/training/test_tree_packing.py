@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from rlhi_training.tree.bins import first_fit_decreasing
 from rlhi_training.tree.packing import pair_tokens, plan_packs, plan_padded
-from rlhi_training.tree.prefix_tree import plant, tree_tokens
+from rlhi_training.tree.prefix_tree import Layout, plant, tree_tokens
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=25)
 ROWS = st.lists(st.integers(0, 2), min_size=1, max_size=9)
+LAYOUTS = st.sampled_from([Layout(), Layout(sparse=True), Layout(sparse=True, block=4)])
 PAIRS = st.lists(st.tuples(ROWS, ROWS), min_size=1, max_size=7)
 
 
@@ -47,18 +48,18 @@ def _rows(pairs):
     return [list(chosen) for chosen, _ in pairs] + [list(rejected) for _, rejected in pairs]
 
 
-@given(pairs=PAIRS, spare=st.integers(0, 30), pairwise=st.booleans(), block=st.sampled_from([1, 4]))
-def test_passes_hold_every_pair_once_within_the_budget(pairs, spare, pairwise, block) -> None:
+@given(pairs=PAIRS, spare=st.integers(0, 30), pairwise=st.booleans(), layout=LAYOUTS)
+def test_passes_hold_every_pair_once_within_the_budget(pairs, spare, pairwise, layout) -> None:
     rows = _rows(pairs)
     budget = max(tree_tokens([chosen, rejected]) for chosen, rejected in pairs) + spare
-    packs, _ = plan_packs(rows, budget, pairwise=pairwise)
+    packs, _ = plan_packs(rows, budget, layout, pairwise=pairwise)
     assert sorted(pair for pack in packs for pair in pack.pairs) == list(range(len(pairs)))
     for pack in packs:
         part = _rows([pairs[pair] for pair in pack.pairs])
-        forest = plant(part, together=pack.together, budget=budget, block=block)
+        forest = plant(part, layout, together=pack.together, budget=budget)
         assert forest.nodes == pack.tokens <= budget
         # In blocks, a line is rounded up to the next of eight lengths.
-        assert forest.tokens.size <= budget + (0 if block == 1 else -(-budget // 8) + block)
+        assert forest.tokens.size <= budget + (0 if layout.block == 1 else -(-budget // 8) + layout.block)
         for row, path in zip(part, forest.rows, strict=True):
             assert forest.tokens.ravel()[path].tolist() == row
 
@@ -122,5 +123,7 @@ def test_under_a_budget_lines_are_short_where_that_costs_less() -> None:
 
 
 def test_under_a_budget_in_blocks_there_are_few_lengths() -> None:
-    shapes = {plant([[1] * length], block=128, budget=4096).tokens.shape for length in range(1, 4097, 40)}
+    shapes = {
+        plant([[1] * length], Layout(sparse=True, block=128), budget=4096).tokens.shape for length in range(1, 4097, 40)
+    }
     assert shapes == {(1, 512 * eighth) for eighth in range(1, 9)}

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_training.tree.prefix_tree import plant
+from rlhi_training.tree.prefix_tree import Layout, plant
 
 ROWS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=8)
 COST = st.sampled_from([0, 1, 10, 1000, 10**9])
 
 
-@given(rows=ROWS, cost=COST)
-def test_a_rows_path_spells_the_row(rows: list[list[int]], cost: int) -> None:
-    forest = plant(rows, linear_cost=cost)
+@given(rows=ROWS, cost=COST, sparse=st.booleans())
+def test_a_rows_path_spells_the_row(rows: list[list[int]], cost: int, sparse: bool) -> None:
+    forest = plant(rows, Layout(linear_cost=cost, sparse=sparse))
     tokens, depth = forest.tokens.ravel(), forest.depth.ravel()
     for row, path in zip(rows, forest.rows, strict=True):
         assert tokens[path].tolist() == row
@@ -22,9 +22,9 @@ def test_a_rows_path_spells_the_row(rows: list[list[int]], cost: int) -> None:
         assert forest.parent[path[0]] == path[0]
 
 
-@given(rows=ROWS, cost=COST)
-def test_the_mask_lets_a_token_see_exactly_its_own_rows_prefix(rows: list[list[int]], cost: int) -> None:
-    forest = plant(rows, linear_cost=cost)
+@given(rows=ROWS, cost=COST, sparse=st.booleans())
+def test_the_mask_lets_a_token_see_exactly_its_own_rows_prefix(rows: list[list[int]], cost: int, sparse: bool) -> None:
+    forest = plant(rows, Layout(linear_cost=cost, sparse=sparse))
     width = forest.tokens.shape[1]
     mask = forest.mask()
     for path in forest.rows:
@@ -34,9 +34,9 @@ def test_the_mask_lets_a_token_see_exactly_its_own_rows_prefix(rows: list[list[i
             assert seen.tolist() == path[: place + 1].tolist()
 
 
-@given(rows=ROWS, cost=COST)
-def test_nothing_is_computed_that_no_row_needs(rows: list[list[int]], cost: int) -> None:
-    forest = plant(rows, linear_cost=cost)
+@given(rows=ROWS, cost=COST, sparse=st.booleans())
+def test_nothing_is_computed_that_no_row_needs(rows: list[list[int]], cost: int, sparse: bool) -> None:
+    forest = plant(rows, Layout(linear_cost=cost, sparse=sparse))
     used = np.unique(np.concatenate(forest.rows))
     assert len(used) == forest.nodes <= sum(map(len, rows))
     padding = np.setdiff1d(np.arange(forest.tokens.size), used)
@@ -51,7 +51,7 @@ def test_nothing_is_computed_that_no_row_needs(rows: list[list[int]], cost: int)
 @given(rows=ROWS)
 def test_when_attention_is_free_every_common_prefix_is_computed_once(rows: list[list[int]]) -> None:
     prefixes = {tuple(row[: n + 1]) for row in rows for n in range(len(row))}
-    assert plant(rows, linear_cost=10**9).nodes == len(prefixes)
+    assert plant(rows, Layout(linear_cost=10**9)).nodes == len(prefixes)
 
 
 def test_only_rows_that_may_share_do() -> None:
@@ -65,7 +65,7 @@ def test_only_rows_that_may_share_do() -> None:
 
 @pytest.mark.parametrize("block", [1, 4, 128])
 def test_lines_come_in_whole_blocks(block: int) -> None:
-    forest = plant([[1, 2, 3, 4, 5], [6]], block=block)
+    forest = plant([[1, 2, 3, 4, 5], [6]], Layout(block=block))
     assert forest.tokens.shape[1] % block == 0
     assert forest.nodes == 6
 
@@ -95,6 +95,25 @@ def test_short_trees_share_a_line() -> None:
     forest = plant([[1] * 100, [2] * 40, [3] * 50, [4] * 10])
     assert forest.tokens.shape == (2, 100)
     assert forest.nodes == 200
+
+
+@given(rows=ROWS)
+def test_where_attention_is_sparse_nothing_is_padded(rows: list[list[int]]) -> None:
+    forest = plant(rows, Layout(sparse=True))
+    assert forest.tokens.shape == (1, forest.nodes)
+
+
+def test_where_attention_is_sparse_a_first_turn_is_shared_with_the_turns_after_it() -> None:
+    """A dense mask would let the long branch see every token of the short one, and throw most of it away."""
+    first = [1] * 200
+    rows = [first + [2] * 250, first + [3] * 1600]
+    assert plant(rows, Layout(sparse=True)).tokens.shape == (1, 200 + 250 + 1600)
+    assert plant(rows).tokens.shape == (2, 1800)
+
+
+def test_where_attention_is_sparse_a_greeting_is_not_shared() -> None:
+    rows = [[1] * 9 + [10 + i] * 90 for i in range(3)]
+    assert plant(rows, Layout(sparse=True)).nodes == 3 * 99
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[1], []]])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rlhi_training.tree.chain_attention import NAME, chain_mask
-from rlhi_training.tree.prefix_tree import Forest
+from rlhi_training.tree.prefix_tree import Forest, Layout
 
 DENSE = ("sdpa", "eager")
 """Implementations that take a mask with one row per query."""
@@ -41,6 +41,23 @@ def windows(config: Any) -> dict[str, int | None] | None:
     return {kind: int(window) if kind == _SLIDING and window else None for kind in sorted(kinds)}
 
 
+def layout(implementation: str, config: Any) -> Layout:
+    """How an attention implementation takes a forest.
+
+    Args:
+        implementation: One of `DENSE`, `FLEX` or `CHAINS`.
+        config: Of the text model.
+    """
+    if implementation == FLEX:
+        return Layout(sparse=True, block=FLEX_BLOCK)
+    return Layout(sparse=implementation == CHAINS and not _drops(config))
+
+
+def _drops(config: Any) -> bool:
+    """Whether attention drops weights, which chains do not."""
+    return bool(getattr(config, "attention_dropout", 0.0))
+
+
 def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtype, device: torch.device) -> Any:
     """What a model takes as its ``attention_mask``: one mask, or one for each kind of layer.
 
@@ -54,7 +71,7 @@ def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtyp
     """
     kinds = windows(config)
     assert kinds is not None  # noqa: S101 - `forward.unsupported` has asked
-    if implementation == CHAINS and not getattr(config, "attention_dropout", 0.0):
+    if implementation == CHAINS and not _drops(config):
         made = {kind: chain_mask(forest, window, dtype) for kind, window in kinds.items()}
         return made if len(made) > 1 else next(iter(made.values()))
     make = _flex if implementation == FLEX else _dense

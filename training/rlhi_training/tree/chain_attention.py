@@ -1,12 +1,14 @@
 """Attention chain by chain on processors, as one of transformers' attention implementations.
 
-Registered under `NAME`. A call whose mask was made by `chain_masks` computes each chain with the kernel that torch uses
-for causal attention on processors, which skips what lies ahead; every other call is passed on to ``sdpa``. Keys and
-values are kept once for all chains and all query heads that share them.
+Registered under `NAME`. A call whose mask was made by `chain_mask` computes each chain with the kernel that torch uses
+for attention on processors: causally on the chain itself, where it skips what lies ahead, and without any mask on the
+tokens above. The two are put together by their log-sums (as FlashAttention's split keys are, arXiv 2307.08691). Every
+other call is passed on to ``sdpa``. Keys and values are kept once for all chains and all query heads that share them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +24,23 @@ _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward 
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """Keys that a chain's queries see in one way."""
+
+    keys: torch.Tensor | slice
+    causal: bool
+    """Whether the keys are the queries' own tokens, which see what comes before them."""
+    mask: torch.Tensor | None = None
+    """[queries, keys], 0 where a token sees another and minus infinity elsewhere; None: `causal` says it all."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Piece:
     """One chain as the kernel takes it; places count on from line to line."""
 
     queries: torch.Tensor | slice
-    keys: torch.Tensor | slice
-    mask: torch.Tensor | None
-    """[queries, keys], 0 where a token sees another and minus infinity elsewhere; None: causal and nothing above."""
+    parts: tuple[_Part, ...]
+    """Every token sees something in the first."""
 
 
 def register() -> None:
@@ -56,15 +68,17 @@ def chain_mask(forest: Forest, window: int | None, dtype: torch.dtype) -> torch.
 
 
 def _piece(chain: Chain, width: int, window: int | None, dtype: torch.dtype) -> _Piece:
-    if window is not None:
+    start = chain.line * width
+    own = _index(chain.places + start)
+    if window is not None and len(chain.above) + len(chain.places) > window:
         chain = chain.within(window)
-    causal = not len(chain.above) and (window is None or len(chain.places) <= window)
-    mask = None
-    if not causal:
         seen = torch.from_numpy(chain.mask(window))
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))[None, None]
-    start = chain.line * width
-    return _Piece(_index(chain.places + start), _index(chain.keys + start), mask)
+        return _Piece(own, (_Part(_index(chain.keys + start), causal=False, mask=mask),))
+    parts = [_Part(own, causal=True)]
+    if len(chain.above):
+        parts.append(_Part(_index(chain.above + start), causal=False))
+    return _Piece(own, tuple(parts))
 
 
 def _index(places: Any) -> torch.Tensor | slice:
@@ -117,8 +131,11 @@ class _Chains(torch.autograd.Function):
         out = q.new_zeros((*q.shape[:2], v.shape[2]))
         sums = []
         for piece in plan:
-            parts = _parts(q, k, v, piece, group)
-            seen, log_sum = _forward(*parts, 0.0, piece.mask is None, attn_mask=piece.mask, scale=scale)
+            queries = _heads(_take(q, piece.queries), group)
+            seen, log_sum = _joined(
+                _forward(queries, *_keys(k, v, part, group), 0.0, part.causal, attn_mask=part.mask, scale=scale)
+                for part in piece.parts
+            )
             _put(out, piece.queries, seen.permute(2, 0, 1, 3).flatten(1, 2))
             sums.append(log_sum)
         ctx.save_for_backward(q, k, v, out)
@@ -134,15 +151,18 @@ class _Chains(torch.autograd.Function):
         of_query = torch.empty_like(q)
         of_key, of_value = (torch.zeros_like(t, dtype=torch.float32) for t in (k, v))
         for piece, log_sum in zip(ctx.plan, ctx.sums, strict=True):
-            parts = _parts(q, k, v, piece, group)
-            grad, seen = (_heads(_take(t, piece.queries), group) for t in (gradient, out))
-            dq, dk, dv = _backward(
-                grad, *parts, seen, log_sum, 0.0, piece.mask is None, attn_mask=piece.mask, scale=ctx.scale
-            )
-            _put(of_query, piece.queries, dq.permute(2, 0, 1, 3).flatten(1, 2))
-            # Query heads that share a key head add up to its gradient.
-            _add(of_key, piece.keys, dk.float().sum(1).transpose(0, 1))
-            _add(of_value, piece.keys, dv.float().sum(1).transpose(0, 1))
+            grad, queries, seen = (_heads(_take(t, piece.queries), group) for t in (gradient, q, out))
+            of_queries = []
+            for part in piece.parts:
+                # Output and log-sums over all parts make the kernel's weights those of the whole row.
+                options = {"attn_mask": part.mask, "scale": ctx.scale}
+                keys, values = _keys(k, v, part, group)
+                dq, dk, dv = _backward(grad, queries, keys, values, seen, log_sum, 0.0, part.causal, **options)
+                of_queries.append(dq)
+                # Query heads that share a key head add up to its gradient.
+                _add(of_key, part.keys, dk.float().sum(1).transpose(0, 1))
+                _add(of_value, part.keys, dv.float().sum(1).transpose(0, 1))
+            _put(of_query, piece.queries, sum(of_queries[1:], of_queries[0]).permute(2, 0, 1, 3).flatten(1, 2))
         found = (
             t.reshape(ctx.lines, -1, *t.shape[1:]).transpose(1, 2)
             for t in (of_query, of_key.to(k.dtype), of_value.to(v.dtype))
@@ -161,11 +181,20 @@ def _heads(tensor: torch.Tensor, group: int) -> torch.Tensor:
     return tensor.reshape(tokens, heads // group, group, size).permute(1, 2, 0, 3)
 
 
-def _parts(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, piece: _Piece, group: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    keys, values = (_heads(_take(t, piece.keys), 1).expand(-1, group, -1, -1) for t in (k, v))
-    return _heads(_take(q, piece.queries), group), keys, values
+def _keys(k: torch.Tensor, v: torch.Tensor, part: _Part, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+    keys, values = (_heads(_take(t, part.keys), 1).expand(-1, group, -1, -1) for t in (k, v))
+    return keys, values
+
+
+def _joined(parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs [..., queries, size] and log-sums [..., queries] over disjoint keys, as if computed over all of them."""
+    first, *others = parts
+    out, log_sum = first
+    for seen, other in others:
+        both = torch.logaddexp(log_sum, other)
+        share, rest = ((each - both).exp()[..., None].to(out.dtype) for each in (log_sum, other))
+        out, log_sum = share * out + rest * seen, both
+    return out, log_sum
 
 
 def _take(tensor: torch.Tensor, places: torch.Tensor | slice) -> torch.Tensor:

@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 
 from rlhi_training.tree.answer_head import HeadForm, TokenScores, compute_dtype, score_tokens
-from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, FLEX_BLOCK, masks, windows
+from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, layout, masks, windows
 from rlhi_training.tree.chain_attention import register
-from rlhi_training.tree.prefix_tree import Forest, plant
+from rlhi_training.tree.prefix_tree import DENSE_LAYOUT, Forest, Layout, plant
 from rlhi_training.tree.rematerialise import Rematerialisation
 
 _log = logging.getLogger("rlhi.training")
@@ -48,7 +48,7 @@ class SharedForward:
     Attributes:
         reason: Why TRL's own call is used instead, or None while trees are.
         tokens_in: Tokens of all rows, padding left out.
-        tokens_computed: Tokens that went through the backbone for them.
+        tokens_computed: Tokens that went through the backbone for them, padding included.
         verified: Whether a batch was compared with TRL's own call.
         verified_training: Whether one of those that are trained on was.
         difference: The largest mean difference of a token's log-probability found so, in nats.
@@ -59,6 +59,7 @@ class SharedForward:
         passes: Calls so far.
         largest: Tokens that the largest of them computed, padding included.
         trees_cut: Trees that were cut into several because of the budget.
+        layout: How the model's attention takes trees.
         rematerialisation: What is made again in the backward pass instead of being kept; None keeps everything.
     """
 
@@ -75,6 +76,7 @@ class SharedForward:
     passes: int = 0
     largest: int = 0
     trees_cut: int = 0
+    layout: Layout = DENSE_LAYOUT
     rematerialisation: Rematerialisation | None = None
 
     def saving(self, model: Any) -> AbstractContextManager[None]:
@@ -126,6 +128,7 @@ def install(
     if reason := unsupported(model):
         state.fall_back(reason)
         return state
+    state.layout = _layout(model)
 
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
@@ -206,14 +209,9 @@ def _forward(model: Any, batch: _Batch, output: Callable[..., Any], state: Share
     # TRL stacks all chosen rows over all rejected ones.
     half = len(rows) // 2
     together = [[row, row + half] for row in range(half)] if state.scope == "pair" else None
-    forest = plant(
-        rows,
-        block=FLEX_BLOCK if implementation(model) == FLEX else 1,
-        together=state.together or together,
-        budget=state.budget,
-    )
+    forest = plant(rows, state.layout, together=state.together or together, budget=state.budget)
     state.tokens_in += sum(lengths)
-    state.tokens_computed += forest.nodes
+    state.tokens_computed += forest.tokens.size
     state.passes += 1
     state.largest = max(state.largest, forest.tokens.size)
     scored, scores = _score(model, batch, forest, state)
@@ -252,6 +250,10 @@ def _score(model: Any, batch: _Batch, forest: Forest, state: SharedForward) -> t
     return scored, TokenScores(
         scores.log_probs[back], scores.entropy[back], scores.mean_logits[back], scores.is_top1[back]
     )
+
+
+def _layout(model: Any) -> Layout:
+    return layout(implementation(model), model.config.get_text_config())
 
 
 def implementation(model: Any) -> str:
@@ -320,7 +322,7 @@ def _plain(pair: _Batch, original: Callable[..., Any]) -> torch.Tensor:
 def _match(model: Any, batch: _Batch, expected: torch.Tensor, state: SharedForward) -> None:
     """Take the first way of sharing that gives what is expected, or none."""
     try:
-        log_probs = _forward(model, batch, types.SimpleNamespace, SharedForward()).log_probs
+        log_probs = _forward(model, batch, types.SimpleNamespace, SharedForward(layout=_layout(model))).log_probs
         half = log_probs.shape[0] // 2
         scored = batch.labels[:, 1:] != _IGNORED
         by_pair = [log_probs[row][scored[row]] for place in range(half) for row in (place, place + half)]
@@ -336,6 +338,7 @@ def _match(model: Any, batch: _Batch, expected: torch.Tensor, state: SharedForwa
         # Kernels know fewer shapes than they should; the dense mask knows all.
         _log.warning("trees under %s: %s; using a dense mask", implementation(model), why)
         model.set_attn_implementation(DENSE[0])
+        state.layout = _layout(model)
         _match(model, batch, expected, state)
     else:
         state.fall_back(why)

@@ -58,7 +58,7 @@ def plan(trainer: Any, inputs: Inputs) -> list[Pack]:
         half = len(lengths) // 2
         return plan_padded([max(pair) for pair in zip(lengths[:half], lengths[half:], strict=True)], shared.budget)
     rows = [row[:length] for row, length in zip(inputs["input_ids"].tolist(), lengths, strict=True)]
-    packs, cut = plan_packs(rows, shared.budget, pairwise=shared.scope == "pair")
+    packs, cut = plan_packs(rows, shared.budget, shared.layout, pairwise=shared.scope == "pair")
     shared.trees_cut += cut
     return packs
 

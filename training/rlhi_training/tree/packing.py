@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhi_training.tree.bins import first_fit_decreasing
-from rlhi_training.tree.prefix_tree import families, tree_tokens
+from rlhi_training.tree.prefix_tree import DENSE_LAYOUT, Layout, families, tree_tokens
 
 Rows = Sequence[Sequence[int]]
 """Token ids: all chosen rows over all rejected ones, as TRL stacks them."""
@@ -37,12 +37,15 @@ def pair_tokens(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence
     return 2 * (len(prompt) + max(len(chosen), len(rejected)))
 
 
-def plan_packs(rows: Rows, budget: int, *, pairwise: bool = False) -> tuple[list[Pack], int]:
+def plan_packs(
+    rows: Rows, budget: int, layout: Layout = DENSE_LAYOUT, *, pairwise: bool = False
+) -> tuple[list[Pack], int]:
     """Passes for a batch on prefix trees.
 
     Args:
         rows: See `Rows`; no pair alone larger than the budget.
         budget: Tokens of a pass.
+        layout: What the attention asks for.
         pairwise: Whether only the two rows of a pair may share a tree.
 
     Returns:
@@ -52,14 +55,14 @@ def plan_packs(rows: Rows, budget: int, *, pairwise: bool = False) -> tuple[list
         ValueError: a pair alone exceeds the budget.
     """
     half = len(rows) // 2
-    whole = [[pair] for pair in range(half)] if pairwise else _parts(rows)
+    whole = [[pair] for pair in range(half)] if pairwise else _parts(rows, layout)
     parts: list[list[int]] = []
     cut = 0
     for part in whole:
-        runs = _runs(part, rows, budget)
+        runs = _runs(part, rows, budget, layout)
         cut += len(runs) > 1
         parts += runs
-    sizes = [_size(part, rows) for part in parts]
+    sizes = [_size(part, rows, layout) for part in parts]
     packs = []
     for items in first_fit_decreasing(sizes, budget):
         pairs = [pair for item in items for pair in parts[item]]
@@ -87,12 +90,12 @@ def plan_padded(lengths: Sequence[int], budget: int) -> list[Pack]:
     return [Pack(tuple(pack), None, 2 * len(pack) * lengths[pack[0]]) for pack in packs]
 
 
-def _parts(rows: Rows) -> list[list[int]]:
+def _parts(rows: Rows, layout: Layout) -> list[list[int]]:
     """Pairs that trees connect, each part in depth-first order of its rows."""
     half = len(rows) // 2
     part_of = list(range(half))
     order: list[int] = []
-    for family in families(rows):
+    for family in families(rows, layout):
         pairs = [row % half for row in family]
         order += pairs
         joined = {part_of[pair] for pair in pairs}
@@ -103,18 +106,18 @@ def _parts(rows: Rows) -> list[list[int]]:
     return list(parts.values())
 
 
-def _runs(part: list[int], rows: Rows, budget: int) -> list[list[int]]:
-    if _size(part, rows) <= budget:
+def _runs(part: list[int], rows: Rows, budget: int, layout: Layout) -> list[list[int]]:
+    if _size(part, rows, layout) <= budget:
         return [part]
     runs: list[list[int]] = []
     for pair in part:
-        if runs and _size([*runs[-1], pair], rows) <= budget:
+        if runs and _size([*runs[-1], pair], rows, layout) <= budget:
             runs[-1].append(pair)
         else:
             runs.append([pair])
     return runs
 
 
-def _size(pairs: list[int], rows: Rows) -> int:
+def _size(pairs: list[int], rows: Rows, layout: Layout) -> int:
     half = len(rows) // 2
-    return tree_tokens([rows[row] for side in (0, half) for row in (pair + side for pair in pairs)])
+    return tree_tokens([rows[row] for side in (0, half) for row in (pair + side for pair in pairs)], layout)

@@ -23,6 +23,29 @@ LINEAR_COST = 1000
 """Cost of one token in everything but attention, in units of one attention score (ours, measured on CPU)."""
 _LENGTHS = 8
 """How many lengths of line there are under a budget in blocks (ours): padding is at most an eighth of the budget."""
+_WORTH_SHARING = 8
+"""Where attention is sparse, rows share when they have an eighth as many tokens in common as the second has fresh ones
+(ours): less saves little, and conversations that only a greeting connects could not be packed one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an attention takes a forest.
+
+    Attributes:
+        sparse: Whether tokens that another does not see cost it nothing. Trees then lie in one line, without padding
+            but for the block's, and share what is worth it; else lines are short, and shared tokens must outweigh the
+            longer attention.
+        block: Lines are padded to a multiple of so many tokens.
+        linear_cost: See `LINEAR_COST`; 0 never shares more than attention gains from it.
+    """
+
+    sparse: bool = False
+    block: int = 1
+    linear_cost: int = LINEAR_COST
+
+
+DENSE_LAYOUT = Layout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +90,46 @@ class _Tree:
 
 def plant(
     rows: Sequence[Sequence[int]],
+    layout: Layout = DENSE_LAYOUT,
     *,
-    linear_cost: int = LINEAR_COST,
-    block: int = 1,
     together: Sequence[Sequence[int]] | None = None,
     budget: int | None = None,
 ) -> Forest:
     """Build the forest of a batch in O(n log n) of its tokens.
 
-    Two neighbours in sorted order share a tree when the tokens saved outweigh the longer attention; the result is the
-    same either way.
+    Two neighbours in sorted order share a tree when that pays; the result is the same either way.
 
     Args:
         rows: Token ids, no row empty.
-        linear_cost: See `LINEAR_COST`; 0 never shares more than attention gains from it.
-        block: Lines are padded to a multiple of so many tokens.
+        layout: What the attention asks for.
         together: Which rows may share a tree, by their indices; each row once. None: all of them.
         budget: Tokens that the lines may hold together, padding included; not less than the trees have. In blocks,
             trees then lie in one line of one of eight lengths, so that a kernel is compiled for few shapes. None: lines
-            are as long as the longest tree.
+            of a dense attention are as long as the longest tree.
 
     Raises:
         ValueError: there is no row, or an empty one.
     """
     if not rows or not all(map(len, rows)):
         raise ValueError("a forest needs rows, and tokens in each")
-    groups = [tree for some in together or [range(len(rows))] for tree in _group(rows, some, linear_cost)]
+    groups = [tree for some in together or [range(len(rows))] for tree in _group(rows, some, layout)]
     trees = [_grow(rows, group) for group in groups]
-    width, lines = _shape([len(tree.tokens) for tree in trees], block, budget)
+    width, lines = _shape([len(tree.tokens) for tree in trees], layout, budget)
     return _lay_out([[trees[i] for i in line] for line in lines], width, len(rows))
 
 
-def families(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> list[list[int]]:
+def families(rows: Sequence[Sequence[int]], layout: Layout = DENSE_LAYOUT) -> list[list[int]]:
     """Which rows `plant` would put into one tree, by their indices in depth-first order."""
-    return [[row for row, _ in group] for group in _group(rows, range(len(rows)), linear_cost)]
+    return [[row for row, _ in group] for group in _group(rows, range(len(rows)), layout)]
 
 
-def tree_tokens(rows: Sequence[Sequence[int]], *, linear_cost: int = LINEAR_COST) -> int:
+def tree_tokens(rows: Sequence[Sequence[int]], layout: Layout = DENSE_LAYOUT) -> int:
     """How many tokens the trees have that `plant` would make of these rows."""
-    groups = _group(rows, range(len(rows)), linear_cost)
+    groups = _group(rows, range(len(rows)), layout)
     return sum(len(rows[row]) - shared for group in groups for row, shared in group)
 
 
-def _group(rows: Sequence[Sequence[int]], some: Sequence[int], linear_cost: int) -> list[list[tuple[int, int]]]:
+def _group(rows: Sequence[Sequence[int]], some: Sequence[int], layout: Layout) -> list[list[tuple[int, int]]]:
     """Split some rows, sorted, into trees: for each, (row, tokens shared with the row before it) in order."""
     lists = {index: list(rows[index]) for index in some}
     order = sorted(some, key=lambda index: lists[index])
@@ -119,8 +139,9 @@ def _group(rows: Sequence[Sequence[int]], some: Sequence[int], linear_cost: int)
         length = len(lists[index])
         shared = _common_prefix(lists[order[position - 1]], lists[index]) if position else 0
         fresh = length - shared
-        saved = linear_cost * shared + length**2
-        if shared and saved >= 2 * size * fresh + fresh**2:
+        saved = layout.linear_cost * shared + length**2
+        worth = layout.sparse and _WORTH_SHARING * shared >= fresh
+        if shared and (worth or saved >= 2 * size * fresh + fresh**2):
             groups[-1].append((index, shared))
             size += fresh
         else:
@@ -159,15 +180,16 @@ def _grow(rows: Sequence[Sequence[int]], group: list[tuple[int, int]]) -> _Tree:
     return _Tree(tokens, depth, end, parent, paths)
 
 
-def _shape(sizes: Sequence[int], block: int, budget: int | None) -> tuple[int, list[list[int]]]:
+def _shape(sizes: Sequence[int], layout: Layout, budget: int | None) -> tuple[int, list[list[int]]]:
     """Length of the lines, in whole blocks, and which trees lie in each."""
-    if budget is None:
-        width = _whole(max(sizes), block)
-        return width, first_fit_decreasing(sizes, width)
     total = sum(sizes)
-    if block > 1:
-        step = _whole(-(-budget // _LENGTHS), block)
+    if layout.sparse:
+        few = layout.block > 1 and budget is not None
+        step = _whole(-(-(budget or 0) // _LENGTHS), layout.block) if few else layout.block
         return _whole(total, step), [list(range(len(sizes)))]
+    if budget is None:
+        width = _whole(max(sizes), layout.block)
+        return width, first_fit_decreasing(sizes, width)
     # Short lines save attention, long ones padding; a single line is always within the budget.
     widths = {max(*sizes, -(-total // lines)) for lines in range(1, len(sizes) + 1)}
     options = [(width, first_fit_decreasing(sizes, width)) for width in sorted(widths | {total})]
