@@ -25,7 +25,7 @@ from rlhi_adapters.digests import ADAPTER_CONFIG
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin import terminal
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
-from rlhi_training import model_card, trackers
+from rlhi_training import model_card, reread_history, trackers
 from rlhi_training.allocator import return_freed_memory
 from rlhi_training.lora import StartingPoint, starting_point, with_adapter
 from rlhi_training.losses import check_losses
@@ -65,8 +65,8 @@ class TrainResult:
     """TRL's metrics at the last logged step, ``train_loss``, ``tokens_shared``: the share of tokens not computed again
     because an equal prefix was there, ``largest_pass``: the most tokens of a forward pass, ``trees_cut``: how often a
     tree was cut because of the token budget, ``parity_difference`` and ``parity_seconds``: the mean difference of a
-    token's log-probability from TRL's own pass, in nats, and what it took to know it, and ``reference_reused``: the
-    share of pairs whose reference was known."""
+    token's log-probability from TRL's own pass, in nats, and what it took to know it, ``reference_reused``: the share
+    of pairs whose reference was known, and ``histories_reread``: see `rlhi_training.reread_history`."""
     log_history: tuple[dict[str, float], ...]
     """TRL's log, one entry a logged step."""
     resumed_from: int | None = None
@@ -146,6 +146,9 @@ def train_adapter(
         dropped += unused
     with main_first():
         resume = _resume_point(out_dir / _CHECKPOINTS, _fingerprint(kept, run))
+    reread = choice.histories_reread(pairs, kept) if recipe.train.share_prefixes else []
+    if reread:
+        run.warnings.append(reread_history.warning(base.name, reread))
     trainer = _build(run, kept)
     steps = _train(run, trainer, resume or (segment.before if segment else None))
     history = tuple(trainer.state.log_history)
@@ -156,7 +159,7 @@ def train_adapter(
         dropped=tuple(dropped),
         steps=steps,
         seconds=time.monotonic() - started,
-        metrics=_metrics(history, trainer),
+        metrics={**_metrics(history, trainer), "histories_reread": float(len(reread))},
         log_history=history,
         resumed_from=_step_of(resume) if resume else None,
         warnings=tuple(run.warnings),

@@ -14,6 +14,7 @@ from rlhi_training.methods.segment import Segment
 from rlhi_training.methods.tokenised import TokenisedHindsight, tokenise_hindsight
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.reread_history import rendered_otherwise
 from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def tokenise(
         raise ConfigError(f'train.method = "{train.method}" takes pairs. Use train.method = "self_distillation".')
     tokenised, dropped = tokenise_pairs(pairs, tokenizer, base_name, max_length=train.max_length)
     return list(tokenised), dropped
+
+
+def histories_reread(items: Sequence[Item], kept: Sequence[TokenisedItem]) -> list[str]:
+    """Conversations of pairs that share less than they could; see `rlhi_training.reread_history`."""
+    pairs = [item for item in items if isinstance(item, PreferencePair)]
+    return rendered_otherwise(pairs, [item for item in kept if isinstance(item, TokenisedPair)])
 
 
 def rows(kept: Sequence[TokenisedItem], train: TrainSection) -> list[dict[str, list[int]]]:
