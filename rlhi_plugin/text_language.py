@@ -37,7 +37,10 @@ def text_language(text: str) -> str | None:
     Raises:
         MissingExtraError: py3langid is not installed.
     """
-    prose = _CODE.sub(" ", text[: 8 * _READ])[:_READ]
+    prose = text[: 8 * _READ]
+    if "`" in prose or "://" in prose:
+        prose = _CODE.sub(" ", prose)
+    prose = prose[:_READ]
     if sum(map(str.isalpha, prose)) < MIN_LETTERS:
         return None
     code, confidence = _identifier().classify(prose)
