@@ -35,7 +35,7 @@ _NEEDS = (
     *("disregard", "forget", "override", "bypass", "jailbr", "dan", "anything", "now", "longer", "pretend", "act"),
     *("restriction", "filter", "limit", "censor", "summary", "http", "```", "data:"),
 )
-"""Of which one is in every ASCII text that `_SUSPICIOUS` matches: most texts hold none, and finding that out is cheap."""
+"""Of which one is in every ASCII text that `_SUSPICIOUS` matches: most texts hold none, which is soon found out."""
 
 _OURS = tuple(line.casefold() for line in (FRAME_HEAD, FRAME_TAIL, PRIOR_HEAD, PRIOR_TAIL, *REPLIES))
 

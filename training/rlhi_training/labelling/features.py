@@ -193,9 +193,7 @@ _HEARD = tuple(
 )
 """Of follow-up, request, request and reply: the group that is listened for, and the column of each of its cues."""
 _PRODUCTS = tuple(
-    (_COLUMN[f"{first} x {second}"], _COLUMN[first], _COLUMN[second])
-    for first, others in _CROSSED
-    for second in others
+    (_COLUMN[f"{first} x {second}"], _COLUMN[first], _COLUMN[second]) for first, others in _CROSSED for second in others
 )
 
 

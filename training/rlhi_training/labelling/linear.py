@@ -66,7 +66,9 @@ class LinearModel:
         # How float32 products are added up depends on how many rows there are; a label must not. In double precision
         # what is left of that is far below what is kept.
         told = facts.astype(np.float64) @ self.fact_weights.astype(np.float64)
-        return (told + self._scores_of([found for _, some in looked_at for found in some]) + self.bias).astype(np.float32)
+        return (told + self._scores_of([found for _, some in looked_at for found in some]) + self.bias).astype(
+            np.float32
+        )
 
     def standardised(self, facts: Floats) -> Floats:
         """Facts as the weights expect them."""

@@ -7,24 +7,26 @@ times over.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import AwareDatetime
 
 from rlhi_plugin.records import ChatMessage, FollowUpLabel, Persona, Record, Role, UserId
 from rlhi_training.records import LabelledTurn
+from rlhi_training.scale.lines import packed
 
 
-class _Turn(Record):
+class _Turn(NamedTuple):
     """A turn; texts and messages are numbers of those of the line."""
 
     turn: int
     context: tuple[int, ...]
     response: int
-    follow_up: int | None = None
-    label: FollowUpLabel | None = None
+    follow_up: int | None
+    label: FollowUpLabel | None
     request_id: str
     response_id: str
-    follow_up_id: str | None = None
+    follow_up_id: str | None
 
 
 class _Line(Record):
@@ -40,6 +42,10 @@ class _Line(Record):
     texts: tuple[str, ...] = ()
     messages: tuple[tuple[Role, int], ...] = ()
     turns: tuple[_Turn, ...] = ()
+
+
+_HEAD = ("seq", "conversation_id", "user_id", "started_at", "language", "source", "persona")
+"""Fields that are written as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,31 +83,21 @@ class Learned:
         def message(value: ChatMessage) -> int:
             return messages.setdefault((value.role, text(value.content)), len(messages))
 
-        turns = tuple(
+        turns = [
             _Turn(
-                turn=turn.turn,
-                context=tuple(map(message, turn.context)),
-                response=text(turn.response),
-                follow_up=None if turn.follow_up is None else text(turn.follow_up),
-                label=turn.label,
-                request_id=turn.request_id,
-                response_id=turn.response_id,
-                follow_up_id=turn.follow_up_id,
+                turn.turn,
+                tuple(map(message, turn.context)),
+                text(turn.response),
+                None if turn.follow_up is None else text(turn.follow_up),
+                turn.label,
+                turn.request_id,
+                turn.response_id,
+                turn.follow_up_id,
             )
             for turn in self.turns
-        )
-        return _Line(
-            seq=self.seq,
-            conversation_id=self.conversation_id,
-            user_id=self.user_id,
-            started_at=self.started_at,
-            language=self.language,
-            source=self.source,
-            persona=self.persona,
-            texts=tuple(texts),
-            messages=tuple(messages),
-            turns=turns,
-        ).to_line()
+        ]
+        head = {name: getattr(self, name) for name in _HEAD}
+        return packed({**head, "texts": list(texts), "messages": list(messages), "turns": turns})
 
     @classmethod
     def from_line(cls, line: bytes) -> Learned:
@@ -123,13 +119,4 @@ class Learned:
             )
             for turn in read.turns
         )
-        return cls(
-            seq=read.seq,
-            conversation_id=read.conversation_id,
-            user_id=read.user_id,
-            started_at=read.started_at,
-            language=read.language,
-            source=read.source,
-            persona=read.persona,
-            turns=turns,
-        )
+        return cls(**{name: getattr(read, name) for name in _HEAD}, turns=turns)

@@ -16,6 +16,8 @@ from typing import Any, Self
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 Key = tuple[int, ...]
+
+
 def packed(value: Any) -> bytes:
     """A line of JSON for `unpacked`."""
     try:
@@ -55,8 +57,7 @@ class Lines:
     def write(self, line: bytes) -> tuple[int, int]:
         """Append a line, without its end; returns where it is: offset and length."""
         place = self.offset, len(line)
-        self._stream.write(line)
-        self._stream.write(b"\n")
+        self._stream.write(b"%b\n" % line)
         self.offset += len(line) + 1
         return place
 
