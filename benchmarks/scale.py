@@ -7,11 +7,13 @@ in-memory pipeline runs a part of the log that it can hold, in the same run. Mem
 looked at every half second.
 
     python benchmarks/scale.py --quick --json scale.json
+    python benchmarks/scale.py --cpu --conversations 6000
     python benchmarks/scale.py --conversations 1000000
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -20,10 +22,11 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
@@ -40,6 +43,8 @@ from rlhi_training.run_directory import Manifest, RunDirectory
 from rlhi_training.scale.pipeline import ShardedPipeline
 from rlhi_training.scale.sharded_run import Sharding
 
+A = TypeVar("A")
+R = TypeVar("R")
 TARGETS = {"without_near_duplicates": 3000.0, "with_near_duplicates": 1000.0, "peak_gib": 2.0}
 """Conversations a second on two cores, lower bounds; GiB of all processes, an upper one."""
 QUICK, FULL, BOTH = 3_000, 1_000_000, 20_000
@@ -169,6 +174,46 @@ def sharded(log: Path, folder: Path, recipe: Recipe, processes: int, shards: int
     return Measured(time.monotonic() - began, manifest, memory.peaks() or [0.0])
 
 
+class InThisProcess:
+    """An engine that does everything here, one thing after the other, and adds up processor time by kind of work."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[tuple[int, R]]:
+        """See `Engine.map`."""
+        for number, item in enumerate(items):
+            began = time.process_time()
+            done = work(item)
+            self.seconds[type(work).__name__] += time.process_time() - began
+            yield number, done
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def cpu_of(log: Path, folder: Path, recipe: Recipe, count: int) -> dict[str, float]:
+    """Microseconds of processor time a conversation, by kind of work: a figure that holds beside other programs."""
+    engine = InThisProcess()
+    sharding = Sharding(shards=4, processes=1, make=resources, pairs_in_workers=True)
+    pipeline = ShardedPipeline(
+        log,
+        recipe,
+        RunDirectory(folder),
+        resources=resources(recipe),
+        say=lambda _: None,
+        sharding=sharding,
+        engine=engine,
+    )
+    gc.set_threshold(50_000, 20, 20)  # As workers have it (`rlhi_training.scale.engine`).
+    began = time.process_time()
+    pipeline.run(until="pairs")
+    engine.seconds["the rest, in the first process"] = time.process_time() - began - engine.seconds.total()
+    return {name: round(1e6 * seconds / count, 1) for name, seconds in engine.seconds.items()}
+
+
 def in_memory(log: Path, folder: Path, recipe: Recipe) -> Measured:
     """The pipeline that holds everything in memory, in one process."""
     began = time.monotonic()
@@ -183,6 +228,7 @@ def main(  # noqa: PLR0917 - options of a command
     compared: Annotated[int, typer.Option("--compared", help="How many for the comparison; 0: none.")] = BOTH,
     processes: Annotated[int, typer.Option("--processes", help="Workers.")] = 2,
     shards: Annotated[int | None, typer.Option("--shards", help="Default: by size.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Processor time by kind of work, in one process.")] = False,
     near_duplicates: Annotated[str, typer.Option("--near-duplicates", help="off, on, or both.")] = "both",
     folder: Annotated[Path | None, typer.Option("--folder", help="Where to work; needs 25 KB a conversation.")] = None,
     kept: Annotated[Path | None, typer.Option("--log", help="Write the log here, or use the one that is here.")] = None,
@@ -202,21 +248,36 @@ def main(  # noqa: PLR0917 - options of a command
             terminal.stdout.print(f"{count:,} conversations made up in {seconds:.1f} s", highlight=False)
         figures["log_bytes"] = log.stat().st_size
         for name, on in (("without_near_duplicates", False), ("with_near_duplicates", True)):
-            if near_duplicates in {"both", "on" if on else "off"}:
+            if near_duplicates not in {"both", "on" if on else "off"}:
+                continue
+            if cpu:
+                with terminal.quietly():
+                    spent = cpu_of(log, work / name, recipe_of(count, near_duplicates=on), count)
+                figures[f"{name}:cpu_us"] = spent
+                _show_cpu(name, spent)
+            else:
                 with terminal.quietly():
                     found = sharded(log, work / name, recipe_of(count, near_duplicates=on), processes, shards)
                 shutil.rmtree(work / name)
                 _show(name, found, count, figures)
-        if compared:
+        if compared and not cpu:
             _compare(work, min(compared, count), processes, figures)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     met = {name: figures[name] >= TARGETS[name] for name in TARGETS if name in figures and name != "peak_gib"}
-    met["peak_gib"] = figures["peak_gib"] <= TARGETS["peak_gib"]
+    if "peak_gib" in figures:
+        met["peak_gib"] = figures["peak_gib"] <= TARGETS["peak_gib"]
     if out is not None:
         machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
         report = {"figures": figures, "targets": TARGETS, "met": met, "machine": machine}
         out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+
+
+def _show_cpu(name: str, spent: dict[str, float]) -> None:
+    rows: list[tuple[object, ...]] = [(kind, f"{microseconds:,.0f}") for kind, microseconds in spent.items()]
+    rows.append(("all", f"{sum(spent.values()):,.0f}"))
+    title = f"microseconds of processor time a conversation, {name.replace('_', ' ')}"
+    terminal.stdout.print(terminal.table(title, ("work", "microseconds"), rows))
 
 
 def _show(name: str, found: Measured, count: int, figures: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def word_count(text: str) -> int:
 def repeated_share(text: str, n: int = 4) -> float:
     """Share of word n-grams that have occurred before in the text, in [0, 1]; 0 for texts shorter than `n` words."""
     words = text.lower().split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 

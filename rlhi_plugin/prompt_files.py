@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 
 
@@ -25,6 +26,7 @@ class Prompt:
         return f"{self.name}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
 
+@lru_cache(maxsize=64)
 def load_prompt(package: str, name: str) -> Prompt:
-    """Read ``prompts/NAME.md`` of a package."""
+    """Read ``prompts/NAME.md`` of a package; once in a process."""
     return Prompt(name, (files(package) / "prompts" / f"{name}.md").read_text("utf-8").strip())

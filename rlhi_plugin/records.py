@@ -36,6 +36,10 @@ class Record(BaseModel):
         """One line of JSON, without the fields that hold their default."""
         return self.model_dump_json(exclude_defaults=True)
 
+    def to_line(self) -> bytes:
+        """`to_json` in UTF-8."""
+        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
+
 
 class ChatMessage(Record):
     """A role and a text: what a chat template renders and a provider accepts."""

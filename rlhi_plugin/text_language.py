@@ -37,8 +37,12 @@ def text_language(text: str) -> str | None:
     Raises:
         MissingExtraError: py3langid is not installed.
     """
-    prose = _CODE.sub(" ", text[: 8 * _READ])[:_READ]
-    if sum(map(str.isalpha, prose)) < MIN_LETTERS:
+    prose = text[: 8 * _READ]
+    if "`" in prose or "://" in prose:
+        prose = _CODE.sub(" ", prose)
+    prose = prose[:_READ]
+    # Most texts have them at their beginning.
+    if sum(map(str.isalpha, prose[: 2 * MIN_LETTERS])) < MIN_LETTERS > sum(map(str.isalpha, prose)):
         return None
     code, confidence = _identifier().classify(prose)
     return _CODES.get(code) if confidence >= MIN_CONFIDENCE else None

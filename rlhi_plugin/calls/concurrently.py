@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sized
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -24,7 +24,8 @@ async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_o
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
+            # Of many small batches, most need few workers.
+            for _ in range(min(at_once, len(items)) if isinstance(items, Sized) else at_once):
                 group.create_task(worker())
     except ExceptionGroup as several:
         # One task's error ended the others; it is the one to report.

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from rlhi_plugin.identity import pseudonym
@@ -104,6 +105,18 @@ def time_of(value: object) -> datetime | None:
     """
     if value is None or value == "":
         return None
+    if type(value) is str:
+        return _time_of_text(value)
+    return _time_of(value)
+
+
+@lru_cache(maxsize=64)
+def _time_of_text(value: str) -> datetime:
+    # Request and answer have the same one in many logs.
+    return _time_of(value)
+
+
+def _time_of(value: object) -> datetime:
     try:
         time = _read_time(value)
     except (ValueError, OverflowError, OSError) as error:

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+from pydantic_core import from_json
+
 from rlhi_plugin.errors import ConfigError, RecordError
 from rlhi_plugin.importers import chatgpt_export
 from rlhi_plugin.importers.csv_rows import csv_rows
@@ -315,6 +317,11 @@ def _unwrapped(value: Any) -> list[Any]:
 
 def parsed(text: bytes) -> Any:
     """The value that these bytes spell, or the ValueError that says why they spell none."""
+    try:
+        # Takes no half characters, and a third of the time. What it does not take, the other says why, or takes.
+        return from_json(text, cache_strings="keys")
+    except ValueError:
+        pass
     try:
         value = json.loads(text.decode("utf-8"))
         if _HALF_CHARACTER.search(text):

@@ -96,7 +96,7 @@ def gate(persona: Persona, request: str, mode: GateMode = GateMode.STATEMENTS) -
     """
     if mode is GateMode.OFF or not persona.statements:
         return persona
-    kinds, words = request_kinds(request), _words(excerpt(request))
+    kinds, words = _read(request)
     kept = tuple(s for s in persona.statements if s.locked or _matters(s, kinds, words))
     if len(kept) == len(persona.statements) or (mode is GateMode.ALL and kept):
         return persona
@@ -105,7 +105,13 @@ def gate(persona: Persona, request: str, mode: GateMode = GateMode.STATEMENTS) -
 
 def matters(statement: PersonaStatement, request: str) -> bool:
     """Whether one statement matters to a request. A locked one always does."""
-    return statement.locked or _matters(statement, request_kinds(request), _words(excerpt(request)))
+    return statement.locked or _matters(statement, *_read(request))
+
+
+@lru_cache(maxsize=16)
+def _read(request: str) -> tuple[frozenset[RequestKind], frozenset[str]]:
+    """Kinds and words of a request, which many personas are tried on. Few are remembered: they may be long."""
+    return request_kinds(request), _words(excerpt(request))
 
 
 def _matters(statement: PersonaStatement, kinds: frozenset[RequestKind], words: frozenset[str]) -> bool:

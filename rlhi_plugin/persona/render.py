@@ -29,7 +29,10 @@ def fold(text: str) -> str:
 
 def visible(text: str) -> str:
     """The text on one line, without control characters and others that a reader would not see."""
-    return fold("".join(c for c in fold(text) if c in _JOINERS or unicodedata.category(c) not in _INVISIBLE))
+    folded = fold(text)
+    if folded.isprintable():
+        return folded
+    return fold("".join(c for c in folded if c in _JOINERS or unicodedata.category(c) not in _INVISIBLE))
 
 
 def render_persona(persona: Persona | None) -> str:

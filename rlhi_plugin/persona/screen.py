@@ -30,6 +30,13 @@ _SUSPICIOUS = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
+_NEEDS = (
+    *("<|", "inst]", "sys>>", "system", "assistant", "user", "persona", "instruction", "developer", "human", "ignore"),
+    *("disregard", "forget", "override", "bypass", "jailbr", "dan", "anything", "now", "longer", "pretend", "act"),
+    *("restriction", "filter", "limit", "censor", "summary", "http", "```", "data:"),
+)
+"""Of which one is in every ASCII text that `_SUSPICIOUS` matches: most texts hold none, which is soon found out."""
+
 _OURS = tuple(line.casefold() for line in (FRAME_HEAD, FRAME_TAIL, PRIOR_HEAD, PRIOR_TAIL, *REPLIES))
 
 
@@ -40,11 +47,23 @@ def is_safe(text: str) -> bool:
     replaced by the plain ones (Unicode NFKC).
     """
     seen = visible(text)
-    plain = visible(unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKE))
-    if any(_SUSPICIOUS.search(form) for form in (text, seen, plain)):
+    plain = seen if text.isascii() else visible(unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKE))
+    if any(map(is_suspicious, {text, seen, plain})):
         return False
     folded = plain.casefold()
     return not any(line in folded or (len(folded) > len(line) // 2 and folded in line) for line in _OURS)
+
+
+def is_suspicious(text: str) -> bool:
+    """Whether `text`, exactly as it is, addresses the model's machinery."""
+    if text.isascii():
+        # Elsewhere, letters that are no Latin ones match Latin ones without regard to case.
+        lowered = text.lower()
+        for need in _NEEDS:
+            if need in lowered:
+                return _SUSPICIOUS.search(text) is not None
+        return False
+    return _SUSPICIOUS.search(text) is not None
 
 
 # Cyrillic and Greek letters that look like Latin ones; only these read as another word than they are written as.

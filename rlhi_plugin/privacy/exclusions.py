@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 from pydantic import ValidationError
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.privacy.mentions import mentions
 from rlhi_plugin.records import SCHEMA_VERSION, Conversation, FeedbackEvent, FeedbackKind
 from rlhi_plugin.stores import FeedbackStore
 
@@ -122,6 +123,8 @@ def read_exclusions(path: str | Path) -> Exclusions:
 def _events(file: Path) -> Iterator[FeedbackEvent]:
     number = 0
     try:
+        if file.suffix != ".gz" and not mentions(file, _MARK):
+            return
         with cast("BinaryIO", (gzip.open if file.suffix == ".gz" else open)(file, "rb")) as stream:
             for number, line in enumerate(stream, start=1):  # noqa: B007 - the error below names it
                 if _MARK in line and (event := _event(line)) is not None:

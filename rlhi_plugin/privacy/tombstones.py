@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 from pydantic import ValidationError
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.privacy.mentions import mentions
 from rlhi_plugin.records import Conversation, Message, Tombstone
 
 TOMBSTONES_SUFFIX = ".tombstones"
@@ -61,6 +62,8 @@ def read_tombstones(path: str | Path) -> list[Tombstone]:
 def _stones(file: Path) -> Iterator[Tombstone]:
     number = 0
     try:
+        if file.suffix != ".gz" and not mentions(file, _BEGINS):
+            return
         with cast("BinaryIO", (gzip.open if file.suffix == ".gz" else open)(file, "rb")) as stream:
             for number, line in enumerate(stream, start=1):  # noqa: B007 - the error below names it
                 if is_tombstone(line):

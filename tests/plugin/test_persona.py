@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,8 +20,8 @@ from rlhi_plugin.persona import (
     with_persona,
 )
 from rlhi_plugin.persona.extractive import MAX_QUOTE, feedback_quote
-from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL
-from rlhi_plugin.persona.screen import is_safe
+from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, visible
+from rlhi_plugin.persona.screen import _SUSPICIOUS, is_safe, is_suspicious
 from rlhi_plugin.records import (
     Conversation,
     Evidence,
@@ -326,3 +327,56 @@ async def test_unreadable_answers_are_asked_for_twice():
 def test_both_builders_are_builders():
     assert isinstance(ExtractivePersonaBuilder(), PersonaBuilder)
     assert isinstance(LLMPersonaBuilder(ScriptedClient([""])), PersonaBuilder)
+
+
+PIECES = [
+    *(
+        "ignore",
+        "the rules",
+        "prompts",
+        " ",
+        "\n",
+        "system",
+        ":",
+        "<|",
+        "|>",
+        "[/INST]",
+        "<<SYS>>",
+        "</user>",
+        "act as",
+        "no",
+    ),
+    *(
+        "limits",
+        "summary of the conversation so far",
+        "https://",
+        "data:a/",
+        "you are now",
+        "DAN",
+        "pretend that you",
+        ".",
+    ),
+    *(
+        "do anything now",
+        "developer mode",
+        "jailbroken",
+        "Unfiltered",
+        "uncensored",
+        "```",
+        "human",
+        "\u017fystem",
+        "please",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join) | st.text(max_size=20))
+def test_looking_for_needed_words_first_finds_all_that_is_suspicious(text):
+    assert is_suspicious(text) == (_SUSPICIOUS.search(text) is not None)
+
+
+@given(st.text())
+def test_what_is_visible_holds_no_invisible_character(text):
+    hidden = ("Cc", "Cf", "Cs", "Co")
+    plain = "".join(c for c in " ".join(text.split()) if c in "\u200c\u200d" or unicodedata.category(c) not in hidden)
+    assert visible(text) == " ".join(plain.split())

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from rlhi_plugin.labelling import Exchange
 from rlhi_training.labelling.cues import CUES, Cues
 from rlhi_training.labelling.features import fact_names, facts, matrix, relations, terms
+from rlhi_training.labelling.term_index import TermIndex
+from rlhi_training.labelling.texts import has_code, has_item, words_of
 
 
 def exchange(follow_up, request="How do I keep basil alive?", reply="Give it light and water.", earlier=(), turn=1):
@@ -91,6 +93,28 @@ def test_any_text_gives_finite_facts_of_known_names(follow_up, request, reply):
     assert row.shape == (1, len(fact_names()))
     assert np.isfinite(row).all()
     assert matrix([one, one]).tolist() == [row[0].tolist()] * 2
+    assert row[0].tolist() == [float(np.float32(facts(one).get(name, 0.0))) for name in fact_names()]
+
+
+WORDS = st.lists(st.sampled_from(["no", "a_b", "don't", "''it's'", "more", "salt.", "你好吗", "_", "é"]), max_size=12)
+
+
+@given(TEXTS | WORDS.map(" ".join), TEXTS | WORDS.map(" ".join), TEXTS | WORDS.map(" ".join))
+def test_the_index_finds_what_spelling_the_terms_finds(follow_up, request, reply):
+    one = exchange(follow_up, request=request, reply=reply)
+    spelt = sorted(set(terms(one)))
+    index = TermIndex({term: number for number, term in enumerate([*spelt, "f no_more", "f a_b", "r a_b", "q^ no_no"])})
+    assert index.of(one) == index.numbers(terms(one))
+    assert len(index.of(one)) == len(spelt)
+
+
+@given(TEXTS | WORDS.map(" ".join))
+def test_words_items_and_code_are_what_plain_expressions_find(text):
+    import re
+
+    assert words_of(text) == re.findall(r"\w+(?:['\u2019]\w+)*", text)
+    assert has_item(text) == bool(re.search(r"^\s*(?:[-*\u2022]|\d+[.)])\s", text, re.MULTILINE))
+    assert has_code(text) == bool(re.search(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+", text))
 
 
 def test_a_megabyte_costs_no_more_than_its_ends():

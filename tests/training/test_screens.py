@@ -17,9 +17,10 @@ from rlhi_plugin.records import Conversation, Message
 from rlhi_training.recipe import IngestSection, Recipe, ScreensSection
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.screens import toxicity
-from rlhi_training.screens.jailbreak import Jailbreak
+from rlhi_training.screens.jailbreak import ENOUGH, Jailbreak, signs_in
 from rlhi_training.screens.language import Language
-from rlhi_training.screens.near_duplicates import NearDuplicates, bands_for, words
+from rlhi_training.screens.near_duplicates import NearDuplicates, bands_for, encoded_words, words
+from rlhi_training.screens.patterns import signs
 from rlhi_training.screens.refusal import declines
 from rlhi_training.screens.screening import Screening, screens_of
 from rlhi_training.screens.templates import Templates
@@ -394,3 +395,71 @@ def test_on_real_logs_screens_find_what_a_reader_found(arena, wildchat_path):
     assert sum(drop.reason == "jailbreak" for drop in wild.dropped) == 3
     assert sum(drop.reason == "malformed" for drop in wild.dropped) == 12
     assert all(":" in drop.detail for drop in wild.dropped if drop.reason == "malformed")
+
+
+ANY = st.text(max_size=60) | st.text(alphabet="ab_ 9'\n你ก가é\x1f-", max_size=60)
+
+
+@given(ANY)
+def test_words_are_cut_as_the_expression_says(text):
+    import re
+
+    known = re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e01-\u0e5b]|[^\W_]+", text.lower())
+    assert words(text) == [word.decode() for word in encoded_words(text)]
+    if text.isascii():
+        assert words(text) == known
+
+
+SIGNS_OF_IT = [
+    *(
+        "do anything now",
+        "stay a DAN",
+        "DAN",
+        "jailbreak",
+        "unrestricted",
+        "no limits",
+        "free from",
+        "ignore",
+        "previous",
+    ),
+    *(
+        "instructions",
+        "forget",
+        "the rules",
+        "given before",
+        "show",
+        "your prompt",
+        "not bound by",
+        "any rules",
+        "do not follow",
+    ),
+    *(
+        "ethics",
+        "freed from",
+        "all filters",
+        "without any moral",
+        "concerns",
+        "amoral",
+        "AI",
+        "never refuse",
+        "act as",
+        ". ",
+    ),
+    *(
+        "harmful",
+        "answers",
+        "two ways",
+        "normal",
+        "if you refuse",
+        "points will be deducted",
+        "base64 request",
+        "decode",
+        "\n",
+    ),
+]
+
+
+@given(st.lists(st.sampled_from(SIGNS_OF_IT), max_size=7).map(" ".join))
+def test_looking_for_needed_texts_first_finds_every_jailbreak(text):
+    plainly = {sign.name: sign.weight for sign in signs("jailbreak.toml") if sign.pattern.search(text)}
+    assert signs_in(text) == (plainly if sum(plainly.values()) >= ENOUGH else {})

@@ -181,6 +181,10 @@ class PreferencePair(Record):
         """One line of JSON in the form that trainers read (`rlhi_training.pair_rows`)."""
         return line_of(self)
 
+    def to_line(self) -> bytes:
+        """See `Record.to_line`."""
+        return self.to_json().encode()
+
     @property
     def pair_id(self) -> str:
         """Content address of prompt, chosen and rejected."""

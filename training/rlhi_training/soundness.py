@@ -33,8 +33,8 @@ def flaw(text: str, finish_reason: FinishReason, *, min_words: int, max_repeated
     prose = _CODE.sub(" ", text)
     if repeated_share(prose) > max_repeated_share or _repeats_a_sentence(prose):
         return "repetitive"
-    visible = [c for c in prose if not c.isspace()]
-    if visible and sum(c.isalpha() for c in visible) < _MIN_LETTERS * len(visible):
+    visible = "".join(prose.split())
+    if visible and sum(map(str.isalpha, visible)) < _MIN_LETTERS * len(visible):
         return "not_language"
     return None
 

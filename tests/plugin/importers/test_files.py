@@ -281,3 +281,28 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
         assert count == (n // 2 if name.startswith("b") else n)
         peaks.append(memory)
     assert peaks[1] < 1.5 * peaks[0]
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a"', b'"\\ud83c\\udf31"', b'"\\ud83c"', b"1e400", b"-0", b"NaN"),
+        *(b"-Infinity", b"\xff", "ü".encode(), b"1", b"01", b"0.1", b"\n", b"\x00", b"null", b"true", b"9" * 30),
+        *(b"[" * 300, b"]" * 300),
+    ]
+)
+
+
+def read_by_the_standard_library(text):
+    try:
+        value = json.loads(text.decode())
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return "refused"
+    return repr(value)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(PIECES, max_size=8).map(b"".join) | json_things.map(lambda value: json.dumps(value).encode()))
+def test_a_line_means_what_the_standard_library_says(text):
+    found = files.parsed(text)
+    assert ("refused" if isinstance(found, ValueError) else repr(found)) == read_by_the_standard_library(text)

@@ -15,6 +15,10 @@ _REMEMBERED = 50_000
 """Distinct words whose meaning is remembered, some megabytes."""
 
 
+_Begun = tuple[tuple[str, list[re.Pattern[str]]], ...]
+"""Names of the cues whose wordings a word begins, each with the words that must follow."""
+
+
 class Cues:
     """A set of named cues.
 
@@ -34,32 +38,40 @@ class Cues:
         self._known = re.compile(firsts) if firsts else re.compile(r"(?!)")
         self._parts = _compiled(wordings, foreign=False)
         self._foreign = _compiled(wordings, foreign=True)
-        self._begins: dict[str, tuple[tuple[str, list[re.Pattern[str]]], ...]] = {}
+        self._begins = _Begins(self._begun_by)
 
     def heard(self, text: str, words: Sequence[str]) -> set[str]:
         """Names of the cues in a lower-case text with these words."""
         found = {name for name, search in self._parts if search(text)}
         if not text.isascii():
             found |= {name for name, search in self._foreign if search(text)}
-        begins = self._begins
-        for place, word in enumerate(words):
-            begun = begins.get(word)
-            if begun is None:
-                begun = self._begun_by(word)
-            for name, rest in begun:
-                if name not in found and (not rest or _follows(words, place, rest)):
-                    found.add(name)
+        begun = list(map(self._begins.__getitem__, words))
+        if any(begun):
+            for place, phrases in enumerate(begun):
+                for name, rest in phrases:
+                    if name not in found and (not rest or _follows(words, place, rest)):
+                        found.add(name)
         return found
 
-    def _begun_by(self, word: str) -> tuple[tuple[str, list[re.Pattern[str]]], ...]:
-        known = (
-            tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
-            if self._known.match(word)
-            else ()
-        )
-        if len(self._begins) < _REMEMBERED:
-            self._begins[word] = known
-        return known
+    def _begun_by(self, word: str) -> _Begun:
+        # One expression for all: most words begin nothing, and asking each phrase takes a hundred times as long.
+        if not self._known.fullmatch(word):
+            return ()
+        return tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
+
+
+class _Begins(dict[str, _Begun]):
+    """What words begin, found once for the first `_REMEMBERED` words."""
+
+    def __init__(self, find: Callable[[str], _Begun]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, word: str) -> _Begun:
+        found = self._find(word)
+        if len(self) < _REMEMBERED:
+            self[word] = found
+        return found
 
 
 def _follows(words: Sequence[str], place: int, rest: Sequence[re.Pattern[str]]) -> bool:

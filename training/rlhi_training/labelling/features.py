@@ -10,108 +10,30 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rlhi_plugin.labelling import Exchange
 from rlhi_training.labelling.cues import CUES
+from rlhi_training.labelling.texts import HEAD, LookedAt, has_code, has_item, is_spaced, look, split_runs, words_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_HEAD, _TAIL = 240, 100
-"""Characters of a text that are looked at: what a message is for shows where it begins and where it ends."""
-_WIDE = 800
-"""Characters of a text that overlaps are computed on."""
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
-_RUNS = re.compile("[\u3040-\U0010ffff]")
 _DIGIT = re.compile(r"\d")
-_LIST = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s", re.MULTILINE)
 _CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
 _ENDED = ".!?)]}\"'`:*>|~\u3002\uff01\uff1f\u201d\u300d\u2026"
-_SCRIPTS = ((0x0400, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
 _SAME, _SIMILAR, _HALF = 0.9, 0.5, 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """One text, looked at once."""
-
-    raw: str
-    shown: str
-    """Lower-case beginning and end."""
-    words: tuple[str, ...]
-    """Words of `shown`."""
-    wide: frozenset[str]
-    """Distinct words of its first `_WIDE` characters; runs of ideographs as pairs."""
-    script: str
-    cues: dict[str, set[str]] = field(default_factory=dict)
-    """Cues that were heard in it, by the group that was listened for."""
-
-    def heard(self, group: str) -> set[str]:
-        """Names of the cues of a group."""
-        if group not in self.cues:
-            self.cues[group] = CUES[group].heard(self.shown, self.words)
-        return self.cues[group]
-
-
-def _look(raw: str) -> _Text:
-    plain = raw.isascii()
-    if len(raw) <= _HEAD + _TAIL:
-        shown = raw.lower().strip()
-        words = wide = _WORD.findall(shown)
-    else:
-        shown = f"{raw[:_HEAD]} \n {raw[-_TAIL:]}".lower().strip()
-        words, wide = _WORD.findall(shown), _WORD.findall(raw[:_WIDE].lower())
-    script = "latin" if plain else _script(shown)
-    return _Text(raw, shown, tuple(words), frozenset(_split_runs(wide, spaced=plain or _is_spaced(raw))), script)
-
-
-_look_again = lru_cache(maxsize=256)(_look)
-"""A conversation's texts come up in several of its exchanges."""
-
-
-def _is_spaced(text: str) -> bool:
-    """Whether no script of this text runs its words together."""
-    return text.isascii() or not _RUNS.search(text)
-
-
-def _split_runs(words: Sequence[str], *, spaced: bool) -> Iterable[str]:
-    """Words, with runs of ideographs as overlapping pairs."""
-    return words if spaced else _pairs(words)
-
-
-def _pairs(words: Sequence[str]) -> Iterator[str]:
-    for word in words:
-        if len(word) > 1 and word[0] >= "\u3040":
-            yield from (word[i : i + 2] for i in range(len(word) - 1))
-        else:
-            yield word
-
-
-def _script(text: str) -> str:
-    for char in text[:60]:
-        if char > "\u0400":
-            code = ord(char)
-            for low, high, name in _SCRIPTS:
-                if low <= code <= high:
-                    return name
-    return "latin"
-
-
-def script_of(text: str) -> str:
-    """``latin``, ``cyrillic``, ``arabic``, ``kana`` or ``han``, by the first letter that tells."""
-    return _script(text.lower())
+SAID_FIRST, SAID_PAIRED, SAID_LAST = 12, 9, 10
+"""Words of a reply that are terms: the first, those of them in pairs, and the last; of a request, the first."""
 
 
 def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
     """Jaccard index, in [0, 1]."""
-    return len(first & second) / max(1, len(first | second))
+    common = len(first & second)
+    return common / max(1, len(first) + len(second) - common)
 
 
 def _taken(first: frozenset[str], second: frozenset[str]) -> float:
@@ -125,13 +47,13 @@ def _size(text: str) -> float:
 
 def relations(exchange: Exchange) -> dict[str, float]:
     """How the follow-up relates to what came before it. Every value is in about [0, 1]."""
-    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
     same = _overlap(follow_up.wide, request.wide)
     known = request.wide | reply.wide
     mine, theirs = follow_up.words, request.words
     end = reply.raw.rstrip()[-1:]
     added, removed = len(follow_up.wide - request.wide), len(request.wide - follow_up.wide)
-    before = [_overlap(follow_up.wide, _look_again(t).wide) for t in exchange.earlier[-8:]]
+    before = [_overlap(follow_up.wide, look(t).wide) for t in exchange.earlier[-8:]]
     opening = next(
         (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
     )
@@ -149,9 +71,9 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "colon": float(follow_up.shown.endswith((":", "\uff1a"))),
         "quotes": float(any(q in follow_up.shown for q in '"\u201c\u300c\u00ab')),
         "ellipsis": float("..." in follow_up.shown or "\u2026" in follow_up.shown),
-        "code": float(bool(_CODE.search(follow_up.raw[:2000]))),
+        "code": float(has_code(follow_up.raw[:2000])),
         "digits": float(bool(_DIGIT.search(follow_up.shown))),
-        "capitals": float(bool(_CAPITAL.search(follow_up.raw[:_HEAD]))),
+        "capitals": float(bool(_CAPITAL.search(follow_up.raw[:HEAD]))),
         "starts_small": float(follow_up.raw.lstrip()[:1].islower()),
         "script_changed": float(bool(request.words) and follow_up.script != request.script),
         "script_answered": float(bool(reply.words) and reply.script != request.script),
@@ -162,11 +84,11 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "reply_long": float(len(reply.raw) > 1500),  # noqa: PLR2004
         "reply_cut": float(bool(end) and end not in _ENDED and len(reply.raw) > 300),  # noqa: PLR2004
         "reply_question": float(end in "?\uff1f" and bool(end)),
-        "reply_code": float("```" in reply.raw or bool(_CODE.search(reply.raw[:1000]))),
-        "reply_list": float(bool(_LIST.search(reply.raw[:2000]))),
+        "reply_code": float("```" in reply.raw or has_code(reply.raw[:1000])),
+        "reply_list": float(has_item(reply.raw[:2000])),
         "request_size": _size(request.raw),
         "request_question": float(request.shown.endswith(("?", "\uff1f"))),
-        "request_code": float(bool(_CODE.search(request.raw[:2000]))),
+        "request_code": float(has_code(request.raw[:2000])),
         "request_colon": float(request.shown.endswith((":", "\uff1a"))),
         "turn": math.log(exchange.turn) / 3,
         "second": float(exchange.turn == 1),
@@ -232,7 +154,7 @@ _CROSSED = (
 def facts(exchange: Exchange) -> dict[str, float]:
     """Named numbers of one exchange; absent names are 0."""
     found = relations(exchange)
-    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
     for prefix, group, text in (
         ("fu", "follow_up", follow_up),
         ("rq", "follow_up", request),
@@ -265,27 +187,46 @@ def fact_names() -> tuple[str, ...]:
 
 _NAMES = fact_names()
 _COLUMN = {name: i for i, name in enumerate(_NAMES)}
+_HEARD = tuple(
+    (group, {name: _COLUMN[f"{prefix}:{name}"] for name in CUES[group].names})
+    for prefix, group in (("fu", "follow_up"), ("rq", "follow_up"), ("request", "request"), ("reply", "reply"))
+)
+"""Of follow-up, request, request and reply: the group that is listened for, and the column of each of its cues."""
+_PRODUCTS = tuple(
+    (_COLUMN[f"{first} x {second}"], _COLUMN[first], _COLUMN[second]) for first, others in _CROSSED for second in others
+)
 
 
 def follow_up_cues(text: str) -> set[str]:
     """Names of the cues that are heard in a follow-up."""
-    return _look_again(text).heard("follow_up")
+    return look(text).heard("follow_up")
 
 
 def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
     """Facts as rows: shape (exchanges, len(fact_names()))."""
     import numpy as np
 
-    rows = np.zeros((len(exchanges), len(_NAMES)), dtype=np.float32)
-    for row, exchange in zip(rows, exchanges, strict=True):
-        for name, value in facts(exchange).items():
-            row[_COLUMN[name]] = value
-    return rows
+    rows = np.zeros((len(exchanges), len(_NAMES)))
+    if not len(rows):
+        return rows.astype(np.float32)
+    related: list[list[float]] = []
+    heard: list[int] = []
+    for row, exchange in enumerate(exchanges):
+        begin = row * len(_NAMES)
+        related.append(list(relations(exchange).values()))
+        follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
+        for text, (group, columns) in zip((follow_up, request, request, reply), _HEARD, strict=True):
+            heard += [begin + columns[name] for name in text.heard(group)]
+    rows[:, : len(related[0])] = related
+    rows.reshape(-1)[heard] = 1.0
+    product, first, second = (list(columns) for columns in zip(*_PRODUCTS, strict=True))
+    rows[:, product] = rows[:, first] * rows[:, second]
+    return rows.astype(np.float32)
 
 
 def clause_terms(clause: str) -> list[str]:
     """The terms that a clause of a follow-up has on its own."""
-    words = list(_split_runs(_WORD.findall(clause.lower()), spaced=_is_spaced(clause)))
+    words = list(split_runs(words_of(clause.lower()), spaced=is_spaced(clause)))
     return _own_terms(words, clause.lower())
 
 
@@ -300,12 +241,17 @@ def terms(exchange: Exchange) -> list[str]:
 
     What a term belongs to is in its name: ``f not``, ``^ no``, ``r i_apologize``.
     """
-    follow_up, request, reply = (_look_again(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
-    mine = list(_split_runs(follow_up.words, spaced=_is_spaced(follow_up.raw)))
+    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    mine = list(split_runs(follow_up.words, spaced=follow_up.spaced))
     found = _own_terms(mine, follow_up.shown)
-    said = list(_split_runs(reply.words, spaced=_is_spaced(reply.raw)))
-    found += [f"r {word}" for word in said[:12]] + [f"r {a}_{b}" for a, b in pairwise(said[:9])]
-    found += [f"s {word}" for word in said[-10:]] + [f"s$ {reply.shown[-1:]}"]
-    asked = list(_split_runs(request.words[:16], spaced=_is_spaced(request.raw)))
-    found += [f"q {word}" for word in asked[:12]] + [f"q^ {'_'.join(asked[:2])}"]
+    said = list(split_runs(reply.words, spaced=reply.spaced))
+    found += [f"r {word}" for word in said[:SAID_FIRST]] + [f"r {a}_{b}" for a, b in pairwise(said[:SAID_PAIRED])]
+    found += [f"s {word}" for word in said[-SAID_LAST:]] + [f"s$ {reply.shown[-1:]}"]
+    asked = asked_words(request)
+    found += [f"q {word}" for word in asked[:SAID_FIRST]] + [f"q^ {'_'.join(asked[:2])}"]
     return found
+
+
+def asked_words(request: LookedAt) -> list[str]:
+    """The words with which a request begins."""
+    return list(split_runs(request.words[:16], spaced=request.spaced))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ArtefactError
 from rlhi_plugin.labelling import Exchange
-from rlhi_training.labelling.features import fact_names, matrix, terms
+from rlhi_training.labelling.features import fact_names, matrix
+from rlhi_training.labelling.term_index import TermIndex
 from rlhi_training.labelling.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+_TOGETHER = 32
+"""Exchanges whose texts are looked at once for facts and terms: those of more are not all remembered (ours)."""
 CLIP = 4.0
 """Standard deviations that a fact counts at most (ours)."""
 FACT_SCALE = 0.1
@@ -56,11 +60,15 @@ class LinearModel:
         """Log-odds up to a constant, shape (exchanges, outputs)."""
         import numpy as np
 
-        facts = self.standardised(matrix(exchanges))
+        parts = [exchanges[start : start + _TOGETHER] for start in range(0, len(exchanges), _TOGETHER)]
+        looked_at = [(matrix(part), [self._terms.of(exchange) for exchange in part]) for part in parts]
+        facts = self.standardised(np.concatenate([rows for rows, _ in looked_at]))
         # How float32 products are added up depends on how many rows there are; a label must not. In double precision
         # what is left of that is far below what is kept.
         told = facts.astype(np.float64) @ self.fact_weights.astype(np.float64)
-        return (told + self.term_scores([terms(e) for e in exchanges]) + self.bias).astype(np.float32)
+        return (told + self._scores_of([found for _, some in looked_at for found in some]) + self.bias).astype(
+            np.float32
+        )
 
     def standardised(self, facts: Floats) -> Floats:
         """Facts as the weights expect them."""
@@ -71,9 +79,16 @@ class LinearModel:
 
     def term_scores(self, found: Sequence[Sequence[str]]) -> Floats:
         """What the terms of each text add to the scores, shape (texts, outputs)."""
+        return self._scores_of([self._terms.numbers(one) for one in found])
+
+    @cached_property
+    def _terms(self) -> TermIndex:
+        return TermIndex(self.vocabulary)
+
+    def _scores_of(self, rows: Sequence[Sequence[int]]) -> Floats:
+        """The same, for numbers of terms, sorted."""
         import numpy as np
 
-        rows = [sorted({k for term in one if (k := self.vocabulary.get(term)) is not None}) for one in found]
         counts = np.array([len(row) for row in rows])
         total = np.zeros((len(rows), self.term_weights.shape[1]), dtype=np.float32)
         if not counts.sum():

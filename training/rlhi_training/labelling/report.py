@@ -143,7 +143,7 @@ def _grouped(said: dict[str, Said], names: Sequence[str], least: int) -> dict[st
 
 def _language(example: Example) -> str:
     """The log's own word for it; where it has none, the script of the follow-up."""
-    from rlhi_training.labelling.features import script_of
+    from rlhi_training.labelling.texts import script_of
 
     return example.language or f"not named ({script_of(example.exchange.follow_up)})"
 

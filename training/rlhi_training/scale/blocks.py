@@ -21,7 +21,7 @@ from rlhi_plugin.privacy.tombstones import remembered
 from rlhi_plugin.records import Conversation, FeedbackEvent, Tombstone
 from rlhi_training.log_source import LogSource
 from rlhi_training.scale.layout import Layout, Summary, finished
-from rlhi_training.scale.lines import Lines
+from rlhi_training.scale.lines import Lines, packed
 from rlhi_training.screens.screen import Finding, Screen, SeenPart
 from rlhi_training.screens.screening import screens_of
 from rlhi_training.split import span_of
@@ -35,7 +35,10 @@ _FORM = ("id", "crc", "early", "late", "marks", "seen", "user", "began", "start"
 
 def microseconds(time: datetime | None) -> int | None:
     """Since 1970, exactly."""
-    return None if time is None else (time - _EPOCH) // timedelta(microseconds=1)
+    if time is None:
+        return None
+    since = time - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def moment(value: int | None) -> datetime | None:
@@ -81,7 +84,7 @@ def blocks_of(logs: LogSource, layout: Layout, *, size: int = BLOCK_BYTES, spool
 
 def _spooled(item: Conversation | RecordError) -> bytes:
     if isinstance(item, Conversation):
-        return item.to_json().encode("utf-8", "surrogatepass")
+        return item.to_line()
     return json.dumps({"malformed": [malformed(item).key, str(item)]}).encode()
 
 
@@ -120,7 +123,7 @@ class ReadBlock:
                 if item is None:
                     return {"rows": 0, "spread": True}
                 count += 1
-                facts.write(json.dumps(self._look(item, screens, conversations), separators=(",", ":")).encode())
+                facts.write(packed(self._look(item, screens, conversations)))
         return {"rows": count, "spread": False}
 
     def _look(self, item: Conversation | tuple[str, str], screens: list[Screen], out: Lines) -> list[Any]:
@@ -138,7 +141,7 @@ class ReadBlock:
             return [*head, *[None] * 6]
         span = span_of(known)
         times = (known.started_at, span.start if span else None, span.end if span else None)
-        place = out.write(known.to_json().encode("utf-8", "surrogatepass"))
+        place = out.write(known.to_line())
         return [*head, known.user_id, *map(microseconds, times), *place]
 
 

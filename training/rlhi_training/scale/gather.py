@@ -6,10 +6,10 @@ stays gets a line in its shard's index: where its text is, whose it is, when it 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlhi_training.records import Dropped
 from rlhi_training.scale.blocks import moment
 from rlhi_training.scale.digest_set import DigestSet
 from rlhi_training.scale.layout import Layout, Summary, finished
-from rlhi_training.scale.lines import Lines
+from rlhi_training.scale.lines import Lines, Passages, packed, unpacked
 from rlhi_training.screens.screening import screens_of
 from rlhi_training.screens.user_cap import UserCap
 from rlhi_training.split import Span, Splitter
@@ -27,6 +27,7 @@ from rlhi_training.stages.fewer_users import user_rank
 from rlhi_training.stages.ingest import dropped_row, duplicate, numbered
 
 _EXAMPLES = 5
+_PARTS = {part.value: part for part in SplitPart}
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Gatherer:
                 for number, path in blocks:
                     with path.open("rb") as rows:
                         for line in rows:
-                            self._row(number, json.loads(line), files, out)
+                            self._row(number, unpacked(line), files, out)
         except BaseException as error:
             for file in files:
                 file.__exit__(type(error), error, error.__traceback__)
@@ -94,12 +95,12 @@ class Gatherer:
         drop = dropped_row(row[0], "malformed", row[1]) if len(row) == 2 else self._judged(row)  # noqa: PLR2004
         if drop is not None:
             self.found.reasons[drop.reason] += 1
-            out.write(drop.to_json().encode("utf-8", "surrogatepass"))
+            out.write(drop.to_line())
             return
         name, user, began, start, end, offset, length = row[0], *row[6:]
         self.found.indexed += 1
-        line = json.dumps([place, block, offset, length, name, user, began, start, end], separators=(",", ":"))
-        files[self._layout.shard_of(user, name)].write(line.encode())
+        line = packed([place, block, offset, length, name, user, began, start, end])
+        files[self._layout.shard_of(user, name)].write(line)
 
     def _judged(self, row: list[Any]) -> Dropped | None:
         name, crc, early, late, marks, seen, user = row[:7]
@@ -180,7 +181,7 @@ class SplitShard:
         recipe = self.layout.recipe
         splitter = Splitter(recipe.split)
         with self.layout.shard(shard, "index.jsonl").open("rb") as lines:
-            rows = [json.loads(line) for line in lines]
+            rows = [unpacked(line) for line in lines]
         late = 1 << 62
         rows.sort(
             key=lambda r: (r[5] or "", r[5] and r[6] is None, (r[6] or 0) if r[5] else late, r[4] if r[5] else "", r[0])
@@ -197,7 +198,7 @@ class SplitShard:
                         first.append(row[0])
                         if user is not None and (self.limit is None or row[0] < self.limit):
                             users.add(user)
-                    lines.write(json.dumps([*row[:6], part], separators=(",", ":")).encode())
+                    lines.write(packed([*row[:6], part.value]))
         most = recipe.ingest.max_conversations
         ranked = sorted([user_rank(user, recipe.seed), user] for user in users)[: self.draw or 0]
         return {"rows": len(rows), "first": sorted(first)[:most] if most else [], "users": ranked}
@@ -220,29 +221,22 @@ def placed(layout: Layout, shard: int) -> Iterator[Placed]:
     """A shard in its order: user by user, each in the order of time."""
     with layout.shard(shard, "placed.jsonl").open("rb") as lines:
         for line in lines:
-            seq, block, offset, length, name, user, part = json.loads(line)
-            yield Placed(seq, block, offset, length, name, user, SplitPart(part))
+            seq, block, offset, length, name, user, part = unpacked(line)
+            yield Placed(seq, block, offset, length, name, user, _PARTS[part])
 
 
 class Texts:
     """Reads conversations from the blocks; a few blocks are open at a time."""
 
-    def __init__(self, layout: Layout, most: int = 64) -> None:
-        self._layout, self._most = layout, most
-        self._open: dict[int, Any] = {}
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._passages = Passages()
+        self._block = cache(lambda number: layout.block(number, "jsonl"))
 
     def read(self, one: Placed) -> Conversation:
         """One conversation."""
-        stream = self._open.get(one.block)
-        if stream is None:
-            if len(self._open) >= self._most:
-                self._open.pop(next(iter(self._open))).close()
-            stream = self._open[one.block] = self._layout.block(one.block, "jsonl").open("rb", buffering=0)
-        stream.seek(one.offset)
-        return Conversation.model_validate_json(stream.read(one.length))
+        return Conversation.model_validate_json(self._passages.read(self._block(one.block), one.offset, one.length))
 
     def close(self) -> None:
         """Close all files."""
-        for stream in self._open.values():
-            stream.close()
-        self._open.clear()
+        self._passages.close()

@@ -13,11 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from pydantic import AwareDatetime
-
 from rlhi_plugin import terminal
 from rlhi_plugin.persona import ExtractivePersonaBuilder
-from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Persona, Record, UserId
+from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Persona
 from rlhi_plugin.split import SplitEntry, SplitPart
 from rlhi_training.draws import drawn
 from rlhi_training.follow_up_table import FollowUpCounts, count_follow_ups
@@ -25,6 +23,7 @@ from rlhi_training.records import LabelledTurn, PersonaBefore
 from rlhi_training.resources import Resources
 from rlhi_training.scale.gather import Placed, Texts, placed
 from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
+from rlhi_training.scale.learned import Learned
 from rlhi_training.scale.lines import Lines, OrderedLines
 from rlhi_training.scale.room import PEOPLE, RoomEntry, dated
 from rlhi_training.stages.audience import Snapshots
@@ -49,19 +48,6 @@ FILES = (
     "label.dropped",
     "requests.npy",
 )
-
-
-class Learned(Record):
-    """A conversation that trains, as the stages after label and personas need it."""
-
-    seq: int
-    conversation_id: str
-    user_id: UserId | None = None
-    started_at: AwareDatetime | None = None
-    language: str | None = None
-    source: str
-    persona: Persona | None = None
-    turns: tuple[LabelledTurn, ...] = ()
 
 
 @dataclass
@@ -192,11 +178,11 @@ class _Learning:
                 part=one.part,
                 message_ids=tuple(message.id for message in conversation.messages),
             )
-            self._split.add((one.seq,), entry.to_json().encode())
+            self._split.add((one.seq,), entry.to_line())
             if one.part is not SplitPart.TRAIN:
                 self._drop_ingest(one, 1, WHY[one.part], one.part.value)
                 if one.part is not SplitPart.SET_ASIDE:
-                    self._held_out.add((one.seq,), conversation.to_json().encode())
+                    self._held_out.add((one.seq,), conversation.to_line())
                     self._tally.counts["held_out"] += 1
             elif self._task.users is not None and one.user not in self._task.users:
                 self._drop_ingest(one, 2, "user_not_drawn" if one.user else "anonymous_not_drawn")
@@ -225,7 +211,7 @@ class _Learning:
 
     def _drop_ingest(self, one: Placed, phase: int, reason: str, detail: str = "") -> None:
         self._tally.ingest[reason] += 1
-        self._ingest.add((phase, one.seq), dropped_row(one.name, reason, detail).to_json().encode())
+        self._ingest.add((phase, one.seq), dropped_row(one.name, reason, detail).to_line())
 
     async def _work(self, found: Iterator[tuple[Placed, Conversation]]) -> None:
         pairs = list(found)
@@ -243,9 +229,9 @@ class _Learning:
         for number, drop in enumerate(result.dropped):
             self._tally.label[drop.reason] += 1
             name = drop.key.rpartition("#")[0]
-            self._label.add((seq_of[name], number), drop.to_json().encode())
+            self._label.add((seq_of[name], number), drop.to_line())
         for one in follow_ups:
-            self._follow_ups.write(one.to_json().encode())
+            self._follow_ups.write(one.to_line())
         labels: dict[str, list[FollowUp]] = {}
         for one in follow_ups:
             labels.setdefault(one.conversation_id, []).append(one)
@@ -305,15 +291,15 @@ class _Learning:
         checks = self._recipe.contrast.rank_by == "checks"
         asked_ever = sorted({name for p in personas for name in self._resources.asked_for.of_persona(p)})
         if self._recipe.contrast.enabled and personas and (asked_ever or not checks):
-            places = {persona.digest: self._people.write(persona.to_json().encode()) for persona in personas}
+            places = {persona.digest: self._people.write(persona.to_line()) for persona in personas}
             entry = RoomEntry(
                 user_id=self._user,
                 shard=self._shard,
                 asked=tuple(asked_ever),
                 known=dated(personas, places),
-                latest=self._people.write(latest.to_json().encode()) if latest is not None else None,
+                latest=self._people.write(latest.to_line()) if latest is not None else None,
             )
-            self._room.write(entry.to_json().encode())
+            self._room.write(entry.to_line())
         self._user, self._history, self._latest, self._snapshots = None, None, None, Snapshots()
 
     def _write(self, seq: int, conversation: Conversation, before: PersonaBefore, turns: list[LabelledTurn]) -> None:
@@ -328,7 +314,7 @@ class _Learning:
             persona=before.persona,
             turns=tuple(turns),
         )
-        offset, length = self._learned.write(learned.to_json().encode())
+        offset, length = self._learned.write(learned.to_line())
         recipe = self._recipe
         seed = self._task.layout.sampling_seed("contrast")
         if recipe.contrast.enabled:

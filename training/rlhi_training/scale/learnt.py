@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from rlhi_training.records import LabelledTurn
 from rlhi_training.scale.layout import Layout
-from rlhi_training.scale.learn import Learned
+from rlhi_training.scale.learned import Learned
+from rlhi_training.scale.lines import Passages
 from rlhi_training.scale.room import Place
 
 
@@ -15,20 +16,16 @@ class Learnt:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._open: dict[int, Any] = {}
+        self._passages = Passages()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stream in self._open.values():
-            stream.close()
+        self._passages.close()
 
     def read(self, place: Place) -> tuple[Learned, LabelledTurn]:
         """A conversation, and the turn that is asked about."""
-        if place.shard not in self._open:
-            self._open[place.shard] = self._layout.shard(place.shard, "learned.jsonl").open("rb", buffering=0)
-        stream = self._open[place.shard]
-        stream.seek(place.offset)
-        one = Learned.model_validate_json(stream.read(place.length))
+        path = self._layout.shard(place.shard, "learned.jsonl")
+        one = Learned.from_line(self._passages.read(path, place.offset, place.length))
         return one, next(turn for turn in one.turns if turn.turn == place.turn)

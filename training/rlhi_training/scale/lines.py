@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import heapq
+import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 Key = tuple[int, ...]
+
+
+def packed(value: Any) -> bytes:
+    """A line of JSON for `unpacked`."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError:
+        # Half a character, in the name of a file.
+        return json.dumps(value).encode()
+
+
+def unpacked(line: bytes | str) -> Any:
+    """What `packed` wrote; several times as fast as the standard library."""
+    try:
+        return from_json(line, cache_strings="keys")
+    except ValueError:
+        return json.loads(line)
+
+
 PLAIN = b"="
 """Begins a line that goes into the run's file as it is, without being parsed."""
 
@@ -34,8 +57,7 @@ class Lines:
     def write(self, line: bytes) -> tuple[int, int]:
         """Append a line, without its end; returns where it is: offset and length."""
         place = self.offset, len(line)
-        self._stream.write(line)
-        self._stream.write(b"\n")
+        self._stream.write(b"%b\n" % line)
         self.offset += len(line) + 1
         return place
 
@@ -83,9 +105,11 @@ class OrderedLines(Lines):
         self._places.sort()
         self._stream.flush()
         with Lines(self._path) as ordered:
-            descriptor = self._stream.fileno()
-            for key, offset, length in self._places:
-                ordered.write(b"%b\t%b" % (repr(key)[1:-1].encode(), os.pread(descriptor, length, offset)))
+            if not self._places:
+                return
+            with mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as draft:
+                for key, offset, length in self._places:
+                    ordered.write(b"%b\t%b" % (repr(key)[1:-1].encode(), draft[offset : offset + length]))
 
 
 def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:
@@ -99,3 +123,30 @@ def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:
 def merged(paths: Iterable[Path]) -> Iterator[tuple[Key, bytes]]:
     """The lines of many ordered files, in order."""
     return heapq.merge(*map(keyed, paths), key=itemgetter(0))
+
+
+class Passages:
+    """Reads bytes of files; a few files are open at a time.
+
+    Args:
+        most: How many.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._open: dict[Path, int] = {}
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """So many bytes from here on."""
+        descriptor = self._open.get(path)
+        if descriptor is None:
+            if len(self._open) >= self._most:
+                os.close(self._open.pop(next(iter(self._open))))
+            descriptor = self._open[path] = os.open(path, os.O_RDONLY)
+        return os.pread(descriptor, length, offset)
+
+    def close(self) -> None:
+        """Close all files."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()

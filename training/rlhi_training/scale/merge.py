@@ -18,7 +18,7 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.scale.digest_set import DigestSet
 from rlhi_training.scale.layout import Layout, Summary, finished
-from rlhi_training.scale.lines import PLAIN, Lines, OrderedLines, merged
+from rlhi_training.scale.lines import PLAIN, Lines, OrderedLines, merged, packed, unpacked
 from rlhi_training.scale.pairing import IRRELEVANT, NEUTRAL, Proposal
 from rlhi_training.stages.audience import Snapshots
 from rlhi_training.stages.filter import capped_pair, what_caps_leave
@@ -55,7 +55,7 @@ def decide_caps(layout: Layout, extras: Drawn) -> dict[int, str]:
     for shard in range(layout.shards):
         with layout.shard(shard, "claims.jsonl").open("rb") as lines:
             for line in lines:
-                rank, owner, source, neutral, kind, extra = json.loads(line)
+                rank, owner, source, neutral, kind, extra = unpacked(line)
                 if extras.holds(kind, extra):
                     claims.append(Claim(rank, owner, source, neutral))
     taken, within = what_caps_leave(claims, layout.recipe.filter)
@@ -131,22 +131,22 @@ class RenderShard:
                 if why is not None:
                     drop = capped_pair(proposal.pair, within=why == "over_limit")
                     reasons[drop.reason] += 1
-                    capped.add(key, PLAIN + drop.to_json().encode("utf-8", "surrogatepass"))
+                    capped.add(key, PLAIN + drop.to_line())
                     continue
                 counts["kept"] += 1
                 counts[f"from:{proposal.pair.source}"] += 1
-                filtered.add(key, proposal.pair.to_json().encode())
+                filtered.add(key, proposal.pair.to_line())
                 pair, gone = self._row(proposal)
                 if gone is not None:
                     counts["lost"] += 1
-                    lost.add(key, PLAIN + gone.to_json().encode("utf-8", "surrogatepass"))
+                    lost.add(key, PLAIN + gone.to_line())
                     continue
                 if pair is not None:
                     row = {"key": proposal.pair.key, "id": pair.pair_id, "row": pair.to_json()}
-                    rows.add(key, _line(row))
+                    rows.add(key, packed(row))
                     if proposal.turn.key not in told:
                         told.add(proposal.turn.key)
-                        turns.add(key, proposal.turn.to_json().encode())
+                        turns.add(key, proposal.turn.to_line())
         return {"counts": dict(counts), "reasons": dict(reasons)}
 
     def _row(self, proposal: Proposal) -> tuple[PreferencePair | None, Dropped | None]:
@@ -196,12 +196,12 @@ class PairFiles:
     def _rows(self, layout: Layout, out: Lines) -> Iterator[dict[str, Any]]:
         seen = DigestSet()
         for _, line in merged(layout.shard(shard, "rows.lines") for shard in range(layout.shards)):
-            found = json.loads(line)
+            found = unpacked(line)
             if seen.first(found["id"], 0) is not None:
                 self.dropped.append(Dropped(stage="pairs", key=found["key"], reason="duplicate"))
                 continue
             out.write(found["row"].encode())
-            row = json.loads(found["row"])
+            row = unpacked(found["row"])
             self.totals.add(row)
             yield row
 
@@ -227,7 +227,7 @@ def merge_dropped(
                 if line.startswith(PLAIN):
                     lines.write(line.removeprefix(PLAIN))
                     continue
-                found = json.loads(line)
+                found = unpacked(line)
                 if any(extras.holds(kind, rank) for kind, rank in found.get("unless", ())):
                     late["passed"] += 1
                     continue
@@ -236,7 +236,7 @@ def merge_dropped(
                 late[found["drop"]["reason"]] += 1
                 lines.write(_line(found["drop"]))
         for drop in more:
-            lines.write(drop.to_json().encode())
+            lines.write(drop.to_line())
     return late
 
 

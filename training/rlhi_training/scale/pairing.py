@@ -21,7 +21,8 @@ from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import StageResult
 from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
-from rlhi_training.scale.learn import Learned, reward_key, rewrite_key
+from rlhi_training.scale.learn import reward_key, rewrite_key
+from rlhi_training.scale.learned import Learned
 from rlhi_training.scale.lines import PLAIN, Key, Lines, OrderedLines
 from rlhi_training.scale.room import Room
 from rlhi_training.stages.audience import Audience
@@ -160,7 +161,7 @@ class _Pairing:
         with self._task.layout.shard(self._shard, "learned.jsonl").open("rb") as lines:
             batch: list[Learned] = []
             for line in lines:
-                batch.append(Learned.model_validate_json(line))
+                batch.append(Learned.from_line(line))
                 if len(batch) == size:
                     yield batch
                     batch = []
@@ -334,7 +335,7 @@ class _Pairing:
                 extra=kind,
                 extra_rank=rank,
             )
-            self._out.add(key, proposal.to_json().encode("utf-8", "surrogatepass"))
+            self._out.add(key, proposal.to_line())
 
     def _in_order(
         self, rewritten: StageResult | None, rewarded: StageResult | None, contrasted: Contrasted | None
@@ -382,7 +383,7 @@ class _Pairing:
         if key is None:
             name, _, turn = drop.key.rpartition("#")
             key = (self._seq[name], int(turn))
-        body = drop.to_json().encode("utf-8", "surrogatepass")
+        body = drop.to_line()
         if not unless and only is None:
             self._counts[stage].reasons[drop.reason] += 1
             self._drops[stage].add(key, PLAIN + body)

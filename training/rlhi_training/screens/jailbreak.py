@@ -37,6 +37,14 @@ def signs_in(text: str) -> dict[str, float]:
     read = plain_quotes(text[:_READ])
     lowered = read.lower()
     possible = [sign for sign in signs("jailbreak.toml") if sign.possible(lowered)]
-    if sum(sign.weight for sign in possible) < ENOUGH:
-        return {}
-    return {sign.name: sign.weight for sign in possible if sign.pattern.search(read)}
+    left = sum(sign.weight for sign in possible)
+    found: set[str] = set()
+    # The heaviest first: without them the others need not be looked for.
+    for sign in sorted(possible, key=lambda sign: -sign.weight):
+        if left < ENOUGH:
+            break
+        if sign.pattern.search(read):
+            found.add(sign.name)
+        else:
+            left -= sign.weight
+    return {sign.name: sign.weight for sign in possible if sign.name in found} if left >= ENOUGH else {}

@@ -13,8 +13,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeVar
 
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.records import Conversation
@@ -35,6 +35,9 @@ _AGREEING = 1 / 3
 _NAMES_KEPT = 100_000
 """Bands whose conversation is remembered by name."""
 # Scripts that put no spaces between words count each character as a word.
+_BETWEEN = bytes(code if chr(code).isalnum() else 32 for code in range(128)).ljust(256)
+"""By ASCII code, what stands there when words are cut."""
+W = TypeVar("W", str, bytes)
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯ก-๿]|[^\W_]+")
 
 
@@ -125,11 +128,23 @@ def bands_for(threshold: float) -> tuple[int, int, int]:
 
 def words(text: str) -> list[str]:
     """The first `_READ_WORDS` words, in lower case."""
-    lowered = text.lower()
-    found: list[str] = _WORD.findall(lowered[:_FIRST_CHARS])
+    return list(map(bytes.decode, encoded_words(text)))
+
+
+@lru_cache(maxsize=1)
+def encoded_words(text: str) -> tuple[bytes, ...]:
+    """`words` in UTF-8. Two screens ask for those of the first message, which in most conversations is the only one."""
+    if text.isascii():
+        # A tenth of the time that the expression takes.
+        return tuple(_first(text.lower(), lambda part: part.encode("ascii").translate(_BETWEEN).split()))
+    return tuple(map(str.encode, _first(text.lower(), _WORD.findall)))
+
+
+def _first(lowered: str, cut: Callable[[str], list[W]]) -> list[W]:
+    found = cut(lowered[:_FIRST_CHARS])
     if len(found) <= _READ_WORDS and len(lowered) > _FIRST_CHARS:
         # Very long words, or few.
-        found = _WORD.findall(lowered)
+        found = cut(lowered)
     return found[:_READ_WORDS]
 
 

@@ -17,6 +17,7 @@ class Sign:
         name: What it stands for.
         needs: Texts in lower case, of which one must be there for the pattern to match; looking for them first makes
             the screen ten times faster.
+        together: For the patterns that none of these is needed for: groups, of each of which one must be there.
         pattern: Compiled, without regard to case.
         unless: What makes a match count for nothing.
         weight: What one or more matches add to the score.
@@ -24,16 +25,16 @@ class Sign:
 
     name: str
     needs: tuple[str, ...]
+    together: tuple[tuple[tuple[str, ...], ...], ...]
     pattern: re.Pattern[str]
     unless: re.Pattern[str] | None
     weight: float
 
     def possible(self, lowered: str) -> bool:
         """Whether one of the texts is there that a match needs; nearly all searches end here."""
-        for need in self.needs:  # noqa: SIM110 - any() takes three times as long
-            if need in lowered:
-                return True
-        return False
+        return _one_of(self.needs, lowered) or any(
+            all(_one_of(group, lowered) for group in groups) for groups in self.together
+        )
 
     def search(self, text: str, lowered: str) -> re.Match[str] | None:
         """The first match in a text that is given in lower case as well."""
@@ -43,14 +44,25 @@ class Sign:
         return None if found and self.unless and self.unless.search(text) else found
 
 
+def _one_of(needs: tuple[str, ...], lowered: str) -> bool:
+    for need in needs:  # noqa: SIM110 - any() takes three times as long
+        if need in lowered:
+            return True
+    return False
+
+
 @lru_cache
 def signs(file: str) -> tuple[Sign, ...]:
-    """The signs of a file beside this one, a table each: ``needs``, ``patterns``, maybe ``unless``, ``weight``."""
+    """The signs of a file beside this one, a table each.
+
+    ``patterns``; ``needs``, ``together``, or both; maybe ``unless`` and ``weight``.
+    """
     data = tomllib.loads((files("rlhi_training.screens") / file).read_text("utf-8"))
     return tuple(
         Sign(
             name,
-            tuple(entry["needs"]),
+            tuple(entry.get("needs", ())),
+            tuple(tuple(map(tuple, groups)) for groups in entry.get("together", ())),
             re.compile("|".join(entry["patterns"]), re.IGNORECASE),
             re.compile("|".join(entry["unless"]), re.IGNORECASE) if "unless" in entry else None,
             float(entry.get("weight", 1.0)),

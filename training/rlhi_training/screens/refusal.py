@@ -23,7 +23,10 @@ def declines(text: str) -> str | None:
 
     Only the opening is read. Not being able to browse, feel or remember is a limit, no refusal, and so is asking back.
     """
-    opening = _TAGS.sub("", plain_quotes(text[: 2 * _OPENING])).lstrip()[:_OPENING]
+    opening = plain_quotes(text[: 2 * _OPENING])
+    if "<" in opening or "\\" in opening:
+        opening = _TAGS.sub("", opening)
+    opening = opening.lstrip()[:_OPENING]
     lowered = opening.lower()
     for sign in signs("refusal.toml"):
         found = sign.search(opening, lowered)

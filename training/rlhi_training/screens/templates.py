@@ -6,11 +6,12 @@ clicks rather than one person's words, and would swamp what users have to say th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from zlib import crc32
 
 from rlhi_plugin.records import Conversation
 from rlhi_training.recipe import ScreensSection
-from rlhi_training.screens.near_duplicates import words
+from rlhi_training.screens.near_duplicates import encoded_words
 from rlhi_training.screens.screen import Finding, SeenPart, quote, requests
 
 MIN_WORDS = 30
@@ -26,18 +27,17 @@ _FACTORS = [pow(0x9E3779B97F4A7C15, place + 1, 1 << 64) for place in range(_SHIN
 """By place in the run, what a word's digest is multiplied with: the order of the words counts."""
 
 
-def _sampled(tokens: list[str]) -> list[int]:
+def _sampled(tokens: Sequence[bytes]) -> list[int]:
     """Of some of the runs of `_SHINGLE` words, 32 bits each, sorted."""
     import numpy as np
 
-    words = np.fromiter(map(crc32, map(str.encode, tokens)), dtype=np.uint64, count=len(tokens))
+    words = np.fromiter(map(crc32, tokens), dtype=np.uint64, count=len(tokens))
     runs = len(tokens) - _SHINGLE + 1
     total = np.zeros(runs, dtype=np.uint64)
     for place, factor in enumerate(_FACTORS):
         total += words[place : place + runs] * np.uint64(factor)
     digests = total >> np.uint64(32)
-    found: list[int] = np.unique(digests[digests % np.uint64(_SAMPLED) == 0]).tolist()
-    return found
+    return sorted(set(digests[digests % np.uint64(_SAMPLED) == 0].tolist()))
 
 
 class Templates:
@@ -63,7 +63,7 @@ class Templates:
     def read(self, conversation: Conversation) -> SeenPart:
         """The sender and the sampled pieces of the first message."""
         asked = requests(conversation)
-        tokens = words(asked[0].content) if asked else []
+        tokens = encoded_words(asked[0].content) if asked else ()
         if len(tokens) < MIN_WORDS:
             return None
         sampled = _sampled(tokens)

@@ -75,8 +75,9 @@ async def judge_pairs(
     times: Counter[str] = Counter()
     number: list[int] = []
     for index, pair in enumerate(proposed):
-        times[pair.key] += 1
-        number.append(times[pair.key])
+        key = pair.key
+        times[key] += 1
+        number.append(times[key])
         reason = "duplicate" if number[index] > 1 else None
         reason = reason or _cheap(pair, turns[_turn_key(pair)], section)
         if reason is not None:

@@ -102,6 +102,8 @@ def _is(message: Message, role: str) -> bool:
 
 def _trim(turn: LabelledTurn, limit: int) -> LabelledTurn | None:
     """Drop the oldest turns until the context fits; None if the request and the app's instructions alone do not."""
+    if sum(len(m.content) for m in turn.context) <= limit:
+        return turn
     head = [m for m in turn.context[:1] if m.role == "system"]
     rest = list(turn.context[len(head) :])
     while len(rest) > 1 and sum(len(m.content) for m in [*head, *rest]) > limit:
