@@ -67,7 +67,7 @@ Pinned = Annotated[
     bool,
     typer.Option(
         "--require-pinned-judge",
-        help="Refuse a judge whose name is an alias, behind which the model can change: exit code 2, nothing is asked.",
+        help="Refuse judges whose names are aliases, behind which models can change; nothing is asked.",
     ),
 ]
 MaxCost = Annotated[

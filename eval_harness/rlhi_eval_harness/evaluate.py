@@ -40,7 +40,8 @@ def evaluate(
         require_pinned: Write no report whose judges are aliases (`rlhi_eval_harness.judge_identity`).
 
     Raises:
-        ConfigError: `out` holds something else, data is missing, a name in the suite is unknown, or a judge is an alias.
+        ConfigError: `out` holds something else, data is missing, a name in the suite is unknown, or a judge is an
+            alias and must not be.
         ArtefactError: the folder is damaged.
         ModelCallError: a model failed; the folder keeps what is done.
     """

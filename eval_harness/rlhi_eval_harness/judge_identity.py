@@ -24,12 +24,13 @@ HOW_TO_PIN = (
     "(openai/OWNER/NAME@COMMIT@http://HOST/v1, served under that name), or judge in this process (local:FOLDER)"
 )
 
-_PROVIDERS = frozenset(
-    "ai21 anthropic azure_ai bedrock cohere cohere_chat converse dashscope deepinfra deepseek fireworks_ai gemini "
-    "github google groq hosted_vllm huggingface lm_studio litellm_proxy mistral mistralai moonshot nvidia_nim ollama "
-    "ollama_chat openai openrouter perplexity replicate text-completion-openai together_ai vercel_ai_gateway "
-    "vertex_ai vllm watsonx x-ai xai".split()
-)
+_PROVIDERS = {
+    "ai21", "anthropic", "azure_ai", "bedrock", "cohere", "cohere_chat", "converse", "dashscope", "deepinfra",
+    "deepseek", "fireworks_ai", "gemini", "github", "google", "groq", "hosted_vllm", "huggingface", "lm_studio",
+    "litellm_proxy", "mistral", "mistralai", "moonshot", "nvidia_nim", "ollama", "ollama_chat", "openai",
+    "openrouter", "perplexity", "replicate", "text-completion-openai", "together_ai", "vercel_ai_gateway",
+    "vertex_ai", "vllm", "watsonx", "x-ai", "xai",
+}  # fmt: skip
 """Beginnings of LiteLLM's names that say who is asked, not what answers."""
 _DIGEST = re.compile(r"sha256[:\-][0-9a-f]{12,64}")
 _REVISION = re.compile(r"@(?=[0-9a-f]*[a-f])[0-9a-f]{7,40}$|@[0-9a-f]{40}$")
@@ -68,7 +69,7 @@ class JudgeIdentity(Record):
     """As its client names it."""
     pin: Pin
     answered_by: dict[str, int] = Field(default_factory=dict)
-    """Judgments by the model id that the replies carried, over all starts; more than one: the judge changed meanwhile."""
+    """Judgments by the model id that the replies carried, over all starts; with more than one, the judge changed."""
     unnamed: int = Field(default=0, ge=0)
     """Judgments whose reply named no model."""
 

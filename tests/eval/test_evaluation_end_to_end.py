@@ -175,7 +175,7 @@ def test_scoring_again_needs_no_model_and_sees_what_is_missing(helped, tmp_path)
     (out / "outputs.jsonl").write_text("".join(lines[:3]) + "{broken}\n")
     with pytest.raises(ArtefactError, match=r"outputs\.jsonl:4: damaged line"):
         score_again(out)
-    with pytest.raises(ArtefactError, match="holds no evaluation"):
+    with pytest.raises(ConfigError, match="holds no evaluation"):
         score_again(tmp_path)
 
 

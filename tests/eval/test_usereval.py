@@ -132,7 +132,7 @@ def test_the_manifest_gives_the_same_suite_again_or_none(suite, log, tmp_path):
     with pytest.raises(ConfigError, match=r"lacks 1 of 12 conversations of the manifest, such as bob-4"):
         build(BuildRequest(log=tmp_path / "part.jsonl", out=tmp_path / "b", manifest=out / "manifest.json"))
     (tmp_path / "edited.jsonl").write_text("".join(lines).replace("keep it shorter", "keep it longer"))
-    with pytest.raises(ArtefactError, match=r"1 of 3 users and .* items differ"):
+    with pytest.raises(ConfigError, match=r"1 of 3 users and .* items differ"):
         build(BuildRequest(log=tmp_path / "edited.jsonl", out=tmp_path / "c", manifest=out / "manifest.json"))
 
 

@@ -41,7 +41,8 @@ def read_suite(folder: RunFolder) -> Suite:
     """The options that a folder was made with.
 
     Raises:
-        ArtefactError: the folder holds no evaluation, or a damaged one.
+        ConfigError: the folder holds no evaluation.
+        ArtefactError: it holds a damaged one.
     """
     return parse_suite(folder.read_config()["suite"], str(folder.config))
 

@@ -228,18 +228,24 @@ def test_damaged_and_absent_reports_are_refused(make_report, tmp_path):
     text = (folder / "report.json").read_text()
     for content, message in (
         (text[:500], "is no report of this version"),
-        ("{}", "is no report of this version"),
-        (text.replace(f'"schema_version": {REPORT_SCHEMA_VERSION}', '"schema_version": 1'), "has schema 1"),
         (text.replace('"sample_id": "user-0/0/base",\n   "metric"', '"sample_id": "x",\n   "metric"'), "no subject"),
     ):
         (tmp_path / "broken.json").write_text(content)
         with pytest.raises(ArtefactError, match=message):
             open_side(tmp_path / "broken.json")
     (tmp_path / "broken.json").write_bytes(b"\x80\x81")
-    with pytest.raises(ArtefactError, match="is no text"):
+    with pytest.raises(ConfigError, match="is no text"):
         open_side(tmp_path / "broken.json")
     with pytest.raises(ConfigError, match="Give the folder of an evaluation"):
         open_side(tmp_path / "absent")
+    # The wrong file, or one of another version, is the user's to change.
+    for content, message in (
+        ("{}", "is no report of this version"),
+        (text.replace(f'"schema_version": {REPORT_SCHEMA_VERSION}', '"schema_version": 1'), "has schema 1"),
+    ):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            open_side(tmp_path / "other.json")
 
 
 def _run(*words: object):
