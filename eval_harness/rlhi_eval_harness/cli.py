@@ -59,8 +59,8 @@ Judges = Annotated[
     list[str] | None,
     typer.Option(
         "--judge",
-        help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER in this "
-        "process. Repeat it for more.",
+        help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER in "
+        "this process. Repeat it for more.",
     ),
 ]
 Pinned = Annotated[

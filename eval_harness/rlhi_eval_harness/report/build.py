@@ -70,7 +70,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
     suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
     compared = differences(table, seed=suite.seed, resamples=suite.resamples)
-    tests = None if kind.tests_itself else tests_of(table, seed=suite.seed)
+    tests = tests_of(table, seed=suite.seed, resamples=suite.resamples)
     people = human_results(stored, scores, suite, judge=names[0] if names else None)
     judges = tuple(
         identity_of(name, (each.answered_by for each in found.values() if each.reply or each.answered_by))
@@ -87,7 +87,7 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
         scores=scores,
         findings=(
             *kind.findings(Numbers(estimated, compared), table.metrics),
-            *(sentences(tests, table.metrics, kind.clusters) if tests is not None else ()),
+            *sentences(tests, table.metrics, kind.clusters),
             *judge_findings(judges),
             *people_findings(people),
         ),
