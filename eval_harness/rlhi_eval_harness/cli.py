@@ -136,7 +136,7 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     terminal.stdout.print(f"{done}{out / after}", markup=False, highlight=False)
 
 
-@app.command(epilog="Example: rlhi-eval score report/ --judge openai/gpt-4o")
+@app.command(epilog="Example: rlhi-eval score report/ --judge openai/gpt-4o-2024-08-06")
 def score(
     folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
     judge: Judges = None,
