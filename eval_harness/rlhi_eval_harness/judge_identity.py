@@ -78,6 +78,16 @@ class JudgeIdentity(Record):
         """Whether more than one model answered under the name."""
         return len(self.answered_by) > 1
 
+    @property
+    def another(self) -> str | None:
+        """The model that answered where a pinned version was asked for and another one answered."""
+        asked = _without_providers(_without_client(self.judge).lower())
+        for name in self.answered_by if self.pin.kind == "version" else ():
+            said = _without_providers(name.lower())
+            if said not in asked and asked not in said:
+                return name
+        return None
+
 
 def pin_of(name: str) -> Pin:
     """Classify a judge's name, as LiteLLM writes it, as a client reports it, or as a folder of weights.

@@ -134,6 +134,16 @@ def test_a_pinned_judge_that_stays_is_no_finding(harm, make_assistants, tmp_path
     assert "pinned by version" in (tmp_path / "out/report.md").read_text()
 
 
+def test_a_pinned_judge_that_another_model_stands_in_for_is_a_finding(harm, make_assistants, tmp_path):
+    with _provider("cheap-mini") as provider:
+        client = open_served(f"openai:gpt-4o-2024-08-06@{provider.base_url}")
+        report = evaluate(harm, make_assistants(lambda _: "Else."), tmp_path / "out", judges=[client])
+    assert report.judges[0].another == "cheap-mini"
+    assert any("was asked for, and cheap-mini answered" in finding for finding in report.findings)
+    same = identity_of("bedrock/anthropic.claude-3-5-sonnet-20240620-v1:0", ["claude-3-5-sonnet-20240620"])
+    assert same.another is None
+
+
 def test_a_judge_that_changes_between_two_starts_is_found_out(harm, make_assistants, tmp_path, capsys):
     answer_suite(harm, make_assistants(lambda _: "Else."), tmp_path / "out")
     judgments = RunFolder(tmp_path / "out").judgments

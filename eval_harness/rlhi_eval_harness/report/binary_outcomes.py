@@ -107,12 +107,12 @@ def _label(metric: Metric, row: Mapping[str, Any]) -> str:
 
 def _cells(metric: Metric, found: Mapping[str, Any]) -> list[Cell]:
     counts = ("items", "clusters", "both", "only_first", "only_second", "neither")
-    p_value = f"{p_text(found['p_value'])}{' (exact)' if found['exact'] else ''}"
     over = found.get("over_users")
-    alone = found["most"] <= 1
+    notes = ["exact"] if found["exact"] else []
+    notes += [f"up to {found['most']} items each"] if found["most"] > 1 else []
     return [
         *(Cell(str(found[name])) for name in counts),
-        Cell(p_value if alone else f"{p_value}, up to {found['most']} items each"),
+        Cell(p_text(found["p_value"]), ", ".join(notes)),
         NOTHING if over is None or over["value"] is None else _interval(metric, over),
         NOTHING if over is None or over["p_value"] is None else Cell(p_text(over["p_value"])),
     ]

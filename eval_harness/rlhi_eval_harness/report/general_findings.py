@@ -73,7 +73,7 @@ def _headline(numbers: Numbers, metric: Metric, clusters: str) -> Iterator[str]:
 def _cannot_be_told(numbers: Numbers, metric: Metric) -> str:
     """The honest sentence where subjects were compared and no two can be told apart; empty otherwise."""
     mine = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
-    with_interval = [each for each in mine if each.low is not None]
+    with_interval = [each for each in mine if each.low is not None and unscored_share(each) <= UNSCORED_LIMIT]
     if not with_interval or any(map(verdict, with_interval)):
         return ""
     subjects = {each.subject for each in numbers.estimates if each.metric == metric.name and each.value is not None}

@@ -18,8 +18,13 @@ def judge_findings(judges: Sequence[JudgeIdentity]) -> tuple[str, ...]:
         if each.changed:
             models = ", ".join(f"{count} of {name}" for name, count in each.answered_by.items())
             found.append(
-                f"The judge {each.judge} changed in the middle: its judgments are {models}. They are not one judge's; "
-                "judge all of them again with one pinned model, into a folder of its own."
+                f"The judge {each.judge} changed in the middle: its judgments are {models}. They are not one judge's: "
+                "judge again with one pinned model (rlhi-eval score FOLDER --judge MODEL)."
+            )
+        elif each.another is not None:
+            found.append(
+                f"The judge {each.judge} was asked for, and {each.another} answered. Ask the provider, or name a judge "
+                "that is served under its own name."
             )
         elif not each.pin.pinned:
             known = f" What answered called itself {next(iter(each.answered_by))}." if each.answered_by else ""

@@ -211,6 +211,20 @@ def test_the_judges_prompt_counts_too_and_the_adapter_under_test_does_not(make_r
         compare(open_side(one), open_side(third))
 
 
+def test_a_judges_name_that_stood_for_another_model_is_refused(make_report):
+    sides = []
+    for name, models in (("a", {"gpt-4o-2024-08-06": 9}), ("b", {"gpt-4o-2024-11-20": 9})):
+        folder = make_report(name, {"base": subject(coin(0.5, 1))}, judging=[{"judge": "openai/gpt-4o", "prompts": []}])
+        body = json.loads((folder / "report.json").read_text())
+        pin = {"kind": "alias", "why": "w"}
+        body["judges"] = [{"judge": "openai/gpt-4o", "pin": pin, "answered_by": models}]
+        (folder / "report.json").write_text(json.dumps(body))
+        sides.append(open_side(folder))
+    with pytest.raises(ConfigError, match="the judge's name stands for gpt-4o-2024-08-06 against gpt-4o-2024-11-20"):
+        compare(*sides)
+    assert compare(sides[0], sides[0]).comparisons
+
+
 def test_another_persona_is_told_and_not_refused(make_report):
     given = {"base": subject(coin(0.5, 1))}
 
