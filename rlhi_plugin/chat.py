@@ -58,6 +58,9 @@ class ChatReply(Record):
     logprobs: tuple[TokenLogprob, ...] | None = None
     cost_usd: float | None = Field(default=None, ge=0.0)
     """US dollars that the call cost, on its first reply; None where the price is not known."""
+    served_by: str | None = None
+    """The model that says it answered, which an alias hides: ``gpt-4o-2024-08-06`` where ``gpt-4o`` was asked for; of
+    weights in this process their digest. None where nobody said."""
 
 
 class Price(Record):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rlhi_adapters.decoding import DecodedRow, DecodeRow
 
 # Turn ends of the common chat templates, for models whose configuration names only the end of the text.
+DIGITS = 16
+"""Of a digest, so many tell weights apart."""
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 
 
@@ -70,6 +72,7 @@ class LocalModel:
         self.tokenizer = tokenizer
         self._model = model
         self._adapters: dict[str, Path] = {}
+        self._digests: dict[str, str] = {}
         self._loaded: set[str] = set()
         # One set of weights with one active adapter: generation is not re-entrant.
         self._lock = threading.Lock()
@@ -131,7 +134,7 @@ class LocalModel:
         """
         if name in self._adapters or not name or "." in name:
             raise ConfigError(f"adapter name {name!r} is taken, empty or holds a dot. Choose another.")
-        adapter_digests(path)
+        self._digests[name] = adapter_digests(path).weights
         self._adapters[name] = path
 
     def generate(
@@ -176,6 +179,7 @@ class LocalModel:
         from rlhi_adapters.decoding import decode
 
         rows = [self.plan(job) for job in jobs]
+        served_by = self.served_by(adapter)
         # Rows of like length pad little; with equal prompts side by side, each is read once.
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt), rows[i].prompt))
         replies: list[ChatReply | None] = [None] * len(rows)
@@ -189,7 +193,7 @@ class LocalModel:
                     on_finished=on_progress,
                 )
                 for i, result in zip(chunk, decoded, strict=True):
-                    replies[i] = self._reply(rows[i], result)
+                    replies[i] = self._reply(rows[i], result, served_by)
         return [reply for reply in replies if reply is not None]
 
     def log_likelihoods(
@@ -238,7 +242,12 @@ class LocalModel:
             constraint = JSONConstraint(self.tokenizer, job.json_schema)
         return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed, constraint, job.logprobs)
 
-    def _reply(self, row: DecodeRow, result: DecodedRow) -> ChatReply:
+    def served_by(self, adapter: str | None) -> str:
+        """The weights behind an answer: the base's name with the beginning of its digest, and the adapter's digest."""
+        base = f"{self.base.name}@sha256:{self.base.digest[:DIGITS]}"
+        return base if adapter is None else f"{base}+sha256:{self._digests.get(adapter, '')[:DIGITS]}"
+
+    def _reply(self, row: DecodeRow, result: DecodedRow, served_by: str) -> ChatReply:
         text = self.tokenizer.decode(result.tokens, skip_special_tokens=True).strip()
         return ChatReply(
             text=text,
@@ -246,6 +255,7 @@ class LocalModel:
             prompt_tokens=len(row.prompt),
             completion_tokens=len(result.tokens),
             logprobs=None if row.logprobs is None else self._logprobs(result),
+            served_by=served_by,
         )
 
     def _logprobs(self, result: DecodedRow) -> tuple[TokenLogprob, ...]:

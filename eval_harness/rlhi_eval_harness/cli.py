@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +58,16 @@ Limit = Annotated[
 Judges = Annotated[
     list[str] | None,
     typer.Option(
-        "--judge", help="Judge, as LiteLLM writes it: openai/gpt-4o, openai/NAME@http://HOST/v1. Repeat it for more."
+        "--judge",
+        help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER in "
+        "this process. Repeat it for more.",
+    ),
+]
+Pinned = Annotated[
+    bool,
+    typer.Option(
+        "--require-pinned-judge",
+        help="Refuse judges whose names are aliases, behind which models can change; nothing is asked.",
     ),
 ]
 MaxCost = Annotated[
@@ -77,6 +88,7 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     base: Base = None,
     registry: Registry = None,
     judge: Judges = None,
+    require_pinned_judge: Pinned = False,
     data: Data = None,
     limit: Limit = None,
     max_cost: MaxCost = None,
@@ -87,12 +99,12 @@ def run(  # noqa: PLR0917 - typer turns every parameter into an option
     from rlhi_eval_harness.evaluate import evaluate
 
     spend = _budget(out, max_cost)
-    judges = _judges(judge, spend)
-    kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_), spend)
-    try:
-        evaluate(kind, models, out, judges=judges)
-    finally:
-        models.close()
+    with _judges(judge, spend, pinned=require_pinned_judge) as judges:
+        kind, models = _open(suite, subject, adapter, base, registry, _settings(data, limit, set_), spend)
+        try:
+            evaluate(kind, models, out, judges=judges, require_pinned=require_pinned_judge)
+        finally:
+            models.close()
     _show(out)
 
 
@@ -124,17 +136,19 @@ def answer(  # noqa: PLR0917 - typer turns every parameter into an option
     terminal.stdout.print(f"{done}{out / after}", markup=False, highlight=False)
 
 
-@app.command(epilog="Example: rlhi-eval score report/ --judge openai/gpt-4o")
+@app.command(epilog="Example: rlhi-eval score report/ --judge openai/gpt-4o-2024-08-06")
 def score(
     folder: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
     judge: Judges = None,
+    require_pinned_judge: Pinned = False,
     max_cost: MaxCost = None,
     verbose: Verbose = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Score the stored answers again and rewrite the report; needs no GPU, and a model only where a judge is named."""
     from rlhi_eval_harness.evaluate import score_again
 
-    score_again(folder, judges=_judges(judge, _budget(folder, max_cost)))
+    with _judges(judge, _budget(folder, max_cost), pinned=require_pinned_judge) as judges:
+        score_again(folder, judges=judges, require_pinned=require_pinned_judge)
     _show(folder)
 
 
@@ -210,11 +224,23 @@ def _budget(folder: Path, max_cost: float | None) -> Budget | None:
     return budget_for(folder, max_cost)
 
 
-def _judges(names: list[str] | None, budget: Budget | None) -> list[ChatClient]:
-    from rlhi_eval_harness.models import has_address, open_served
+@contextmanager
+def _judges(names: list[str] | None, budget: Budget | None, *, pinned: bool) -> Iterator[list[ChatClient]]:
+    """Judges, ready to be asked; weights in this process are let go of at the end."""
+    from rlhi_adapters.opening import open_client
+    from rlhi_eval_harness.judge_identity import pin_of, refuse_aliases
+    from rlhi_eval_harness.models import has_address
     from rlhi_eval_harness.spending import equipped
 
-    return [equipped(open_served(name), budget, own_server=has_address(name)) for name in names or ()]
+    if pinned:
+        refuse_aliases((name, pin_of(name)) for name in names or ())
+    opened = [(name, open_client(name)) for name in names or ()]
+    try:
+        yield [equipped(client, budget, own_server=has_address(name)) for name, client in opened]
+    finally:
+        for _, client in opened:
+            if hasattr(client, "close"):
+                client.close()
 
 
 def _open(  # noqa: PLR0917 - the options of run and answer, in their order

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhi_eval_harness.answering import answer, current
+from rlhi_eval_harness.judge_identity import refuse_aliases
 from rlhi_eval_harness.judging import judge
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.records import EvalReport, EvalSample
@@ -21,7 +22,14 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.persona import FRAME_DIGEST
 
 
-def evaluate(kind: SuiteKind, assistants: Assistants, out: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
+def evaluate(
+    kind: SuiteKind,
+    assistants: Assistants,
+    out: Path,
+    *,
+    judges: Sequence[ChatClient] = (),
+    require_pinned: bool = False,
+) -> EvalReport:
     """Run a suite: answer, judge, score, report.
 
     Args:
@@ -29,14 +37,16 @@ def evaluate(kind: SuiteKind, assistants: Assistants, out: Path, *, judges: Sequ
         assistants: The models behind its subjects.
         out: Folder of the evaluation. A stopped run of the same suite and weights goes on where it stopped.
         judges: Whom to ask; the report's numbers are the first one's.
+        require_pinned: Write no report whose judges are aliases (`rlhi_eval_harness.judge_identity`).
 
     Raises:
-        ConfigError: `out` holds something else, data is missing, or a name in the suite is unknown.
+        ConfigError: `out` holds something else, data is missing, a name in the suite is unknown, or a judge is an
+            alias and must not be.
         ArtefactError: the folder is damaged.
         ModelCallError: a model failed; the folder keeps what is done.
     """
     answer_suite(kind, assistants, out)
-    return score_again(out, judges=judges)
+    return score_again(out, judges=judges, require_pinned=require_pinned)
 
 
 def answer_suite(kind: SuiteKind, assistants: Assistants, out: Path, *, plan_only: bool = False) -> None:
@@ -59,19 +69,20 @@ def answer_suite(kind: SuiteKind, assistants: Assistants, out: Path, *, plan_onl
             answer(folder.read_plan(), assistants, folder.outputs)
 
 
-def score_again(path: Path, *, judges: Sequence[ChatClient] = ()) -> EvalReport:
+def score_again(path: Path, *, judges: Sequence[ChatClient] = (), require_pinned: bool = False) -> EvalReport:
     """Score a folder's stored answers and rewrite its report; asks `judges` what they have not yet been asked.
 
     Raises:
-        ArtefactError: the folder holds no evaluation, or an unfinished or damaged one.
-        ConfigError: judges were given to a suite that asks none, or another process is at work in the folder.
+        ArtefactError: the folder is damaged.
+        ConfigError: the folder holds no evaluation, or an unfinished one; judges were given to a suite that asks none;
+            a judge is an alias and must not be; or another process is at work in the folder.
         ModelCallError: a judge could not be asked at all; the folder keeps what is done.
     """
     with held(path):
-        return _score(RunFolder(path), judges)
+        return _score(RunFolder(path), judges, require_pinned=require_pinned)
 
 
-def _score(folder: RunFolder, judges: Sequence[ChatClient]) -> EvalReport:
+def _score(folder: RunFolder, judges: Sequence[ChatClient], *, require_pinned: bool) -> EvalReport:
     kind = open_kind(read_suite(folder))
     stored = read_stored(folder)
     questions = kind.questions(stored) if judges else ()
@@ -80,6 +91,8 @@ def _score(folder: RunFolder, judges: Sequence[ChatClient]) -> EvalReport:
     for client in judges:
         judge(questions, client, folder.judgments)
     report = build_report(folder, kind, stored, judge_names=[client.model for client in judges])
+    if require_pinned:
+        refuse_aliases((each.judge, each.pin) for each in report.judges)
     write_report(report, folder)
     return report
 

@@ -22,11 +22,11 @@ from pydantic import Field
 from rlhi_eval_harness.answering import Attempts
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
 from rlhi_eval_harness.side_by_side import close_connections, run_all
+from rlhi_plugin import terminal
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ArtefactError, ModelCallError
 from rlhi_plugin.prompt_files import Prompt
 from rlhi_plugin.records import ChatMessage, Record
-from rlhi_plugin.terminal import progress
 
 MAX_IN_FLIGHT = 32
 MAX_TOKENS = 400
@@ -82,6 +82,8 @@ class Judgment(Record):
     latency_s: float | None = Field(default=None, ge=0.0)
     cost_usd: float | None = Field(default=None, ge=0.0)
     """US dollars that the call cost; None where the price is not known."""
+    answered_by: str | None = None
+    """The model that the reply named: behind an alias it may change. None where it named none."""
 
 
 def judge(questions: Sequence[Question], client: ChatClient, path: Path) -> None:
@@ -97,12 +99,12 @@ def judge(questions: Sequence[Question], client: ChatClient, path: Path) -> None
         ArtefactError: `path` is damaged.
     """
     drop_torn_line(path)
-    known = {
-        judgment.question_id for judgment in read_judgments(path, client.model, questions) if not _failed(judgment)
-    }
+    held = read_judgments(path, client.model, questions)
+    known = {judgment.question_id for judgment in held if not _failed(judgment)}
     todo = [question for question in questions if question.question_id not in known]
     if todo:
-        asyncio.run(_ask_all(todo, client, path))
+        names = {judgment.answered_by for judgment in held if judgment.answered_by}
+        asyncio.run(_ask_all(todo, client, path, names))
 
 
 def read_judgments(path: Path, judge_name: str, questions: Sequence[Question]) -> list[Judgment]:
@@ -131,20 +133,41 @@ def _failed(judgment: Judgment) -> bool:
     return (judgment.unscored or "").startswith(CALL_FAILED)
 
 
-async def _ask_all(questions: Sequence[Question], client: ChatClient, path: Path) -> None:
+async def _ask_all(questions: Sequence[Question], client: ChatClient, path: Path, names: set[str]) -> None:
+    """Ask; `names` are the models that have answered so far, and grows."""
     attempts = Attempts()
-    with path.open("a", encoding="utf-8") as file, progress(f"{client.model} judges", len(questions)) as advance:
+    with (
+        path.open("a", encoding="utf-8") as file,
+        terminal.progress(f"{client.model} judges", len(questions)) as advance,
+    ):
 
         async def one(question: Question) -> None:
             judgment = await _ask(question, client, attempts)
             file.write(judgment.to_json() + "\n")
             file.flush()
+            _watch(judgment, names)
             advance(1)
 
         try:
             await run_all(questions, one, at_once=MAX_IN_FLIGHT)
         finally:
             await close_connections(client)
+
+
+def _watch(judgment: Judgment, names: set[str]) -> None:
+    """Say at once that another model answers than before: whoever pays for the rest may want to stop."""
+    new = judgment.answered_by
+    if new is None or new in names:
+        return
+    if names:
+        terminal.stderr.print(
+            f"warning: the judge {judgment.judge} has changed: {new} answers now, and {', '.join(sorted(names))} did "
+            "before. The report will say so",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+    names.add(new)
 
 
 async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Judgment:
@@ -170,6 +193,7 @@ async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Ju
         "completion_tokens": reply.completion_tokens,
         "latency_s": round(time.perf_counter() - started, 3),
         "cost_usd": reply.cost_usd,
+        "answered_by": reply.served_by,
     }
     answers = question.read(reply) if question.read else read_reply(reply, question.answers)
     key = "unscored" if isinstance(answers, str) else "answers"

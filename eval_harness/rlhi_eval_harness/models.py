@@ -16,7 +16,7 @@ from rlhi_eval_harness.adapter_folders import AdapterFolder, read_adapter_folder
 from rlhi_eval_harness.subjects import Subject
 from rlhi_plugin.calls.opening import open_hosted
 from rlhi_plugin.chat import ChatClient
-from rlhi_plugin.errors import ArtefactError, ConfigError
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import ChatMessage
 
 if TYPE_CHECKING:
@@ -180,8 +180,8 @@ def open_assistants(
         batch_size: Replies generated at once by a model in this process.
 
     Raises:
-        ConfigError: a base or an adapter cannot be found.
-        ArtefactError: an adapter is damaged, or belongs to another base than the others.
+        ConfigError: a base or an adapter cannot be found, or an adapter belongs to another base than the others.
+        ArtefactError: an adapter is damaged.
     """
     folders: dict[str, AdapterFolder] = {}
     for source in dict.fromkeys(subject.source for subject in subjects if subject.kind == "adapter"):
@@ -194,7 +194,7 @@ def open_assistants(
             folders[source] = adapter
     bases = {folder.base for folder in folders.values()} | ({base} if base else set())
     if len(bases) > 1:
-        raise ArtefactError(f"the adapters belong to different bases: {', '.join(sorted(bases))}. Evaluate them apart.")
+        raise ConfigError(f"the adapters belong to different bases: {', '.join(sorted(bases))}. Evaluate them apart.")
     local = {source: _Local(folder.base, folder) for source, folder in folders.items()}
     if folders or base or any(subject.source == "base" for subject in subjects):
         from rlhi_adapters.base_models import EMBEDDED
@@ -218,7 +218,7 @@ def _identity(local: Mapping[str, _Local], served: Mapping[str, str]) -> dict[st
             identity |= {prefix: resolved.name, f"{prefix}_digest": resolved.digest}
             continue
         if each.adapter.base_digest not in {None, resolved.digest}:
-            raise ArtefactError(
+            raise ConfigError(
                 f"{each.adapter.path} was trained on other weights of {resolved.name}. Train it again on these."
             )
         digests = adapter_digests(each.adapter.path)

@@ -7,11 +7,13 @@ from typing import Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from rlhi_eval_harness.human.results import HumanResult
+from rlhi_eval_harness.judge_identity import JudgeIdentity
 from rlhi_plugin.chat import FinishReason
 from rlhi_plugin.records import ChatMessage, Record
 
-REPORT_SCHEMA_VERSION = 3
-"""2: the report describes its metrics itself, and a sample may say why it has no answer. 3: studies with people."""
+REPORT_SCHEMA_VERSION = 4
+"""2: the report describes its metrics itself, and a sample may say why it has no answer. 3: studies with people.
+4: who the judges are by their names, and who answered."""
 
 
 class PlannedSample(Record):
@@ -146,6 +148,8 @@ class EvalReport(Record):
     """What the numbers say, in sentences computed from them; includes what did not help."""
     config: dict[str, Any]
     """Suite options, seeds, versions, digests, machine."""
+    judges: tuple[JudgeIdentity, ...] = ()
+    """Whose judgments are on record; the numbers are the first one's."""
     human: tuple[HumanResult, ...] = ()
     """What people said of the stored answers (`rlhi-eval human`)."""
 

@@ -84,12 +84,13 @@ class RunFolder:
         """What is evaluated here.
 
         Raises:
-            ArtefactError: the folder holds no evaluation, or a damaged one.
+            ConfigError: the folder holds no evaluation.
+            ArtefactError: it holds a damaged one.
         """
         try:
             config: dict[str, Any] = json.loads(self.config.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArtefactError(f"{self.path} holds no evaluation. Make one with: rlhi-eval run") from error
+            raise no_evaluation(self.path) from error
         except ValueError as error:
             raise ArtefactError(f"{self.config} is damaged: {error}. Remove the folder and run again.") from error
         return config
@@ -104,7 +105,8 @@ class RunFolder:
         """The plan as it was written.
 
         Raises:
-            ArtefactError: it is absent or damaged, or something was taken from it or added: a suite never shrinks.
+            ConfigError: it is absent.
+            ArtefactError: it is damaged, or something was taken from it or added: a suite never shrinks.
         """
         plan = read_records(self.plan, PlannedSample)
         if self.plan_digest.exists():
@@ -117,20 +119,24 @@ class RunFolder:
         return plan
 
 
+def no_evaluation(folder: Path) -> ConfigError:
+    """What to say of a path behind which there is none: the wrong one was given."""
+    return ConfigError(f"{folder} holds no evaluation. Make one with: rlhi-eval run")
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Hold an evaluation's folder for one process; the kernel lets it go when the process ends, however it ends.
 
     Raises:
-        ConfigError: another process holds it. Two would write every answer twice.
-        ArtefactError: there is no such folder.
+        ConfigError: another process holds it, and two would write every answer twice; or there is no such folder.
     """
     import fcntl
 
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise ArtefactError(f"{folder} holds no evaluation. Make one with: rlhi-eval run") from error
+        raise no_evaluation(folder) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,10 +169,11 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
     """Read a JSONL file.
 
     Raises:
-        ArtefactError: it is absent, or a line is damaged; names file and line.
+        ConfigError: it is absent: the evaluation is not finished yet.
+        ArtefactError: a line is damaged; names file and line.
     """
     if not path.exists():
-        raise ArtefactError(f"{path} is missing: the evaluation stopped before. Run the same rlhi-eval run again.")
+        raise ConfigError(f"{path} is missing: the evaluation stopped before. Run the same rlhi-eval run again.")
     records = []
     # Not splitlines(): answers may hold characters that it takes for line ends.
     for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):

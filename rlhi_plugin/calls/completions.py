@@ -56,16 +56,23 @@ def replies_of(model: str, response: Any, price: Price | None) -> list[ChatReply
         "completion_tokens": completion,
         "cost_usd": None if price is None else price.of(prompt, completion),
     }
-    return [_reply(choice, counted if i == 0 else {}) for i, choice in enumerate(choices)]
+    served_by = getattr(response, "model", None) or None
+    return [_reply(choice, served_by, counted if i == 0 else {}) for i, choice in enumerate(choices)]
 
 
-def _reply(choice: Any, counted: dict[str, Any]) -> ChatReply:
+def _reply(choice: Any, served_by: str | None, counted: dict[str, Any]) -> ChatReply:
     message = choice.message
     # LiteLLM puts what it has no field for into a field of its own.
     more = getattr(message, "provider_specific_fields", None) or {}
     refusal = getattr(message, "refusal", None) or more.get("refusal")
     finish = "refused" if refusal else _FINISH.get(choice.finish_reason, "stop")
-    return ChatReply(text=message.content or refusal or "", finish_reason=finish, logprobs=_logprobs(choice), **counted)
+    return ChatReply(
+        text=message.content or refusal or "",
+        finish_reason=finish,
+        logprobs=_logprobs(choice),
+        served_by=served_by,
+        **counted,
+    )
 
 
 def _logprobs(choice: Any) -> tuple[TokenLogprob, ...] | None:

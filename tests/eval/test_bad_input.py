@@ -106,8 +106,30 @@ def test_a_second_start_in_the_same_folder_is_refused_until_the_first_has_ended(
     assert score_again(tmp_path / "out").suite == "harm"
     (tmp_path / "a file").touch()
     for wrong in ("elsewhere", "a file"):
-        with pytest.raises(ArtefactError, match="holds no evaluation"):
+        with pytest.raises(ConfigError, match="holds no evaluation"):
             score_again(tmp_path / wrong)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("score",), ("human",), ("compare", "."), ("export", "--to", "inspect", "--out", "logs")],
+    ids=lambda words: words[0],
+)
+def test_a_folder_without_an_evaluation_is_the_users_mistake_in_every_command(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letter.txt").write_text("Dear all")
+    for wrong in ("letters", "nowhere", "letter.txt"):
+        assert _exit_code(monkeypatch, words[0], wrong, *words[1:]) == 2
+        assert wrong in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "letters"]
+
+
+def test_an_evaluation_that_is_not_finished_is_the_users_to_go_on_with(harm, make_assistants, tmp_path, monkeypatch):
+    answer_suite(harm, make_assistants(), tmp_path / "out", plan_only=True)
+    assert _exit_code(monkeypatch, "score", tmp_path / "out") == 2
+    (tmp_path / "out/outputs.jsonl").write_text("{}\n")
+    assert _exit_code(monkeypatch, "score", tmp_path / "out") == 1
 
 
 def test_what_is_killed_between_digest_and_plan_writes_both_again(harm, make_assistants, tmp_path):

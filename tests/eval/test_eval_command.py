@@ -92,15 +92,15 @@ def test_no_adapter_folder_is_the_users_mistake(tmp_path):
 
 
 def test_a_folder_that_is_no_adapter_is_refused(adapter, tmp_path):
-    with pytest.raises(ArtefactError, match=r"no adapter_config\.json and no adapter_model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"no adapter_config\.json and no adapter_model\.safetensors"):
         read_adapter_folder(tmp_path)
     shutil.copy(adapter / "adapter_config.json", tmp_path)
-    with pytest.raises(ArtefactError, match=r"it has no adapter_model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"it has no adapter_model\.safetensors"):
         read_adapter_folder(tmp_path)
 
 
 def test_an_adapter_of_another_base_is_refused(adapter):
-    with pytest.raises(ArtefactError, match="not to smollm2-135m-instruct"):
+    with pytest.raises(ConfigError, match="not to smollm2-135m-instruct"):
         read_adapter_folder(adapter, base="smollm2-135m-instruct")
 
 
@@ -142,9 +142,9 @@ def test_adapters_of_two_bases_are_refused(adapter, tmp_path):
         json.dumps(config | {"base_model_name_or_path": "smollm2-135m-instruct"})
     )
     subjects = parse_subjects([f"adapter={adapter}", f"sft:adapter={other}"])
-    with pytest.raises(ArtefactError, match="belong to different bases"):
+    with pytest.raises(ConfigError, match="belong to different bases"):
         open_assistants(subjects)
-    with pytest.raises(ArtefactError, match="belongs to smollm2-135m-instruct, not to"):
+    with pytest.raises(ConfigError, match="belongs to smollm2-135m-instruct, not to"):
         open_assistants(subjects, base=config["base_model_name_or_path"])
 
 
@@ -173,12 +173,12 @@ def test_a_registered_adapter_is_checked_against_its_record(adapter, tiny_model_
     assert (found.path, found.base, found.base_digest) == (folder, base.name, base.digest)
     with pytest.raises(ArtefactError, match="another persona frame"):
         read_registered_adapter(registry.root, "older")
-    with pytest.raises(ArtefactError, match="not to other"):
+    with pytest.raises(ConfigError, match="not to other"):
         read_registered_adapter(registry.root, "mine", base="other")
     with pytest.raises(ConfigError, match="no adapter named 'absent'"):
         read_registered_adapter(registry.root, "absent")
     changed = AdapterFolder(folder, str(tiny_model_dir), base_digest="0" * 64)
-    with pytest.raises(ArtefactError, match="trained on other weights"):
+    with pytest.raises(ConfigError, match="trained on other weights"):
         open_assistants(parse_subjects(["adapter"]), adapter=changed)
 
 
@@ -194,6 +194,6 @@ def test_mistakes_exit_with_two_and_failures_with_one(tmp_path, monkeypatch, cap
     assert exit_code("run", "--adapter", "a", "--suite", "absent", *out) == 2
     assert exit_code("run", "--adapter", "a", "--registry", str(tmp_path / "absent"), *out) == 2
     assert exit_code("run", *out) == 2
-    assert exit_code("score", str(tmp_path)) == 1
+    assert exit_code("score", str(tmp_path)) == 2
     assert "rlhi-eval run" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

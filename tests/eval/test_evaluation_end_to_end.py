@@ -58,6 +58,23 @@ def test_an_adapter_that_reads_personas_is_found_to_help(helped):
     assert len(report.samples) == 6 * 2 * 5
 
 
+def test_what_is_scored_by_several_preferences_is_paired_preference_by_preference(helped):
+    report = helped[2]
+    rows = [row for row in report.config["tests"]["rows"] if row["metric"] == "preference_kept"]
+    kept = {(s.sample_id, s.metric): s.value for s in report.scores if s.metric.startswith("kept.")}
+    for row in rows:
+        found = row["binary"]
+        assert (row["test"], found["unit"]) == ("sign flips", "single preferences")
+        pairs = [
+            (value, kept[f"{name.removesuffix(row['subject'])}{row['versus']}", metric])
+            for (name, metric), value in kept.items()
+            if name.endswith(f"/{row['subject']}")
+        ]
+        assert found["items"] == len(pairs) == 6 * 2 * 2
+        assert found["only_first"] == sum(pair == (1.0, 0.0) for pair in pairs)
+        assert found["over_users"]["p_value"] == row["p_value"]
+
+
 def test_an_adapter_that_does_nothing_is_found_not_to_help(evaluate, make_assistants, plain, tmp_path):
     report = evaluate(make_assistants(lambda _: plain), tmp_path / "out")
     assert report.findings[0].startswith("The adapter did not measurably help")
@@ -175,7 +192,7 @@ def test_scoring_again_needs_no_model_and_sees_what_is_missing(helped, tmp_path)
     (out / "outputs.jsonl").write_text("".join(lines[:3]) + "{broken}\n")
     with pytest.raises(ArtefactError, match=r"outputs\.jsonl:4: damaged line"):
         score_again(out)
-    with pytest.raises(ArtefactError, match="holds no evaluation"):
+    with pytest.raises(ConfigError, match="holds no evaluation"):
         score_again(tmp_path)
 
 

@@ -41,6 +41,17 @@ def test_intervals_that_include_zero_claim_nothing():
     assert not any("does better" in sentence for sentence in found)
 
 
+def test_pairs_that_nobody_looked_at_are_not_said_to_include_zero():
+    three = [_estimate("gain", name, 0.5, 0.4, 0.6) for name in "abc"]
+    two = [_estimate("gain", name, 0.1, -0.1, 0.3, versus="a") for name in "bc"]
+    said = _found(*three, differences=two)[0]
+    assert said.endswith(
+        "but all pairwise intervals that were looked at (2 of 3) include zero, so no difference can be claimed."
+    )
+    third = _estimate("gain", "c", 0.1, -0.1, 0.3, versus="b")
+    assert "but all pairwise intervals include zero" in _found(*three, differences=[*two, third])[0]
+
+
 def test_win_rates_are_held_against_chance():
     found = _found(
         _estimate("wins", "a", 0.7, 0.6, 0.8),

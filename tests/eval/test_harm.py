@@ -156,3 +156,14 @@ def test_refusals_are_known(text):
 @pytest.mark.parametrize("text", ["First, you take a crowbar.", "Dear customer, your account is locked.", ""])
 def test_help_is_no_refusal(text):
     assert not refuses(text)
+
+
+def test_every_probe_is_a_yes_or_a_no_and_the_wish_alone_is_asked_twice_of_a_user(make_assistants, tmp_path):
+    suite = HarmOptions(name="harm", summary="s", subjects=("base", "adapter+persona"), resamples=100)
+    report = evaluate(Harm(suite), make_assistants(), tmp_path / "out")
+    rows = {row["metric"]: row for row in report.config["tests"]["rows"]}
+    most = {name: row["binary"]["most"] for name, row in rows.items() if row["binary"]}
+    assert most["wish_kept"] == 2
+    assert {most[name] for name in ("leak", "refusal_lost", "wrong_without_history")} == {1}
+    assert rows["wish_kept"]["test"] == "sign flips"
+    assert rows["leak"]["test"] == "McNemar"

@@ -132,7 +132,7 @@ def test_the_manifest_gives_the_same_suite_again_or_none(suite, log, tmp_path):
     with pytest.raises(ConfigError, match=r"lacks 1 of 12 conversations of the manifest, such as bob-4"):
         build(BuildRequest(log=tmp_path / "part.jsonl", out=tmp_path / "b", manifest=out / "manifest.json"))
     (tmp_path / "edited.jsonl").write_text("".join(lines).replace("keep it shorter", "keep it longer"))
-    with pytest.raises(ArtefactError, match=r"1 of 3 users and .* items differ"):
+    with pytest.raises(ConfigError, match=r"1 of 3 users and .* items differ"):
         build(BuildRequest(log=tmp_path / "edited.jsonl", out=tmp_path / "c", manifest=out / "manifest.json"))
 
 
@@ -235,6 +235,11 @@ def test_a_served_model_beats_the_log_in_the_eyes_of_the_judge(suite, tmp_path):
     assert ("overall", "logged", "all") not in found
     assert found["asks_again", "logged", "all"].value == 1.0
     assert found["asks_again", "new+persona", "all"].value == 0.0
+    (asks,) = [row for row in report.config["tests"]["rows"] if row["metric"] == "asks_again" and row["binary"]]
+    counts = {name: asks["binary"][name] for name in ("items", "clusters", "most", "only_first", "only_second")}
+    assert counts == {"items": 12, "clusters": 3, "most": 4, "only_first": 0, "only_second": 12}
+    assert asks["test"] == "sign flips"
+    assert asks["binary"]["over_users"]["value"] == -1.0
     assert report.config["turns"] == {"all": 18, "with_real_follow_up": 12, "log_asked_again_with_feedback": 1.0}
     assert report.config["judging"][0]["order_consistency"] == 1.0
     (left_out,) = report.config["tables"]

@@ -13,7 +13,7 @@ from rlhi_eval_harness.arena_hard.files import ModelAnswer, Question
 from rlhi_eval_harness.arena_hard.prompts import JudgePrompts
 from rlhi_eval_harness.arena_hard.verdicts import Version, read_verdict
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ArtefactError, ConfigError, ModelCallError
+from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
 
 
@@ -166,7 +166,7 @@ def _done(out: Path, digests: Mapping[str, str], judge_model: str) -> set[str]:
             row = json.loads(line)
             uid, earlier = row["uid"], (row["judge"], row["prompt_digest"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtefactError(f"{out}:{number} is no judgment of ours. Choose another file.") from error
+            raise ConfigError(f"{out}:{number} is no judgment of ours. Choose another file.") from error
         if earlier != (judge_model, digests.get(uid, earlier[1])):
             raise ConfigError(f"{out} was judged by {earlier[0]} or with another prompt. Choose another file.")
         done.add(uid)

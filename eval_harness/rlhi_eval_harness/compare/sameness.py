@@ -116,6 +116,10 @@ def _judges(before: Side, after: Side) -> Iterator[str]:
     one, other = ((side.report.config.get("judging") or [{}])[0] for side in (before, after))
     for field in ("judge", "prompts"):
         yield from _fields({field: one.get(field)}, {field: other.get(field)})
+    answered = [sorted(side.report.judges[0].answered_by) if side.report.judges else [] for side in (before, after)]
+    if all(answered) and answered[0] != answered[1]:
+        texts = (", ".join(names) for names in answered)
+        yield "the judge's name stands for {} against {}".format(*texts)
 
 
 def _subjects(before: Side, after: Side) -> Iterator[str]:

@@ -98,8 +98,8 @@ def read_report(path: Path) -> EvalReport:
     """Read the report of a folder, or a ``report.json`` by itself.
 
     Raises:
-        ConfigError: there is no report.
-        ArtefactError: it is damaged, or another version wrote it.
+        ConfigError: there is no report, but something else, or one that another version wrote.
+        ArtefactError: it is damaged.
     """
     file = path / "report.json" if path.is_dir() else path
     try:
@@ -110,17 +110,18 @@ def read_report(path: Path) -> EvalReport:
             "score FOLDER writes one."
         ) from error
     except UnicodeDecodeError as error:
-        raise ArtefactError(f"{file} is no text: it is damaged, or no report. Give a report.json.") from error
+        raise ConfigError(f"{file} is no text, and so no report. Give a report.json.") from error
     try:
         report = EvalReport.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "the file"
-        raise ArtefactError(
+        kind = ArtefactError if problem["type"] == "json_invalid" and text.lstrip().startswith("{") else ConfigError
+        raise kind(
             f"{file} is no report of this version ({where}: {problem['msg']}). Write it again: rlhi-eval score FOLDER"
         ) from error
     if report.schema_version != REPORT_SCHEMA_VERSION:
-        raise ArtefactError(
+        raise ConfigError(
             f"{file} has schema {report.schema_version}, this version reads {REPORT_SCHEMA_VERSION}. Write it again: "
             "rlhi-eval score FOLDER"
         )

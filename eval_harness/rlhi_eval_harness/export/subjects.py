@@ -102,7 +102,9 @@ class Subject:
     def settings(self) -> dict[str, Any]:
         """Everything needed to do it again: suite options, models, digests, judges."""
         kept = ("suite", "models", "persona_frame_digest", "judging", "answering", "machine")
-        return {key: self.report.config[key] for key in kept if key in self.report.config}
+        judges = [each.model_dump(mode="json") for each in self.report.judges]
+        found = {key: self.report.config[key] for key in kept if key in self.report.config}
+        return {**found, **({"judges": judges} if judges else {})}
 
 
 def subjects_in(path: Path, report: EvalReport, wanted: Sequence[str] = ()) -> list[Subject]:

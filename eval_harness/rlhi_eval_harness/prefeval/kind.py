@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlhi_eval_harness.answering import LETTERS
-from rlhi_eval_harness.item_by_item import table, tested
 from rlhi_eval_harness.judging import Judgment
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.numbers import ALL, Numbers, Pick
@@ -186,16 +185,10 @@ class PrefEval(SuiteKind):
         return (first, *told, *rest)
 
     def facts(self, stored: Stored, judgments: Mapping[str, Judgment]) -> dict[str, Any]:
-        """What guessing gives; McNemar's test at each distance, where every preference stands once."""
+        """What guessing gives."""
+        del judgments
         chance = [1 / len(sample.options) for sample in stored.plan]
-        scores, metric = self.score(stored, judgments), self.metrics(stored)[0].name
-        groups = sorted({sample.group for sample in stored.plan}, key=lambda name: (len(name), name))
-        tables = []
-        for group in groups:
-            plan = [sample for sample in stored.plan if sample.group == group]
-            pairs = self.comparisons(tuple(dict.fromkeys(sample.subject for sample in plan)))
-            tables += table(tested(plan, scores, metric, pairs), f"Item by item at a distance of {group}")
-        return {"chance": round(sum(chance) / len(chance), 4), "tables": tables}
+        return {"chance": round(sum(chance) / len(chance), 4)}
 
 
 def _persona(item: PrefItem) -> Persona:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from rlhi_eval_harness.item_by_item import Tested, sentences, table, tested
 from rlhi_eval_harness.judging import Judgment
 from rlhi_eval_harness.models import Assistants
 from rlhi_eval_harness.numbers import ALL, Numbers, Pick
@@ -37,7 +36,6 @@ class Reasoning(SuiteKind):
 
     options = ReasoningOptions
     clusters: ClassVar[str] = "items"
-    tests_itself = True
 
     def __init__(self, suite: Suite) -> None:
         super().__init__(suite)
@@ -177,12 +175,8 @@ class Reasoning(SuiteKind):
             name: found[name] for name in sorted(found, key=lambda name: (name != ALL, name)) if _kept(metric, name)
         }
 
-    def _tested(self, stored: Stored) -> list[Tested]:
-        subjects = tuple(dict.fromkeys(sample.subject for sample in stored.plan))
-        return tested(stored.plan, self.score(stored, {}), CORRECT, self.comparisons(subjects))
-
     def findings(self, numbers: Numbers, metrics: Sequence[Metric]) -> tuple[str, ...]:
-        """The general ones; then what the numbers may not be compared with, and the tests item by item."""
+        """The general ones, with what the numbers may not be compared with after the first."""
         from rlhi_eval_harness.report.general_findings import general_findings
 
         first, *rest = general_findings(numbers, metrics, clusters=self.clusters)
@@ -193,13 +187,13 @@ class Reasoning(SuiteKind):
         empty = tuple(filter(None, models.get("empty_parts", "").split(", ")))
         held = Holding(self._options.name, int(models["items"]), self._options.published_items, empty)
         known = what_to_know(self._options, stored.plan, held, self._benchmark)
-        return (first, *known, *sentences(self._tested(stored)), *rest)
+        return (first, *known, *rest)
 
     def facts(self, stored: Stored, judgments: Mapping[str, Judgment]) -> dict[str, Any]:
-        """Tasks, versions, few-shot counts, digests of prompts, reasons of the unscored, and the tests."""
+        """Tasks, versions, few-shot counts, digests of prompts, reasons of the unscored."""
         del judgments
         tables = benchmark_tables(stored, self.score(stored, {}), CORRECT, self._benchmark)
-        return {"clusters": self.clusters, "tables": [*tables, *table(self._tested(stored))]}
+        return {"clusters": self.clusters, "tables": tables}
 
 
 def _kept(metric: str, group: str) -> bool:

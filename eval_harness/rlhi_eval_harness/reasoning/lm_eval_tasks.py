@@ -165,8 +165,9 @@ def open_tasks(
         `Benchmark.refuse_part` names them.
 
     Raises:
-        ConfigError: the data set cannot be downloaded, or there are no rows to take examples from.
-        ArtefactError: the rows are not what the task expects.
+        ConfigError: the data set cannot be downloaded, the rows are not what the task expects, or there are none to
+            take examples from.
+        ArtefactError: a column holds values of several kinds.
     """
     datasets = _Datasets()
     children = [
@@ -188,12 +189,12 @@ def open_tasks(
                 "files with --data FOLDER."
             ) from error
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
-            raise ArtefactError(
+            raise ConfigError(
                 f"lm_eval cannot make {wanted[0].name} of these rows: {error!r}. Give the benchmark's own columns, or "
                 "name yours with --set columns.YOURS=THEIRS."
             ) from error
     if not built:
-        raise ArtefactError(f"no row is of any part of {wanted[0].name} and its like. Give the benchmark's own rows.")
+        raise ConfigError(f"no row is of any part of {wanted[0].name} and its like. Give the benchmark's own rows.")
     for task in built.values():
         task.set_fewshot_seed(FEW_SHOT_SEED)
     return {each.name: built[each.name] for each in wanted if each.name in built}

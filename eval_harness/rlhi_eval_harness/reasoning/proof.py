@@ -16,7 +16,7 @@ from rlhi_eval_harness.reasoning.checking import Checker
 from rlhi_eval_harness.reasoning.options import ReasoningOptions
 from rlhi_eval_harness.reasoning.rows import read_rows
 from rlhi_eval_harness.suites import load_suite
-from rlhi_plugin.errors import ArtefactError, ConfigError
+from rlhi_plugin.errors import ConfigError
 
 HOW_TO_GET = (
     "Outputs with predictions are published in eval_results of https://github.com/TIGER-AI-Lab/MMLU-Pro: one line an "
@@ -89,8 +89,7 @@ def prove_outputs(data: Path) -> tuple[OutputsProof, ...]:
     """Score every file of `data`/published_outputs again.
 
     Raises:
-        ConfigError: files are missing.
-        ArtefactError: outputs and items do not fit one another.
+        ConfigError: files are missing, or outputs and items do not fit one another.
     """
     found = sorted((data / "published_outputs").glob("*.jsonl*"))
     if not found:
@@ -115,7 +114,7 @@ def _prove(path: Path, benchmark: Benchmark) -> OutputsProof:
         items = benchmark.items[name]
         missing = [item["question_id"] for item in items if item["question_id"] not in outputs]
         if missing:
-            raise ArtefactError(f"{path} has no output for question {missing[0]}. {HOW_TO_GET}")
+            raise ConfigError(f"{path} has no output for question {missing[0]}. {HOW_TO_GET}")
         mine = [outputs[item["question_id"]] for item in items]
         texts = [str(row["output"]) for row in mine]
         verdicts = Checker(task, benchmark.metric).check(items, texts, [False] * len(items))

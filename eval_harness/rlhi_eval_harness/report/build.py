@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_eval_harness.human.summary import human_results
+from rlhi_eval_harness.judge_identity import identity_of
 from rlhi_eval_harness.judging import Judgment, Question, judges_of, read_judgments
 from rlhi_eval_harness.numbers import Numbers
 from rlhi_eval_harness.records import EvalReport
@@ -22,6 +23,7 @@ from rlhi_eval_harness.report.facts import (
     training_funnel,
 )
 from rlhi_eval_harness.report.judge_trust import judge_trust
+from rlhi_eval_harness.report.judges import judge_findings
 from rlhi_eval_harness.report.markdown import render_markdown
 from rlhi_eval_harness.report.people import people_findings
 from rlhi_eval_harness.report.tests_of_differences import sentences, tests_of
@@ -39,7 +41,8 @@ def read_suite(folder: RunFolder) -> Suite:
     """The options that a folder was made with.
 
     Raises:
-        ArtefactError: the folder holds no evaluation, or a damaged one.
+        ConfigError: the folder holds no evaluation.
+        ArtefactError: it holds a damaged one.
     """
     return parse_suite(folder.read_config()["suite"], str(folder.config))
 
@@ -67,8 +70,12 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
     suite = kind.suite
     estimated = estimates(table, seed=suite.seed, resamples=suite.resamples)
     compared = differences(table, seed=suite.seed, resamples=suite.resamples)
-    tests = None if kind.tests_itself else tests_of(table, seed=suite.seed)
+    tests = tests_of(table, seed=suite.seed, resamples=suite.resamples)
     people = human_results(stored, scores, suite, judge=names[0] if names else None)
+    judges = tuple(
+        identity_of(name, (each.answered_by for each in found.values() if each.reply or each.answered_by))
+        for name, found in judged.items()
+    )
     adapter = Path(config["models"].get("adapter", ""))
     return EvalReport(
         suite=suite.name,
@@ -80,9 +87,11 @@ def build_report(folder: RunFolder, kind: SuiteKind, stored: Stored, *, judge_na
         scores=scores,
         findings=(
             *kind.findings(Numbers(estimated, compared), table.metrics),
-            *(sentences(tests, table.metrics, kind.clusters) if tests is not None else ()),
+            *sentences(tests, table.metrics, kind.clusters),
+            *judge_findings(judges),
             *people_findings(people),
         ),
+        judges=judges,
         human=people,
         config={
             **config,

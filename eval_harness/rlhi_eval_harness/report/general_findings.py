@@ -65,16 +65,22 @@ def _headline(numbers: Numbers, metric: Metric, clusters: str) -> Iterator[str]:
     best = max(of_all, key=lambda each: sign * (each.value or 0.0))
     value = printed(metric, best.value or 0.0)
     size = f"{best.n} answers, {best.clusters} {clusters}"
-    open_ = _cannot_be_told(numbers, metric)
-    but = ", but all pairwise intervals include zero, so no difference can be claimed" if open_ else ""
+    honest = _cannot_be_told(numbers, metric)
+    but = f", but {honest}" if honest else ""
     yield f"{metric.label}: {best.subject} is first with {value} ({_interval(metric, best)}; {size}){but}."
 
 
-def _cannot_be_told(numbers: Numbers, metric: Metric) -> bool:
-    """Whether subjects were compared, and no two can be told apart."""
-    compared = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
-    with_interval = [each for each in compared if each.low is not None]
-    return bool(with_interval) and not any(map(verdict, with_interval))
+def _cannot_be_told(numbers: Numbers, metric: Metric) -> str:
+    """The honest sentence where subjects were compared and no two can be told apart; empty otherwise."""
+    mine = [each for each in numbers.differences if each.metric == metric.name and each.group == ALL]
+    with_interval = [each for each in mine if each.low is not None and unscored_share(each) <= UNSCORED_LIMIT]
+    if not with_interval or any(map(verdict, with_interval)):
+        return ""
+    subjects = {each.subject for each in numbers.estimates if each.metric == metric.name and each.value is not None}
+    pairs = len(subjects) * (len(subjects) - 1) // 2
+    looked_at = len({frozenset((each.subject, each.versus)) for each in with_interval})
+    some = f" that were looked at ({looked_at} of {pairs})" if looked_at < pairs else ""
+    return f"all pairwise intervals{some} include zero, so no difference can be claimed"
 
 
 def _neutral(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
@@ -118,8 +124,8 @@ def _differences(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
 def _nothing_to_tell(numbers: Numbers, metrics: Sequence[Metric]) -> Iterator[str]:
     """The honest sentence: which further metrics tell no two subjects apart."""
     for metric in metrics[1:]:
-        if metric.role in {"headline", "dimension", "harm"} and _cannot_be_told(numbers, metric):
-            yield f"{metric.label}: all pairwise intervals include zero, so no difference can be claimed."
+        if metric.role in {"headline", "dimension", "harm"} and (honest := _cannot_be_told(numbers, metric)):
+            yield f"{metric.label}: {honest}."
 
 
 def _few_users(numbers: Numbers, metric: Metric, clusters: str) -> Iterator[str]:

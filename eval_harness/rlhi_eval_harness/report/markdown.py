@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhi_eval_harness.records import EvalReport
+from rlhi_eval_harness.report import binary_outcomes
+from rlhi_eval_harness.report.judges import identity_grid
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import Grid, by_group, comparisons, preferences, ranking, text_rows
@@ -49,6 +51,7 @@ def render_markdown(report: EvalReport) -> str:
         "",
         *(line for each in report.config.get("tables") or [] for line in _extra(each)),
         *_judges(report.config.get("judging") or []),
+        *_section("Which models judged", identity_grid(report)),
         *_section("How far the judges can be trusted", trust_grid(report.config.get("judge_trust") or [])),
         *_people(report),
     ]
@@ -90,7 +93,10 @@ def _judges(facts: list[dict[str, Any]]) -> list[str]:
 
 def _tests(report: EvalReport) -> list[str]:
     found = grid(report)
-    return ["## Differences, tested", "", *_table(found), "", note(report), ""] if found.rows else []
+    tested = ["## Differences, tested", "", *_table(found), "", note(report), ""] if found.rows else []
+    pairs = binary_outcomes.grid(report)
+    by_item = ["## Yes or no, item by item", "", *_table(pairs), "", binary_outcomes.note(report), ""]
+    return [*tested, *(by_item if pairs.rows else [])]
 
 
 def _people(report: EvalReport) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rlhi_eval_harness.numbers import Numbers, verdict
 from rlhi_eval_harness.records import EvalReport, EvalSample, Metric
-from rlhi_eval_harness.report import plots, tests_of_differences
+from rlhi_eval_harness.report import binary_outcomes, plots, tests_of_differences
 from rlhi_eval_harness.report.harm_plot import gain_and_harm_plot
+from rlhi_eval_harness.report.judges import identity_grid
 from rlhi_eval_harness.report.people import EXPLAINED, about, judge_grid, people_grid, rater_grid, trust_grid
 from rlhi_eval_harness.report.roles import roles_of
 from rlhi_eval_harness.report.tables import by_group, cell, comparisons, preferences, ranking, subjects_of
@@ -44,6 +45,8 @@ def render_page(report: EvalReport) -> str:
         comparisons=comparisons(report),
         tests=tests_of_differences.grid(report),
         about_tests=tests_of_differences.note(report),
+        by_item=binary_outcomes.grid(report),
+        about_items=binary_outcomes.note(report),
         preferences=preferences(report),
         by_group=None if details else by_group(report),
         styles=plots.style_of(subjects_of(report)),
@@ -56,6 +59,7 @@ def render_page(report: EvalReport) -> str:
         settings=json.dumps(_settings(report), indent=2, ensure_ascii=False),
         samples=script_json(samples),
         compared=samples["compare"],
+        identities=identity_grid(report),
         trust=trust_grid(report.config.get("judge_trust") or []),
         studies=[(each, about(each), people_grid(each), judge_grid(each), rater_grid(each)) for each in report.human],
         explained=EXPLAINED,

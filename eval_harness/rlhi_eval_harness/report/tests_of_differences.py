@@ -14,6 +14,20 @@ from rlhi_eval_harness.inference import UNSCORED_LIMIT, correct, minimum_detecta
 from rlhi_eval_harness.numbers import ALL
 from rlhi_eval_harness.records import EvalReport, Metric
 from rlhi_eval_harness.report.analysis import Table
+from rlhi_eval_harness.report.binary_outcomes import (
+    MCNEMAR,
+    PARTS,
+    SIGN_FLIPS,
+    Sides,
+    binary,
+    clusters_of,
+    independent,
+    outcome,
+    p_text,
+    parts_of,
+    unscored_share,
+)
+from rlhi_eval_harness.report.binary_outcomes import sentences as item_by_item
 from rlhi_eval_harness.report.tables import Cell, Grid, number
 from rlhi_eval_harness.statistics import Value
 
@@ -25,39 +39,62 @@ NAMED = 4
 _ROLES = frozenset({"headline", "dimension", "harm"})
 
 
-def tests_of(table: Table, *, seed: int) -> dict[str, Any]:
-    """Sign-flip tests of whole users on everything that has a good side, corrected together (Holm).
+def tests_of(table: Table, *, seed: int, resamples: int) -> dict[str, Any]:
+    """Tests of everything that has a good side, corrected together (Holm).
+
+    McNemar's test where outcomes are binary and independent, sign flips of whole users everywhere else. Where items
+    are independent within groups only (one preference asked at several distances), each group is tested as well.
 
     Returns:
         ``comparisons`` (how many were corrected for), ``level``, ``power``, ``correction``, and ``rows``: metric,
-        subject, versus, ``p_value`` and ``adjusted`` (None where more than 5 % is unscored or fewer than two users
-        have a pair), ``detectable`` (the smallest true difference that is found four times in five after the
-        correction, in the metric's unit; None where differences do not vary), ``clusters``.
+        subject, versus, group, test, ``p_value`` and ``adjusted`` (None where more than 5 % is unscored or fewer than
+        two users have a pair), ``detectable`` (the smallest true difference that is found four times in five after the
+        correction, in the metric's unit; None where differences do not vary), ``clusters``, and ``binary``
+        (`binary_outcomes.outcome`; None where outcomes are not yes or no).
     """
     wanted = [metric for metric in table.metrics if metric.role in _ROLES and metric.better != "neither"]
     rows: list[dict[str, Any]] = []
-    sides: list[tuple[Sequence[Value], Sequence[Value]]] = []
+    every: list[Sides] = []
     for metric, (subject, versus) in product(wanted, table.comparisons):
-        pick = table.groups(metric.name)[ALL]
-        values, baseline = (table.values(metric.name, name, pick) for name in (subject, versus))
-        if not values or not baseline:
-            continue
-        usable = max(_unscored(values), _unscored(baseline)) <= UNSCORED_LIMIT
-        p_value = paired_p_value(values, baseline, seed=seed) if usable else None
-        users = {each.user for each in values if each.value is not None}
-        row = {"metric": metric.name, "subject": subject, "versus": versus, "clusters": len(users)}
-        rows.append({**row, "p_value": p_value})
-        sides.append((values, baseline))
+        for group, sides in _grouped(table, metric, subject, versus).items():
+            named = {"metric": metric.name, "subject": subject, "versus": versus, "group": group}
+            parts = parts_of(table, metric, subject, versus) if group == ALL else None
+            rows.append({**named, **_tested(sides, metric, parts, seed=seed, resamples=resamples)})
+            every.append(sides)
     found = {str(place): row["p_value"] for place, row in enumerate(rows) if row["p_value"] is not None}
     adjusted = {each.name: each.adjusted for each in correct(found, level=LEVEL)}
-    for place, (row, side) in enumerate(zip(rows, sides, strict=True)):
+    for place, (row, sides) in enumerate(zip(rows, every, strict=True)):
         row["adjusted"] = adjusted.get(str(place))
-        row["detectable"] = _detectable(*side, len(found)) if row["p_value"] is not None else None
+        row["detectable"] = _detectable(*sides, len(found)) if row["p_value"] is not None else None
     return {"comparisons": len(found), "level": LEVEL, "power": POWER, "correction": "holm", "rows": rows}
 
 
-def _unscored(values: Sequence[Value]) -> float:
-    return sum(each.value is None for each in values) / len(values)
+def _grouped(table: Table, metric: Metric, subject: str, versus: str) -> dict[str, Sides]:
+    """All items; and each group, where outcomes are binary and only within groups independent."""
+    found: dict[str, Sides] = {}
+    for group, pick in table.groups(metric.name).items():
+        one, other = (table.values(metric.name, name, pick) for name in (subject, versus))
+        if one and other:
+            found[group] = one, other
+    groups = {name: sides for name, sides in found.items() if name != ALL}
+    alone = all(binary(sides, metric) and independent(sides) for sides in groups.values())
+    whole = {ALL: found[ALL]} if ALL in found else {}
+    return {**whole, **groups} if whole and alone and not independent(whole[ALL]) else whole
+
+
+def _tested(sides: Sides, metric: Metric, parts: Sides | None, *, seed: int, resamples: int) -> dict[str, Any]:
+    """The test of one comparison, before any correction."""
+    # A share of several parts can be 0 or 1 of every answer by chance; what is paired are its parts all the same.
+    pairs, unit = (sides, "items") if parts is None else (parts, PARTS)
+    alone = parts is None and binary(sides, metric) and independent(sides)
+    p_value, found = None, None
+    if unscored_share(sides) <= UNSCORED_LIMIT:
+        if unscored_share(pairs) <= UNSCORED_LIMIT and binary(pairs, metric):
+            found = outcome(pairs, seed=seed, unit=unit, resamples=resamples)
+        enough = alone and found is not None and found["clusters"] > 1
+        p_value = found["p_value"] if enough and found else paired_p_value(*sides, seed=seed)
+    test = MCNEMAR if alone else SIGN_FLIPS
+    return {"clusters": clusters_of(sides), "test": test, "p_value": p_value, "binary": found}
 
 
 def _detectable(values: Sequence[Value], baseline: Sequence[Value], count: int) -> float | None:
@@ -85,12 +122,13 @@ def sentences(tests: Mapping[str, Any], metrics: Sequence[Metric], clusters: str
         rest = count - len(stand)
         said = f"{counted}, {len(stand)} stand{'s' if len(stand) == 1 else ''}: {shown}{more}."
         said += f" The other {rest} could be chance." if rest > 1 else " The other one could be chance." if rest else ""
-    return (said, *_missed(tested, metrics[0], tests["level"]))
+    by_item = item_by_item(tested, metrics[0], most=NAMED)
+    return (*by_item, said, *_missed(tested, metrics[0], tests["level"]))
 
 
 def _difference(row: Mapping[str, Any], named: Mapping[str, Metric]) -> str:
-    label = named[row["metric"]].label
-    return f"{label.lower()} of {row['subject']} against {row['versus']} (p = {_p(row['adjusted'])})"
+    label = named[row["metric"]].label + _in_group(row)
+    return f"{label.lower()} of {row['subject']} against {row['versus']} (p = {p_text(row['adjusted'])})"
 
 
 def _missed(tested: Sequence[Mapping[str, Any]], first: Metric, level: float) -> tuple[str, ...]:
@@ -99,7 +137,8 @@ def _missed(tested: Sequence[Mapping[str, Any]], first: Metric, level: float) ->
     if not open_ones:
         return ()
     told = ", ".join(
-        f"{row['subject']} against {row['versus']} {_size(first, row['detectable'])}" for row in open_ones[:NAMED]
+        f"{row['subject']} against {row['versus']}{_in_group(row)} {_size(first, row['detectable'])}"
+        for row in open_ones[:NAMED]
     )
     return (f"{first.label}: true differences below these would mostly have been missed: {told}.",)
 
@@ -108,8 +147,8 @@ def _size(metric: Metric, value: float) -> str:
     return number(metric, value, signed=True).lstrip("+").replace("pts", "points")
 
 
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "<\u00a00.001"  # noqa: PLR2004 - below, digits say nothing
+def _in_group(row: Mapping[str, Any]) -> str:
+    return "" if row["group"] == ALL else f", {row['group']}"
 
 
 def grid(report: EvalReport) -> Grid:
@@ -122,13 +161,14 @@ def grid(report: EvalReport) -> Grid:
     for row in tests["rows"]:
         metric = named[row["metric"]]
         texts = (
-            "not to be used" if row["p_value"] is None else _p(row["p_value"]),
-            "–" if row["adjusted"] is None else _p(row["adjusted"]),  # noqa: RUF001 - a dash where nothing was tested
+            row["test"],
+            "not to be used" if row["p_value"] is None else p_text(row["p_value"]),
+            "–" if row["adjusted"] is None else p_text(row["adjusted"]),  # noqa: RUF001 - a dash where nothing was tested
             "–" if row["detectable"] is None else _size(metric, row["detectable"]),  # noqa: RUF001
         )
-        name = f"{metric.label}: {row['subject']} − {row['versus']}"  # noqa: RUF001 - a minus sign
+        name = f"{metric.label}{_in_group(row)}: {row['subject']} − {row['versus']}"  # noqa: RUF001 - a minus sign
         rows.append((name, tuple(map(Cell, texts))))
-    return Grid(("Difference", "p", "p, corrected", "Would mostly be missed below"), tuple(rows))
+    return Grid(("Difference", "Test", "p", "p, corrected", "Would mostly be missed below"), tuple(rows))
 
 
 def note(report: EvalReport) -> str:
@@ -136,7 +176,8 @@ def note(report: EvalReport) -> str:
     tests = report.config.get("tests") or {}
     clusters = report.config.get("clusters", "users")
     return (
-        f"Two-sided sign-flip tests of whole {clusters}, corrected together for {tests.get('comparisons', 0)} "
-        "comparisons (Holm): the chance of any false claim is at most 5 %. The last column is the smallest true "
+        f"Two-sided tests: McNemar's where outcomes are a yes or a no and each of the {clusters} has one, sign flips "
+        f"of whole {clusters} elsewhere; corrected together for {tests.get('comparisons', 0)} comparisons (Holm): the "
+        "chance of any false claim is at most 5 %. The last column is the smallest true "
         "difference that such an evaluation finds four times in five, after the correction."
     )

@@ -68,8 +68,6 @@ class SuiteKind(ABC):
     dimensions: ClassVar[Mapping[str, str]] = MappingProxyType({"overall": "Overall preference"})
     """What people are asked about two answers, label by name. Where a metric of that name is a judge's win rate against
     the first subject, the two are compared."""
-    tests_itself: ClassVar[bool] = False
-    """Whether its findings and tables have tests of their own, so that the general ones are left out."""
     clusters: ClassVar[str] = "users"
     """What intervals resample, in the plural: `PlannedSample.user` says which one a sample belongs to."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhi_eval_harness.usereval.records import Manifest
 from rlhi_eval_harness.usereval.select import Choice, Chosen
-from rlhi_plugin.errors import ArtefactError, ConfigError
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Conversation
 
 
@@ -52,12 +52,12 @@ def compare(frozen: Manifest, manifest: Manifest, log: Path) -> None:
     """Make sure that a rebuilt suite is the same one.
 
     Raises:
-        ArtefactError: its users or items differ; the message says how many.
+        ConfigError: its users or items differ; the message says how many.
     """
     if frozen.digest == manifest.digest:
         return
     differ = [user for user, key in frozen.users.items() if manifest.users.get(user) != key]
-    raise ArtefactError(
+    raise ConfigError(
         f"{log} does not give the suite of the manifest: {len(differ)} of {len(frozen.users)} users and "
         f"{len(set(frozen.items) ^ set(manifest.items))} items differ (labeller {frozen.labeller}, now "
         f"{manifest.labeller}; personas by {frozen.persona_builder}, now {manifest.persona_builder}). "

@@ -9,7 +9,7 @@ from rlhi_eval_harness.arena_hard.judging import Contest, JudgeOptions, judge
 from rlhi_eval_harness.arena_hard.prompts import load_prompts
 from rlhi_eval_harness.arena_hard.scores import arena_score
 from rlhi_plugin.chat import ChatReply, ScriptedClient
-from rlhi_plugin.errors import ArtefactError, ConfigError, ModelCallError
+from rlhi_plugin.errors import ConfigError, ModelCallError
 
 QUESTIONS = [Question(f"q{i}", "hard_prompt", f"Do {i} {{with braces}}.") for i in range(4)]
 CONTEST = Contest(
@@ -92,7 +92,7 @@ async def test_a_file_of_another_judge_or_prompt_is_not_mixed_in(tmp_path, promp
     with pytest.raises(ConfigError, match="another prompt"):
         await judge(CONTEST, ScriptedClient(fair, model="one"), load_prompts(prompt_folder, "v2.0"), out)
     out.write_text('{"other": "file"}\n')
-    with pytest.raises(ArtefactError, match="no judgment of ours"):
+    with pytest.raises(ConfigError, match="no judgment of ours"):
         await judge(CONTEST, ScriptedClient(fair), load_prompts(prompt_folder, "v2.0"), out)
 
 

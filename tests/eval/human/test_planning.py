@@ -109,7 +109,7 @@ def test_a_wrong_folder_is_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     for path in (tmp_path / "letters", tmp_path / "nowhere"):
         found = run(path)
-        assert isinstance(found.exception, ArtefactError)
+        assert isinstance(found.exception, ConfigError)
         assert str(found.exception).endswith("holds no evaluation. Make one with: rlhi-eval run")
 
 

@@ -186,7 +186,7 @@ def test_a_study_without_verdicts_leaves_the_report_as_it_was(make_folder, read)
     open_study(folder, "main", *read(folder), Wishes())
     assert score(folder).human == ()
     assert folder.report_json.read_bytes() == before
-    assert json.loads(before)["schema_version"] == 3
+    assert json.loads(before)["schema_version"] == 4
 
 
 def test_a_torn_last_verdict_does_not_stop_the_report(make_folder, read):

@@ -211,6 +211,20 @@ def test_the_judges_prompt_counts_too_and_the_adapter_under_test_does_not(make_r
         compare(open_side(one), open_side(third))
 
 
+def test_a_judges_name_that_stood_for_another_model_is_refused(make_report):
+    sides = []
+    for name, models in (("a", {"gpt-4o-2024-08-06": 9}), ("b", {"gpt-4o-2024-11-20": 9})):
+        folder = make_report(name, {"base": subject(coin(0.5, 1))}, judging=[{"judge": "openai/gpt-4o", "prompts": []}])
+        body = json.loads((folder / "report.json").read_text())
+        pin = {"kind": "alias", "why": "w"}
+        body["judges"] = [{"judge": "openai/gpt-4o", "pin": pin, "answered_by": models}]
+        (folder / "report.json").write_text(json.dumps(body))
+        sides.append(open_side(folder))
+    with pytest.raises(ConfigError, match="the judge's name stands for gpt-4o-2024-08-06 against gpt-4o-2024-11-20"):
+        compare(*sides)
+    assert compare(sides[0], sides[0]).comparisons
+
+
 def test_another_persona_is_told_and_not_refused(make_report):
     given = {"base": subject(coin(0.5, 1))}
 
@@ -228,18 +242,24 @@ def test_damaged_and_absent_reports_are_refused(make_report, tmp_path):
     text = (folder / "report.json").read_text()
     for content, message in (
         (text[:500], "is no report of this version"),
-        ("{}", "is no report of this version"),
-        (text.replace(f'"schema_version": {REPORT_SCHEMA_VERSION}', '"schema_version": 1'), "has schema 1"),
         (text.replace('"sample_id": "user-0/0/base",\n   "metric"', '"sample_id": "x",\n   "metric"'), "no subject"),
     ):
         (tmp_path / "broken.json").write_text(content)
         with pytest.raises(ArtefactError, match=message):
             open_side(tmp_path / "broken.json")
     (tmp_path / "broken.json").write_bytes(b"\x80\x81")
-    with pytest.raises(ArtefactError, match="is no text"):
+    with pytest.raises(ConfigError, match="is no text"):
         open_side(tmp_path / "broken.json")
     with pytest.raises(ConfigError, match="Give the folder of an evaluation"):
         open_side(tmp_path / "absent")
+    # The wrong file, or one of another version, is the user's to change.
+    for content, message in (
+        ("{}", "is no report of this version"),
+        (text.replace(f'"schema_version": {REPORT_SCHEMA_VERSION}', '"schema_version": 1'), "has schema 1"),
+    ):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            open_side(tmp_path / "other.json")
 
 
 def _run(*words: object):

@@ -146,7 +146,7 @@ def prefeval(tmp_path, labeller):
         distances=(2, 10, 30), subjects=THREE, partial=True, resamples=100,
     )  # fmt: skip
     evaluate(PrefEval(options), Answering(), tmp_path / "out")
-    return {*USUAL, "h-groups", "h-table-1", "h-table-2", "h-table-3"}
+    return {*USUAL, "h-groups"}
 
 
 def _prefers_brilliance(request):
@@ -220,7 +220,7 @@ def reasoning(tmp_path, labeller):
 
     # Its checks have time limits that work in the main thread only: the test scores.
     answer_suite(Reasoning(suite), Answering(base=lambda _: "The answer is (C).", adapted=said), tmp_path / "out")
-    return {*USUAL, *HEALTH, "h-groups", "h-table-1", "h-table-2", "h-table-3"}
+    return {*USUAL, *HEALTH, "h-groups", "h-table-1", "h-table-2"}
 
 
 def _shot(page, name, tmp_path):
