@@ -111,7 +111,7 @@ class SQLStore:
         self._writer = writing(engine)
         # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
         self._write_lock = threading.Lock()
-        self._sqlite = SQLiteAppends(engine) if engine.dialect.name == "sqlite" else None
+        self._sqlite = SQLiteAppends(engine, lambda: self._write_lock) if engine.dialect.name == "sqlite" else None
         self._ends = SQLiteEnds(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
         self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
