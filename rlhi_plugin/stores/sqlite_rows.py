@@ -248,7 +248,7 @@ class SQLiteAppends:
         """
         head, said = part.head, part.offered
         number = self._known.get(head.conversation_id)
-        if number is None or not 0 < len(said) <= _MESSAGES_PER_STATEMENT:
+        if number is None or part.opens or not 0 < len(said) <= _MESSAGES_PER_STATEMENT:
             return 0
         values = [number, head.conversation_id, head.user_id]
         for message in said:

@@ -16,9 +16,9 @@ from rlhi_plugin.stores import (
     ForgettingStore,
     PersonaStore,
     SQLStore,
+    checkpoints,
     open_store,
 )
-from rlhi_plugin.stores import checkpoints
 from rlhi_plugin.stores.conformance import (
     CONSENT_CHECKS,
     CONVERSATION_CHECKS,
