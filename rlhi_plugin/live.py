@@ -147,7 +147,8 @@ class Live:
             user_id: Pseudonym or None.
             history: It, up to what the model is asked.
         """
-        self.recorder.prepare(conversation_id, user_id, history[_last_request(history) :])
+        asked = history[_last_request(history) :]
+        self.recorder.prepare(conversation_id, user_id, asked, begins=len(history) == 1)
 
     @property
     def takes_commands(self) -> bool:

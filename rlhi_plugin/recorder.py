@@ -37,6 +37,9 @@ _IDS_REMEMBERED = 200_000
 """Threads, and ids of all of them together, that are kept in memory, so that a turn writes only what is new."""
 _MESSAGES_PER_APPEND = 500
 """A long history is written in parts, each within the time limit of an append."""
+_WORTH_A_THREAD = 2_000
+"""Characters of a request from which it is redacted while the model answers: of shorter ones another thread, which
+waits for the interpreter twice, would make more work than it saves (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +155,19 @@ class Recorder:
         """See `DurableWriter.close`. The store stays open: it is the caller's."""
         self._writer.close()
 
-    def prepare(self, conversation_id: str, user_id: str | None, asked: Sequence[BaseMessage]) -> None:
+    def prepare(
+        self, conversation_id: str, user_id: str | None, asked: Sequence[BaseMessage], *, begins: bool = False
+    ) -> None:
         """Do meanwhile what `record` would do after the model's answer: it then takes less of the user's time.
 
         Args:
             conversation_id: The thread.
             user_id: Pseudonym or None.
             asked: What is new in it.
+            begins: Whether it is all that there is.
         """
+        if self._is_little(conversation_id, user_id, asked, begins=begins):
+            return
         with suppress(StoreTimeoutError):  # too much waits already; `record` does it all itself
             self._preparations.submit(_Preparation(conversation_id, user_id, asked))
 
@@ -202,32 +210,62 @@ class Recorder:
             return False
 
     def _record(self, turn: Turn, place: _Place) -> None:
-        self._look_up(place, turn.conversation_id, turn.user_id)
-        reply = turn.reply
         if turn.stable_ids:
-            _give_ids(reply.messages)
+            _give_ids(turn.reply.messages)
+        # What a thread begins with is written without a look at the store, which tells if it was there already.
+        if not place.looked_up and len(turn.history) == 1 and self._writer.may_begin and self._begin(turn, place):
+            return
+        self._look_up(place, turn.conversation_id, turn.user_id)
+        said = self._said(turn, place)
+        started_at, now = _times(turn, place)
+        for start in range(0, len(said), _MESSAGES_PER_APPEND):
+            part = said[start : start + _MESSAGES_PER_APPEND]
+            messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in part]
+            # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
+            if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
+                return
+            place.thread.remember(part)
+
+    def _begin(self, turn: Turn, place: _Place) -> bool:
+        """Write a turn as the first of its thread; False where nothing was written, and the store has to be asked."""
+        said = self._said(turn, place)
+        started_at, now = _times(turn, place)
+        messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in said]
+        if not self._writer.begin(turn.conversation_id, user_id=turn.user_id, messages=messages):
+            return False
+        place.looked_up = True
+        place.thread.remember(said)
+        return True
+
+    def _said(self, turn: Turn, place: _Place) -> list[Said]:
+        """What is new in a turn."""
         system = self._system(turn)
         root = FOLLOWS_NOTHING if system is None else system.id
         said = new_in_thread(
             place.thread,
             self._redacted(turn.history, turn),
-            self._redacted(reply.messages, turn),
+            self._redacted(turn.reply.messages, turn),
             stable_ids=turn.stable_ids,
             root=root,
             first=turn.first,
         )
         if system is not None and system.id not in place.thread.prints:
             said.insert(0, system)
-        # A clock that was set back must not turn the order of a conversation around.
-        started_at = max(turn.started_at, place.latest or turn.started_at)
-        place.latest = now = max(datetime.now(UTC), started_at)
-        for start in range(0, len(said), _MESSAGES_PER_APPEND):
-            part = said[start : start + _MESSAGES_PER_APPEND]
-            messages = [_message(reply, one, now if one.is_reply else started_at) for one in part]
-            # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
-            if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
-                return
-            place.thread.remember(part)
+        return said
+
+    def _is_little(
+        self, conversation_id: str, user_id: str | None, asked: Sequence[BaseMessage], *, begins: bool
+    ) -> bool:
+        """Whether a preparation would be no more work than handing it to another thread."""
+        if not (begins and self._writer.may_begin):
+            with self._lock:
+                place = self._places.get((conversation_id, user_id))
+            if place is None or not place.looked_up:
+                return False
+        if self._redaction is None:
+            return True
+        texts = [one.content if isinstance(one, BaseMessage) else None for one in asked]
+        return all(isinstance(text, str) and len(text) < _WORTH_A_THREAD for text in texts)
 
     def _look_up(self, place: _Place, conversation_id: str, user_id: str | None) -> None:
         if not place.looked_up:
@@ -271,6 +309,13 @@ class Recorder:
                 _, oldest = self._places.popitem(last=False)
                 self._ids -= len(oldest.thread.prints)
             return place
+
+
+def _times(turn: Turn, place: _Place) -> tuple[datetime, datetime]:
+    """When a turn began and ended. A clock that was set back must not turn the order of a conversation around."""
+    started_at = max(turn.started_at, place.latest or turn.started_at)
+    place.latest = now = max(datetime.now(UTC), started_at)
+    return started_at, now
 
 
 def _give_ids(reply: Sequence[BaseMessage]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rlhi_plugin.durability.deadline import DeadlineThreads
 from rlhi_plugin.records import Message
-from rlhi_plugin.stores import ConversationStore, SubmittingStore
+from rlhi_plugin.stores import BeginningStore, ConversationStore, SubmittingStore
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ class TimedAppends:
     def __init__(self, store: ConversationStore, name: str, *, may_hang: bool = False) -> None:
         self._store = store
         self._submits = store if isinstance(store, SubmittingStore) and not may_hang else None
+        self._begins = store if isinstance(store, BeginningStore) and not may_hang else None
         self._threads = DeadlineThreads(name)
 
     @property
@@ -45,6 +46,20 @@ class TimedAppends:
             self._submits.submit(name, user_id=user_id, messages=messages).result(timeout_s)
         else:
             self._threads.call(lambda: store.append(name, user_id=user_id, messages=messages), timeout_s)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether `begin` can write anything."""
+        return self._begins is not None
+
+    def begin(self, name: str, user_id: str | None, messages: Sequence[Message], timeout_s: float) -> bool:
+        """Write what begins a conversation; False where nothing was written, since there may be one already.
+
+        Raises:
+            StoreTimeoutError, Exception: see `append`.
+        """
+        store = self._begins
+        return store is not None and store.submit_new(name, user_id=user_id, messages=messages).result(timeout_s) > 0
 
     @property
     def reads_in_time(self) -> bool:

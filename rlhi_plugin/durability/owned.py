@@ -63,6 +63,15 @@ class OwnedAppends:
                 self._names.popitem(last=False)
         return True
 
+    def begin(self, turn: Write, appends: TimedAppends, timeout_s: float) -> bool:
+        """Write a turn that begins its conversation; False where nothing was written, since there may be one already.
+
+        Arguments and errors as for `put`, but for the owner's: somebody else's conversation is one that is there.
+        """
+        if (turn.conversation_id, turn.user_id) in self._names:
+            return False
+        return appends.begin(turn.conversation_id, turn.user_id, turn.messages, timeout_s)
+
     def _put_feedback(self, event: FeedbackEvent) -> bool:
         if not isinstance(self._store, FeedbackStore):
             raise StoreError(f"{type(self._store).__name__} keeps no feedback. Give it the method record_feedback.")

@@ -20,6 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ LAST_RETRY_S = 30.0
 REPLAY_TIMEOUT_S = 60.0
 """Seconds for one append of a replay: nobody waits for it."""
 _IDLE_S = 5.0
+_IN_PASSING_S = 0.1
 _PROBES_AT_MOST = 4
 _EXIT_S = 10.0
 
@@ -124,6 +126,28 @@ class DurableWriter:
         """
         return self._take(Write(conversation_id, user_id, messages))
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether `begin` can write anything."""
+        return self._options.durability == "sync" and self._appends.may_begin
+
+    def begin(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> bool:
+        """Write what begins a conversation, without asking the store for its end first.
+
+        Returns:
+            Whether it is on disk. False says nothing: ask for the end, and `write`.
+        """
+        turn = Write(conversation_id, user_id, messages)
+        if not self.may_begin or self._open or not self._may_try(turn):
+            return False
+        try:
+            begun = self._owned.begin(turn, self._appends, self._options.store_timeout_s)
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
+            self._failed(error)
+            return False
+        self._succeeded()
+        return begun
+
     def write_feedback(self, event: FeedbackEvent) -> bool:
         """Take one event, on the same way as a turn, and after the turns of its conversation that wait.
 
@@ -147,7 +171,7 @@ class DurableWriter:
     def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:
         """What the store holds last of a conversation; None where it cannot say so in time. Never raises."""
         if self._open:
-            return None
+            return self._last_in_passing(conversation_id, user_id)
         limit_s = self._options.store_timeout_s
         try:
             if self._appends.reads_in_time:
@@ -156,6 +180,14 @@ class DurableWriter:
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
             self._failed(error)
             return None
+
+    def _last_in_passing(self, conversation_id: str, user_id: str | None) -> str | None:
+        """The same from a store that takes no turns; one whose reads end by themselves may be readable all the same."""
+        if not self._appends.reads_in_time:
+            return None
+        with suppress(Exception):  # that something is wrong with it is known already
+            return self._owned.last_message_id(conversation_id, user_id, _IN_PASSING_S)
+        return None
 
     def status(self) -> DurabilityStatus:
         """How it stands."""

@@ -11,6 +11,7 @@ A store of your own needs no common class: write the methods of `ConversationSto
 
 from rlhi_plugin.stores.address import display_url
 from rlhi_plugin.stores.protocols import (
+    BeginningStore,
     ConsentStore,
     ConversationStore,
     FeedbackStore,
@@ -23,6 +24,7 @@ from rlhi_plugin.stores.protocols import (
 from rlhi_plugin.stores.sql_store import SQLStore, StoreCounts, open_store
 
 __all__ = [
+    "BeginningStore",
     "ConsentStore",
     "ConversationStore",
     "FeedbackStore",

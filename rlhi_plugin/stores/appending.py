@@ -63,6 +63,12 @@ class Head(NamedTuple):
     source: str = "rlhi"
 
 
+class Opening(tuple[Message, ...]):
+    """Messages that are written only where they begin a conversation."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One call of `append`: messages for one conversation.
@@ -70,10 +76,12 @@ class Part:
     Attributes:
         head: The conversation; messages of its own are not looked at.
         offered: The messages.
+        opens: Whether to write nothing where there is such a conversation (`Opening`).
     """
 
     head: Head | Conversation
     offered: Sequence[Message]
+    opens: bool = False
 
 
 class Row(NamedTuple):
@@ -151,14 +159,15 @@ def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
         For each part the number of its messages that were new, or the `OwnerMismatchError` that only this part gets.
     """
     rows = stored.find(parts)
+    known = set(rows)
     unknown = [part for part in parts if part.head.conversation_id not in rows]
     if unknown:
         rows |= _begin(stored, unknown)
     outcomes: list[int | Exception] = []
     for part in parts:
         row = rows.get(part.head.conversation_id)
-        if row is None:
-            # All of it was said before its user was forgotten.
+        if row is None or (part.opens and part.head.conversation_id in known):
+            # All of it was said before its user was forgotten, or it begins nothing.
             outcomes.append(0)
         elif row.owner != part.head.user_id:
             outcomes.append(_not_the_owner(part.head, row.owner))

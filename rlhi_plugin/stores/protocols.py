@@ -95,6 +95,19 @@ class SubmittingStore(Protocol):
 
 
 @runtime_checkable
+class BeginningStore(SubmittingStore, Protocol):
+    """One that finds out while it writes whether a conversation begins: nobody has to ask it before."""
+
+    def submit_new(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
+        """Submit what begins a conversation; its result is 0 where nothing was written, since there may be one already.
+
+        Raises:
+            StoreError: the store cannot even take it.
+        """
+        ...
+
+
+@runtime_checkable
 class PersonaStore(Protocol):
     """Keeps the current persona of each user. Every method may be called from any thread."""
 

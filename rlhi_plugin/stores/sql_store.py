@@ -33,7 +33,7 @@ from rlhi_plugin.records import (
     Purpose,
     Tombstone,
 )
-from rlhi_plugin.stores.appending import Head, Part, append_all, forgotten_users
+from rlhi_plugin.stores.appending import Head, Opening, Part, append_all, forgotten_users
 from rlhi_plugin.stores.columnar import ConversationColumns, read_columns
 from rlhi_plugin.stores.combining import CombiningCommit
 from rlhi_plugin.stores.dialects import (
@@ -111,7 +111,7 @@ class SQLStore:
         self._writer = writing(engine)
         # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
         self._write_lock = threading.Lock()
-        self._sqlite = SQLiteAppends(engine) if engine.dialect.name == "sqlite" else None
+        self._sqlite = SQLiteAppends(engine, lambda: self._write_lock) if engine.dialect.name == "sqlite" else None
         self._ends = SQLiteEnds(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
         self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
@@ -134,7 +134,12 @@ class SQLStore:
                 f"{conversation_id!r} of {user_id!r} is not a conversation. Give an id of 1 to 256 characters, and a "
                 "pseudonym."
             )
-        return self._queue().submit(Part(Head(conversation_id, user_id, started_at), messages))
+        head = Head(conversation_id, user_id, started_at)
+        return self._queue().submit(Part(head, messages, isinstance(messages, Opening)))
+
+    def submit_new(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
+        """See `BeginningStore.submit_new`; by way of `submit`, which a class of your own may have."""
+        return self.submit(conversation_id, user_id=user_id, messages=Opening(messages))
 
     def add(self, conversation: Conversation) -> int:
         """Append the messages of a conversation and, where it is new, keep its language, source and so on.

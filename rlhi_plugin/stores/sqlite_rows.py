@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from operator import attrgetter
@@ -176,11 +177,16 @@ def _left(part: Part, added: int) -> bool:
 
 
 class SQLiteAppends:
-    """Transactions that append; one at a time, which the caller sees to. What they raise is the driver's."""
+    """Transactions that append. What they raise is the driver's.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: The database's.
+        appending: Gives the lock that the caller holds around `append`.
+    """
+
+    def __init__(self, engine: Engine, appending: Callable[[], threading.Lock]) -> None:
         self._engine = engine
-        self._checkpoints = Checkpoints(engine)
+        self._checkpoints = Checkpoints(engine, appending)
         self._kept: PoolProxiedConnection | None = None
         self._busy_ms = BUSY_TIMEOUT_MS
         self._known: OrderedDict[str, int] = OrderedDict()
@@ -242,7 +248,7 @@ class SQLiteAppends:
         """
         head, said = part.head, part.offered
         number = self._known.get(head.conversation_id)
-        if number is None or not 0 < len(said) <= _MESSAGES_PER_STATEMENT:
+        if number is None or part.opens or not 0 < len(said) <= _MESSAGES_PER_STATEMENT:
             return 0
         values = [number, head.conversation_id, head.user_id]
         for message in said:

@@ -1,6 +1,10 @@
 """What the recorder does while a model answers, so that the user waits less afterwards."""
 
+import sqlite3
 import threading
+import time
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -110,5 +114,46 @@ def test_too_many_preparations_are_left_to_the_recording(recorder, store, monkey
         monkeypatch.setattr(queue, "LONGEST_QUEUE", 0)
     recorder.prepare("t", None, [HumanMessage(LONG, id="m1")])
     recorder.record(turn)
-    assert store.asked == ["t"]
     assert recorder.status().waiting == 1
+
+
+def test_a_thread_begins_without_a_look_at_the_store(recorder, store):
+    recorder.prepare("new", None, [HumanMessage("hi", id="m1")], begins=True)
+    recorder.record(lambda: replace(turn(), conversation_id="new"))
+    recorder.record(lambda: replace(turn(), conversation_id="new", history=[HumanMessage("why", id="m3")]))
+    prepared(recorder)
+    assert store.asked == ["another"]
+    *_, conversation = store.conversations()
+    assert [m.id for m in conversation.messages] == ["m1", "m2", "m3"]
+    assert conversation.messages[2].parent_id == ""
+
+
+def test_one_that_had_begun_before_is_gone_on_with(recorder, store):
+    """An app that sends only the last request, after its process was started anew."""
+    recorder.record(lambda: replace(turn(), stable_ids=False))
+    assert store.asked == ["t"]
+    (conversation,) = store.conversations()
+    assert [m.content[:8] for m in conversation.messages] == ["earlier", "My addre", "They sav"]
+    assert [m.parent_id for m in conversation.messages] == [None, None, None]
+
+
+def test_somebody_elses_thread_of_that_name_is_left_alone(recorder, store):
+    recorder.record(lambda: replace(turn(), user_id="u_1"))
+    assert [(c.conversation_id, len(c.messages)) for c in store.conversations()] == [("t", 1), ("t@u_1", 2)]
+
+
+def test_a_store_that_takes_nothing_still_says_what_a_turn_follows(tmp_path):
+    with open_store(f"sqlite:///{tmp_path}/b.db") as store:
+        store.append("t", user_id=None, messages=[Message(id="m0", role="user", content="earlier")])
+        recorder = Recorder(store, WriterOptions(journal=tmp_path / "j", store_timeout_s=0.2))
+        with closing(sqlite3.connect(tmp_path / "b.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            recorder.record(turn)
+            assert recorder.status().waiting == 1
+            other.execute("ROLLBACK")
+        until = time.monotonic() + 30
+        while recorder.status().waiting and time.monotonic() < until:
+            time.sleep(0.02)
+        recorder.close()
+        (conversation,) = store.conversations()
+    assert [(m.id, m.parent_id) for m in conversation.messages] == [("m0", None), ("m1", ""), ("m2", "m1")]

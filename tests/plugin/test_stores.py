@@ -16,6 +16,7 @@ from rlhi_plugin.stores import (
     ForgettingStore,
     PersonaStore,
     SQLStore,
+    checkpoints,
     open_store,
 )
 from rlhi_plugin.stores.conformance import (
@@ -241,3 +242,28 @@ def test_a_damaged_row_is_named(tmp_path):
         connection.close()
         with pytest.raises(StoreError, match="'c7' in the store is damaged"):
             list(store.conversations())
+
+
+def test_the_log_of_sqlite_begins_anew_while_turns_go_on(tmp_path, monkeypatch):
+    """A checkpoint that others write during would leave a rest, and SQLite goes on behind it, for ever."""
+    monkeypatch.setattr(checkpoints, "COMMITS", 10)
+    move, numbers, log = checkpoints._move, iter(range(10_000)), tmp_path / "a.db-wal"
+
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+
+        def append():
+            store.append("c", user_id=None, messages=[Message(id=str(next(numbers)), role="user", content="c" * 4000)])
+
+        def move_while_others_write(driver):
+            move(driver)
+            if not store._write_lock.locked():
+                append()
+
+        monkeypatch.setattr(checkpoints, "_move", move_while_others_write)
+        sizes = []
+        for _ in range(8):
+            for _ in range(10):
+                append()
+            store._sqlite._checkpoints.wait()
+            sizes.append(log.stat().st_size)
+    assert sizes[-1] == sizes[2]
