@@ -54,7 +54,8 @@ def show(names: Sequence[str], figures: dict[str, float], shape: str) -> None:
         )
         for name in timed
     ]
-    terminal.stdout.print(terminal.table(f"DPO, {shape}: pairs a second", columns, rows))
+    if rows:
+        terminal.stdout.print(terminal.table(f"DPO, {shape}: pairs a second", columns, rows))
     rows = [
         (
             name.replace("_", " "),
@@ -62,7 +63,8 @@ def show(names: Sequence[str], figures: dict[str, float], shape: str) -> None:
         )
         for name in timed
     ]
-    terminal.stdout.print(terminal.table("Answer tokens a second", ("conversations", *_LABELS), rows))
+    if rows:
+        terminal.stdout.print(terminal.table("Answer tokens a second", ("conversations", *_LABELS), rows))
     rows = [
         (name.replace("_", " "), *(_number(figures, f"{name}_{label}_peak_mib", "{:.0f}") for label in _LABELS[1:]))
         for name in names
