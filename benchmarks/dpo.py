@@ -23,7 +23,7 @@ import typer
 from dpo_sides import memory, printing
 from dpo_sides.shapes import LLAMA_8B, SMALL, SMOLLM2, Shape
 from dpo_sides.sides import flash_pref_absence, methods
-from dpo_sides.times import Plan, compare
+from dpo_sides.times import Plan, compare, seconds_of
 from dpo_sides.workloads import WORKLOADS, Pair, workload
 
 from rlhi_plugin import terminal
@@ -46,6 +46,7 @@ def main(  # noqa: PLR0917 - a command's options, not a call's arguments
     what: Annotated[list[str] | None, typer.Option("--what", help="times, memory; none: both.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     peak: Annotated[str | None, typer.Option("--peak-of", hidden=True, help="One side's memory.")] = None,
+    alone: Annotated[str | None, typer.Option("--seconds-of", hidden=True, help="One side's step.")] = None,
 ) -> None:
     """Compare TRL's trainer with sharing within pairs and with conversation trees.
 
@@ -62,14 +63,15 @@ def main(  # noqa: PLR0917 - a command's options, not a call's arguments
         tuple(micro) if micro else plan.micro_batches,
         tuple(side) if side else plan.sides,
         every,
+        ("--pairs", str(pairs or plan.pairs), *(["--quick"] if quick else [])),
     )
-    if peak is not None:
-        name, how = peak.split()
-        typer.echo(f"{memory.peak_of(_data(name, plan, shape), shape, methods(plan.micro_batches)[how]):.1f}")
+    if peak is not None or alone is not None:
+        name, how = (peak or alone or "").split()
+        measure = memory.peak_of if peak is not None else seconds_of
+        typer.echo(f"{measure(_data(name, plan, shape), shape, methods(plan.micro_batches)[how]):.1f}")
         return
     names = _known(only or (QUICK_WORKLOADS if quick else WORKLOADS))
     wanted = what or ["times", "memory"]
-    arguments = ["--quick", "--pairs", str(plan.pairs)] if quick else ["--pairs", str(plan.pairs)]
     figures: dict[str, float] = {}
     for name in names:
         data = _data(name, plan, shape)
@@ -82,7 +84,7 @@ def main(  # noqa: PLR0917 - a command's options, not a call's arguments
             best = int(figures.get(f"{name}_micro_batch", plan.micro_batches[0]))
             kinds = [kind for kind in ("trl_best", "pairwise", "tree") if kind != "pairwise" or kind in plan.sides]
             with terminal.progress(f"{name}: memory", len(kinds)) as advance:
-                figures |= memory.peaks(name, [*arguments, "--micro-batch", str(best)], best, kinds, advance)
+                figures |= memory.peaks(name, [*plan.arguments, "--micro-batch", str(best)], best, kinds, advance)
     printing.show(names, figures, shape.name)
     terminal.stdout.print(flash_pref_absence())
     targets, met = printing.judge(figures, cuda=cuda)

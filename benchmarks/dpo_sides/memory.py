@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import typer
 
+from dpo_sides import apart
 from dpo_sides.shapes import Shape
 from dpo_sides.sides import Method, Side
 from dpo_sides.workloads import Pair
@@ -36,12 +34,10 @@ def peaks(
     figures = {}
     for label in sides:
         how = f"trl_best_{micro_batch}" if label == "trl_best" else label
-        command = [sys.executable, sys.argv[0], "--peak-of", f"{name} {how}", *arguments]
-        given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": _RETURNED}
-        done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)  # noqa: S603 - this very file
-        if done.returncode:
-            raise typer.BadParameter(f"measuring the memory of {how} failed: {done.stderr[-2000:]}")
-        figures[f"{name}_{label}_peak_mib"] = float(done.stdout.split()[-1])
+        peak = apart.figure("--peak-of", f"{name} {how}", arguments, {"MALLOC_MMAP_THRESHOLD_": _RETURNED})
+        if peak is None:
+            raise typer.BadParameter(f"this machine's memory is too small for {how} on {name}. Take fewer --pairs.")
+        figures[f"{name}_{label}_peak_mib"] = peak
         advance(1)
     figures[f"{name}_memory_ratio"] = figures[f"{name}_tree_peak_mib"] / figures[f"{name}_trl_best_peak_mib"]
     return figures

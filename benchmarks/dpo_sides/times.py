@@ -10,8 +10,9 @@ from pathlib import Path
 
 import typer
 
+from dpo_sides import apart
 from dpo_sides.shapes import Shape, matmul_rate
-from dpo_sides.sides import Side, methods
+from dpo_sides.sides import Method, Side, methods
 from dpo_sides.workloads import Pair
 from rlhi_plugin import terminal
 
@@ -26,6 +27,7 @@ class Plan:
         repeats: Timed steps of each side.
         micro_batches: That TRL at its best is tried with, on the first pairs; the fastest is timed.
         sides: Which are timed beside ``trl_best`` and ``tree``; ``trl_default`` once.
+        arguments: What makes the command measure the same sizes in another process.
         trl_every: TRL at its best is timed on each so many-th of its passes, and the time scaled by their tokens. Short
             pairs come first and attention grows with the square, so what that leaves out is in TRL's favour.
     """
@@ -36,6 +38,7 @@ class Plan:
     micro_batches: tuple[int, ...]
     sides: tuple[str, ...] = ("trl_default", "pairwise")
     trl_every: int = 1
+    arguments: tuple[str, ...] = ()
 
 
 def compare(
@@ -51,7 +54,7 @@ def compare(
         sides = {
             label: Side(conversations, shape, how, Path(folder))
             for label, how in methods(plan.micro_batches).items()
-            if label.startswith(("trl_best", "tree")) or label in plan.sides
+            if label.startswith(("trl_best", "tree")) or (label in plan.sides and not _apart(label))
         }
         sides = _those_that_fit(sides)
         chosen = _best_of_trl(sides, plan.micro_batches, pairs)
@@ -67,6 +70,8 @@ def compare(
                 said = f"{name}, {label}: {spent:.1f} s for {pairs} pairs, loss {loss:.6f}"
                 terminal.stderr.print(said, markup=False)
                 seconds[label].append(spent)
+    if "trl_default" in plan.sides and _apart("trl_default"):
+        seconds |= _as_it_comes(name, plan, advance, pairs)
     shared = sides["tree"].trainer.shared
     if shared.reason is not None:
         raise typer.BadParameter(f"prefixes were not shared: {shared.reason}")
@@ -80,6 +85,29 @@ def compare(
     if plan.trl_every == 1:
         figures[f"{name}_loss_difference"] = abs(losses["trl_best"] - losses["tree"])
     return figures
+
+
+def _apart(label: str) -> bool:
+    """Whether a side is timed in a process of its own, so that no other ends with it when memory runs out."""
+    import torch
+
+    return label == "trl_default" and not torch.cuda.is_available()
+
+
+def _as_it_comes(name: str, plan: Plan, advance: Callable[[int], None], pairs: int) -> dict[str, list[float]]:
+    spent = apart.figure("--seconds-of", f"{name} trl_default", plan.arguments, {})
+    advance(pairs)
+    if spent is None:
+        terminal.stderr.print(f"{name}, trl_default: ended by the system, out of memory; left out", markup=False)
+        return {}
+    terminal.stderr.print(f"{name}, trl_default: {spent:.1f} s for {pairs} pairs", markup=False)
+    return {"trl_default": [spent]}
+
+
+def seconds_of(conversations: Sequence[Sequence[Pair]], shape: Shape, method: Method) -> float:
+    """Of one step of one side."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Side(conversations, shape, method, Path(folder)).step()[0]
 
 
 def _those_that_fit(sides: dict[str, Side]) -> dict[str, Side]:
