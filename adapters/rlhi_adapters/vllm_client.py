@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from rlhi_adapters.base_models import resolve_base
 from rlhi_adapters.batching import Batcher
+from rlhi_adapters.digests import adapter_digests
 from rlhi_plugin.calls.replies import check_replies
 from rlhi_plugin.chat import (
     FREE,
@@ -35,15 +37,18 @@ _Replies = tuple[ChatReply, ...]
 class VLLMClient:
     """Answers chat requests with a vLLM engine in this process. Safe to use from many threads and event loops.
 
+    The engine reads the folder whose weights were digested, and every reply carries the digests.
+
     Args:
-        model: Hub id or local folder.
+        model: Hub id or local folder; see `rlhi_adapters.base_models.resolve_base`.
         adapter: Folder of a LoRA adapter to answer with; None is the base alone.
         dtype: ``auto``, ``float32`` or ``bfloat16``.
         max_model_len: Tokens of prompt and answer; None is the model's own limit.
         gpu_memory_utilization: Share of the GPU's memory that the engine takes, above 0, at most 1.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range, or there is no such model.
+        ArtefactError: the weights are no safetensors, or the adapter is not whole.
         MissingExtraError: vLLM is not installed. It brings its own torch, so give it an environment of its own.
     """
 
@@ -62,10 +67,12 @@ class VLLMClient:
                 "and a share above 0, at most 1."
             )
         self._vllm = _import_vllm()
-        self._name = model
+        base = resolve_base(model)
+        self._name = base.name
         self._adapter = adapter
+        self._served_by = base.pinned(None if adapter is None else adapter_digests(adapter).weights)
         self._engine = self._vllm.LLM(
-            model=model,
+            model=str(base.path),
             dtype=dtype,
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
@@ -108,7 +115,7 @@ class VLLMClient:
             use_tqdm=False,
             lora_request=self._lora(),
         )
-        return [_replies(output, request) for output, request in zip(outputs, batch, strict=True)]
+        return [_replies(output, request, self._served_by) for output, request in zip(outputs, batch, strict=True)]
 
     def _sampling(self, request: ChatRequest) -> Any:
         held = None
@@ -131,7 +138,7 @@ class VLLMClient:
         return LoRARequest(self._adapter.name, 1, str(self._adapter))
 
 
-def _replies(output: Any, request: ChatRequest) -> _Replies:
+def _replies(output: Any, request: ChatRequest, served_by: str) -> _Replies:
     prompt_tokens = len(output.prompt_token_ids)
     return tuple(
         ChatReply(
@@ -140,6 +147,7 @@ def _replies(output: Any, request: ChatRequest) -> _Replies:
             prompt_tokens=0 if place else prompt_tokens,
             completion_tokens=len(one.token_ids),
             logprobs=None if one.logprobs is None else _logprobs(one, request.logprobs or 0),
+            served_by=served_by,
         )
         for place, one in enumerate(output.outputs)
     )

@@ -13,6 +13,7 @@ import typer
 from rlhi_eval_harness.compare.cli import add_to as add_compare
 from rlhi_eval_harness.export.cli import add_to as add_export
 from rlhi_eval_harness.human.cli import add_to as add_human
+from rlhi_eval_harness.pinned_option import Pinned
 from rlhi_eval_harness.published_cli import add_to as add_published
 from rlhi_plugin import terminal
 
@@ -59,15 +60,8 @@ Judges = Annotated[
     list[str] | None,
     typer.Option(
         "--judge",
-        help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER in "
-        "this process. Repeat it for more.",
-    ),
-]
-Pinned = Annotated[
-    bool,
-    typer.Option(
-        "--require-pinned-judge",
-        help="Refuse judges whose names are aliases, behind which models can change; nothing is asked.",
+        help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER or "
+        "vllm:FOLDER in this process. Repeat it for more.",
     ),
 ]
 MaxCost = Annotated[

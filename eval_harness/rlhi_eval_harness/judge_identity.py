@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rlhi_plugin import terminal
 from rlhi_plugin.calls.opening import CLIENTS
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Record
@@ -21,7 +22,8 @@ PinKind = Literal["digest", "revision", "version", "alias"]
 
 HOW_TO_PIN = (
     "Name a snapshot by its date or version (openai/gpt-4o-2024-08-06), weights by their revision "
-    "(openai/OWNER/NAME@COMMIT@http://HOST/v1, served under that name), or judge in this process (local:FOLDER)"
+    "(openai/OWNER/NAME@COMMIT@http://HOST/v1, served under that name), or judge in this process (local:FOLDER, "
+    "vllm:FOLDER)"
 )
 
 _PROVIDERS = {
@@ -96,7 +98,7 @@ def pin_of(name: str) -> Pin:
     which one.
     """
     bare = _without_client(name.strip())
-    if name.startswith("local:"):
+    if name.startswith(("local:", "vllm:")):
         return Pin(kind="digest", why="weights in this process, whose digest is in every judgment")
     model = bare.lower()
     if _DIGEST.search(model):
@@ -153,6 +155,27 @@ def refuse_aliases(judges: Iterable[tuple[str, Pin]]) -> None:
         raise ConfigError(
             f"--require-pinned-judge: {'; '.join(found)}: an alias, behind which the model can change. {HOW_TO_PIN}."
         )
+
+
+def watch(judge: str, answered_by: str | None, names: set[str]) -> None:
+    """Say at once that another model answers than before: whoever pays for the rest may want to stop.
+
+    Args:
+        judge: The name that was asked.
+        answered_by: What the reply named; None where nothing.
+        names: The models that have answered so far; grows.
+    """
+    if answered_by is None or answered_by in names:
+        return
+    if names:
+        terminal.stderr.print(
+            f"warning: the judge {judge} has changed: {answered_by} answers now, and {', '.join(sorted(names))} did "
+            "before. That will stand beside the numbers",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+    names.add(answered_by)
 
 
 def _without_client(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from rlhi_eval_harness.answering import Attempts
+from rlhi_eval_harness.judge_identity import watch
 from rlhi_eval_harness.run_folder import drop_torn_line, read_records
 from rlhi_eval_harness.side_by_side import close_connections, run_all
 from rlhi_plugin import terminal
@@ -145,29 +146,13 @@ async def _ask_all(questions: Sequence[Question], client: ChatClient, path: Path
             judgment = await _ask(question, client, attempts)
             file.write(judgment.to_json() + "\n")
             file.flush()
-            _watch(judgment, names)
+            watch(judgment.judge, judgment.answered_by, names)
             advance(1)
 
         try:
             await run_all(questions, one, at_once=MAX_IN_FLIGHT)
         finally:
             await close_connections(client)
-
-
-def _watch(judgment: Judgment, names: set[str]) -> None:
-    """Say at once that another model answers than before: whoever pays for the rest may want to stop."""
-    new = judgment.answered_by
-    if new is None or new in names:
-        return
-    if names:
-        terminal.stderr.print(
-            f"warning: the judge {judgment.judge} has changed: {new} answers now, and {', '.join(sorted(names))} did "
-            "before. The report will say so",
-            style="yellow",
-            markup=False,
-            highlight=False,
-        )
-    names.add(new)
 
 
 async def _ask(question: Question, client: ChatClient, attempts: Attempts) -> Judgment:

@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
+from rlhi_adapters.base_models import resolve_base
+from rlhi_adapters.digests import adapter_digests
 from rlhi_adapters.opening import open_client
 from rlhi_adapters.vllm_client import VLLMClient
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ConfigError, InvalidReplyError, MissingExtraError, ModelCallError
+from rlhi_plugin.errors import ArtefactError, ConfigError, InvalidReplyError, MissingExtraError, ModelCallError
 from rlhi_plugin.records import ChatMessage
 
 SCHEMA = {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"]}
@@ -143,15 +145,34 @@ def request(text: str = "hi", **more) -> ChatRequest:
     return ChatRequest(messages=(ChatMessage(role="user", content=text),), **{"max_tokens": 9} | more)
 
 
-async def test_one_request_holds_all_replies_and_batches_form(engine) -> None:
-    with VLLMClient("meta-llama/Llama-3.1-8B-Instruct", adapter=Path("/runs/1/adapter")) as client:
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """A model's folder, as far as it is looked at before the engine reads it."""
+    folder = tmp_path / "a-base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def lora(tmp_path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"more weights")
+    return folder
+
+
+async def test_one_request_holds_all_replies_and_batches_form(engine, weights, lora) -> None:
+    with VLLMClient(str(weights), adapter=lora) as client:
         assert isinstance(client, ChatClient)
-        assert client.model == "meta-llama/Llama-3.1-8B-Instruct+adapter"
+        assert client.model == "a-base+adapter"
         asked = [request("a", n=4, temperature=0.7, seed=3), request("b", logprobs=2), request("c", json_schema=SCHEMA)]
         several, one, held = await asyncio.gather(*map(client.complete, asked))
     (made,) = engine
     assert made.options == {
-        "model": "meta-llama/Llama-3.1-8B-Instruct",
+        "model": str(weights),
         "dtype": "auto",
         "prefix": True,
         "lora": True,
@@ -163,15 +184,40 @@ async def test_one_request_holds_all_replies_and_batches_form(engine) -> None:
         SamplingParams(n=1, temperature=0.0, max_tokens=9, logprobs=2),
         SamplingParams(n=1, temperature=0.0, max_tokens=9, structured_outputs=StructuredOutputsParams(SCHEMA)),
     ]
-    assert call["lora"] == LoRARequest("adapter", 1, "/runs/1/adapter")
+    assert call["lora"] == LoRARequest("adapter", 1, str(lora))
     assert [reply.text for reply in several] == ["answer to a"] * 4
     assert [reply.prompt_tokens for reply in several] == [3, 0, 0, 0], "the prompt is read once"
     assert one[0].logprobs[0].top == (("b", -0.1), ("a", -0.5))
     assert held[0].text == '{"score": 3}'
 
 
-async def test_a_cut_object_and_a_closed_client_are_errors(engine) -> None:
-    client = open_client("vllm:m")
+async def test_every_reply_carries_the_digests_of_the_weights(engine, weights, lora) -> None:
+    with VLLMClient(str(weights)) as client:
+        (alone,) = await client.complete(request())
+    with VLLMClient(str(weights), adapter=lora) as client:
+        adapted = await client.complete(request(n=2))
+    digest = resolve_base(str(weights)).digest[:16]
+    assert alone.served_by == f"a-base@sha256:{digest}"
+    own = adapter_digests(lora).weights[:16]
+    assert {reply.served_by for reply in adapted} == {f"a-base@sha256:{digest}+sha256:{own}"}
+    (weights / "model.safetensors").write_bytes(b"other weights of that name")
+    with VLLMClient(str(weights)) as client:
+        (other,) = await client.complete(request())
+    assert other.served_by.startswith("a-base@sha256:")
+    assert other.served_by != alone.served_by
+
+
+def test_weights_that_cannot_be_digested_are_refused(engine, weights) -> None:
+    (weights / "model.safetensors").rename(weights / "pytorch_model.bin")
+    with pytest.raises(ArtefactError, match=r"no \.safetensors"):
+        VLLMClient(str(weights))
+    with pytest.raises(ConfigError, match="no base model 'nowhere'"):
+        VLLMClient("nowhere")
+    assert engine == [], "nothing was loaded"
+
+
+async def test_a_cut_object_and_a_closed_client_are_errors(engine, weights) -> None:
+    client = open_client(f"vllm:{weights}")
     with pytest.raises(InvalidReplyError, match="cut at max_tokens"):
         await client.complete(request(json_schema=SCHEMA, max_tokens=1))
     client.close()

@@ -67,9 +67,14 @@ def test_annotate_then_score_again_without_a_judge(run, alpaca_files, tmp_path):
         shown = run(
             "alpaca-eval", "annotate", outputs, "--set", instructions, "--out", tmp_path / "out",
             "--base-url", provider.base_url, "--judge-model", "my-judge", "--difficulties", difficulty,
+            "--json", tmp_path / "annotated.json",
         )  # fmt: skip
         assert len(provider.requests) == 12
     assert "do not compare these numbers" in shown
+    assert "answered by: my-judge: 12" in shown
+    assert "The judge my-judge is an alias" in shown
+    told = json.loads((tmp_path / "annotated.json").read_text())["judge"]
+    assert (told["pin"]["kind"], told["answered_by"]) == ("alias", {"my-judge": 12})
     assert "All 12 scored." in shown
     # A narrow terminal breaks the cell after this.
     assert "length-controlled (refit without the gamed" in shown
@@ -81,6 +86,17 @@ def test_annotate_then_score_again_without_a_judge(run, alpaca_files, tmp_path):
     assert f"{numbers['raw']['win_rate']:.2f}" in shown
     assert f"{numbers['raw']['win_rate']:.2f}" in again
     assert numbers["length_controlled"] is None
+
+
+def test_annotate_refuses_an_alias_where_a_pinned_judge_is_wanted(run, alpaca_files, tmp_path):
+    instructions, outputs, _ = alpaca_files
+    words = ("alpaca-eval", "annotate", outputs, "--set", instructions, "--out", tmp_path / "out")
+    with FakeProvider([]) as provider:
+        ours = ("--base-url", provider.base_url, "--judge-model", "gpt-4o", "--require-pinned-judge")
+        with pytest.raises(ConfigError, match="--require-pinned-judge: gpt-4o"):
+            run(*words, *ours)
+        assert provider.requests == ()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -132,6 +148,11 @@ def test_judge_over_http_then_score_with_style_control(run, arena_files, tmp_pat
         assert len(provider.requests) == 12
         run(*words)
         assert len(provider.requests) == 12, "what is judged is not asked again"
+    assert "answered by: my-judge: 12" in shown
+    assert "The judge openai/my-judge is an alias" in shown.replace("\n", " ")
+    with FakeProvider(judge) as provider, pytest.raises(ConfigError, match="--require-pinned-judge: openai/my-judge"):
+        run(*words[:-1], provider.base_url, "--require-pinned-judge")
+    assert provider.requests == ()
     assert "Another prompt than the published one" in shown
     assert "hard_prompt is compared with theirs, the leaderboard compares with o3-mini-2025-01-31" in shown
     assert "100.00" in shown

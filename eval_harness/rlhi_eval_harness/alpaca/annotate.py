@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhi_eval_harness.alpaca.answered_by import answered_by, keep_answered_by
 from rlhi_eval_harness.alpaca.clients import shared_client
 from rlhi_eval_harness.alpaca.files import BASELINE, Annotation, Instruction, annotation
 from rlhi_eval_harness.alpaca.package import alpaca_eval_module, as_a_guest
+from rlhi_eval_harness.judge_identity import JudgeIdentity, identity_of, pin_of, refuse_aliases
 from rlhi_plugin.errors import ConfigError, ModelCallError
 
 OFFICIAL = "weighted_alpaca_eval_gpt4_turbo"
@@ -34,6 +36,7 @@ class Judge:
         api_key_variable: Environment variable that holds the key; a server that wants none may do without.
         concurrency: Calls at once, at least 1.
         retry_unscored: Ask again where an earlier call gave no readable verdict.
+        require_pinned: Refuse a model whose name is an alias, before anything is asked or written.
     """
 
     annotator: str = OFFICIAL
@@ -42,6 +45,7 @@ class Judge:
     api_key_variable: str = "OPENAI_API_KEY"
     concurrency: int = 5
     retry_unscored: bool = False
+    require_pinned: bool = False
 
     def __post_init__(self) -> None:
         """Validate.
@@ -61,7 +65,8 @@ class Annotated:
 
     Attributes:
         annotations: One for each instruction.
-        judge_model: Which model answered.
+        judge_model: Which model was asked.
+        identity: Whether its name means one model for good, and which models answered.
         annotator: By whose rules.
         prompt_digest: First 16 hex digits of the SHA-256 of the judge's prompt template.
         comparable: Whether annotator and model are those of the leaderboard.
@@ -70,6 +75,7 @@ class Annotated:
 
     annotations: tuple[Annotation, ...]
     judge_model: str
+    identity: JudgeIdentity
     annotator: str
     prompt_digest: str
     comparable: bool
@@ -94,7 +100,7 @@ def annotate(
         generator: The model's name.
 
     Raises:
-        ConfigError: there is no such annotator, or a baseline output is missing.
+        ConfigError: there is no such annotator, a baseline output is missing, or the judge is an alias and must not be.
         ModelCallError: the endpoint refused for good; what was annotated before is in the cache.
         MissingExtraError: alpaca_eval is not installed.
     """
@@ -103,7 +109,6 @@ def annotate(
         raise ConfigError(
             f"{len(lacking)} instructions have no output of the baseline. Give a set with {BASELINE}'s outputs."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     config, settings = _annotator(judge, folder)
     key = os.environ.get(judge.api_key_variable) or "none"
     failures = alpaca_eval_module("decoders.openai").openai.OpenAIError
@@ -114,6 +119,7 @@ def annotate(
                 caching_path=str(folder / "cache.json"),
                 is_store_missing_annotations=not judge.retry_unscored,
             )
+            keep_answered_by(annotator)
             rows = annotator.annotate_head2head(
                 outputs_1=[_row(each, each.baseline_output, BASELINE) for each in instructions],
                 outputs_2=[_row(each, outputs[each.index], generator) for each in instructions],
@@ -132,6 +138,7 @@ def annotate(
     return Annotated(
         annotations=tuple(_read(each, by_text.get(each.text)) for each in instructions),
         judge_model=model,
+        identity=identity_of(model, answered_by(rows)),
         annotator=judge.annotator,
         prompt_digest=hashlib.sha256(template.encode()).hexdigest()[:16],
         comparable=judge.annotator == OFFICIAL and judge.model is None,
@@ -152,6 +159,10 @@ def _annotator(judge: Judge, folder: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(configs, dict) or len(configs) != 1:
         raise ConfigError(f"{source / 'configs.yaml'} holds no single annotator. Give one with a single entry.")
     ((name, settings),) = configs.items()
+    if judge.require_pinned:
+        model = judge.model or str(settings["completions_kwargs"]["model_name"])
+        refuse_aliases([(model, pin_of(model))])
+    folder.mkdir(parents=True, exist_ok=True)
     if judge.model is None:
         return source.resolve(), settings
     settings["completions_kwargs"]["model_name"] = judge.model

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlhi_eval_harness.pinned_option import Pinned, say_who_answered
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
     from rlhi_eval_harness.alpaca.files import Annotation
+    from rlhi_eval_harness.judge_identity import JudgeIdentity
 
 alpaca_app = typer.Typer(
     no_args_is_help=True, help="AlpacaEval 2.0: annotate outputs with a judge, compute win rates from annotations."
@@ -61,6 +63,7 @@ def annotate(  # noqa: PLR0917 - typer turns every parameter into an option
     judge_model: Annotated[str | None, typer.Option(help="Another model than the annotator names.")] = None,
     base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, with /v1.")] = None,
     retry_unscored: Annotated[bool, typer.Option(help="Ask again where no verdict could be read.")] = False,
+    require_pinned_judge: Pinned = False,
     difficulties: Difficulties = None,
     gamed: Gamed = None,
     json_: JSONFile = None,
@@ -70,7 +73,10 @@ def annotate(  # noqa: PLR0917 - typer turns every parameter into an option
     from rlhi_eval_harness.alpaca.annotate import annotate as run
     from rlhi_eval_harness.alpaca.files import read_instructions, read_outputs
 
-    judge = Judge(annotator=annotator, model=judge_model, base_url=base_url, retry_unscored=retry_unscored)
+    judge = Judge(
+        annotator=annotator, model=judge_model, base_url=base_url, retry_unscored=retry_unscored,
+        require_pinned=require_pinned_judge,
+    )  # fmt: skip
     instructions = read_instructions(set_)
     annotated = run(instructions, read_outputs(outputs, instructions), judge, out, generator=outputs.stem)
     terminal.stdout.print(
@@ -78,10 +84,17 @@ def annotate(  # noqa: PLR0917 - typer turns every parameter into an option
     )
     if not annotated.comparable:
         terminal.stdout.print("Another judge than the leaderboard's: do not compare these numbers with it.")
-    _show(annotated.annotations, difficulties, gamed, json_)
+    say_who_answered(annotated.identity, again="in another folder, with --judge-model")
+    _show(annotated.annotations, difficulties, gamed, json_, annotated.identity)
 
 
-def _show(annotations: Sequence[Annotation], difficulties: Path | None, gamed: Path | None, json_: Path | None) -> None:
+def _show(
+    annotations: Sequence[Annotation],
+    difficulties: Path | None,
+    gamed: Path | None,
+    json_: Path | None,
+    judge: JudgeIdentity | None = None,
+) -> None:
     from rlhi_eval_harness.alpaca.files import read_difficulties
     from rlhi_eval_harness.alpaca.length_control import fit
     from rlhi_eval_harness.alpaca.win_rates import win_rate
@@ -114,4 +127,6 @@ def _show(annotations: Sequence[Annotation], difficulties: Path | None, gamed: P
         terminal.stdout.print(f"- {line}", markup=False, highlight=False)
     if json_ is not None:
         body = {"raw": asdict(raw), "length_controlled": None if controlled is None else asdict(controlled)}
+        if judge is not None:
+            body["judge"] = judge.model_dump(mode="json")
         json_.write_text(json.dumps(body, indent=2) + "\n", "utf-8")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlhi_eval_harness.pinned_option import Pinned, say_who_answered
 from rlhi_plugin import terminal
 
 if TYPE_CHECKING:
@@ -72,28 +73,32 @@ def score(  # noqa: PLR0917 - typer turns every parameter into an option
 
 @arena_app.command(
     epilog="Example: rlhi-eval arena-hard judge answers.jsonl --questions question.jsonl --baseline o3-mini.jsonl "
-    "--prompts arena-hard-auto/ --judge openai/gpt-4.1 --out judgments/my-model.jsonl"
+    "--prompts arena-hard-auto/ --judge openai/gpt-4.1-2025-04-14 --out judgments/my-model.jsonl"
 )
 def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     answers: Annotated[Path, typer.Argument(help="The model's answers, JSON lines.")],
     questions: Questions,
     baseline: Annotated[Path, typer.Option(help="The baseline's answers, JSON lines.")],
     prompts: Annotated[Path, typer.Option(help="Checkout of arena-hard-auto, or a folder with user.md and others.")],
-    judge_: Annotated[str, typer.Option("--judge", help="The judge, as LiteLLM writes it: openai/gpt-4.1.")],
+    judge_: Annotated[str, typer.Option("--judge", help="The judge, as LiteLLM writes it: openai/gpt-4.1-2025-04-14.")],
     out: Annotated[Path, typer.Option(help="File of judgments; a stopped run goes on there.")],
     version: Version = Release.V20,
     category: Annotated[str | None, typer.Option(help="Only this category: each has its own baseline.")] = None,
     api_base: Annotated[str | None, typer.Option(help="Another address than the provider's own.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="For each verdict.")] = 16_000,
+    require_pinned_judge: Pinned = False,
 ) -> None:
     """Judge a model's answers against the baseline's, in both orders, and score it."""
     from rlhi_eval_harness.arena_hard import judging
     from rlhi_eval_harness.arena_hard.files import read_answers, read_judgments, read_questions
     from rlhi_eval_harness.arena_hard.prompts import load_prompts
     from rlhi_eval_harness.arena_hard.scores import arena_score
+    from rlhi_eval_harness.judge_identity import pin_of, refuse_aliases
     from rlhi_plugin.litellm_client import LiteLLMClient
 
+    if require_pinned_judge:
+        refuse_aliases([(judge_, pin_of(judge_))])
     asked = [each for each in read_questions(questions) if category is None or each.category == category]
     told = load_prompts(prompts, version.value)
     if not all(told.published(each.category) for each in asked):
@@ -105,6 +110,7 @@ def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     client = LiteLLMClient(judge_, api_base=api_base)
     with terminal.progress("judging", total=len(asked)) as advance:
         asyncio.run(judging.judge(contest, client, told, out, options=options, advance=advance))
+    say_who_answered(judging.identity_in(out), again="into another file, with --judge")
     rows = read_judgments(out, asked)
     for each in sorted({question.category for question in asked}):
         _show(each, {answers.stem: arena_score([row for row in rows if row.category == each], version.value)})

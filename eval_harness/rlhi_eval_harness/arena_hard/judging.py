@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rlhi_eval_harness.arena_hard.files import ModelAnswer, Question
 from rlhi_eval_harness.arena_hard.prompts import JudgePrompts
 from rlhi_eval_harness.arena_hard.verdicts import Version, read_verdict
+from rlhi_eval_harness.judge_identity import JudgeIdentity, identity_of, watch
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
@@ -93,7 +94,7 @@ async def judge(
         raise ConfigError(
             f"{len(lacking)} questions lack an answer of one side (such as {lacking[0]}). Answer them all."
         )
-    done = _done(out, {q.uid: prompts.digest(q.category) for q in contest.questions}, client.model)
+    done, names = _done(out, {q.uid: prompts.digest(q.category) for q in contest.questions}, client.model)
     slots = asyncio.Semaphore(options.concurrency)
     failures: list[ModelCallError] = []
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,8 @@ async def judge(
                     failures.append(error)
                     return 0
                 _append(file, row)
+                for game in row["games"]:
+                    watch(client.model, game["answered_by"], names)
                 advance(1)
                 return 1
 
@@ -135,7 +138,8 @@ async def _row(
         label, reason = read_verdict(reply.text, options.version)
         if label is None and reply.finish_reason != "stop":
             reason = "the judge refused" if reply.finish_reason == "refused" else f"{reason}: it was cut off"
-        games.append({"score": label, "unscored": reason, "judgment": {"answer": reply.text}})
+        said = {"judgment": {"answer": reply.text}, "answered_by": reply.served_by}
+        games.append({"score": label, "unscored": reason, **said})
     return {
         "uid": question.uid,
         "category": question.category,
@@ -153,21 +157,42 @@ def _append(file: TextIO, row: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def _done(out: Path, digests: Mapping[str, str], judge_model: str) -> set[str]:
-    """The questions that are judged already. A line that a killed run left half-written is cut off."""
+def _done(out: Path, digests: Mapping[str, str], judge_model: str) -> tuple[set[str], set[str]]:
+    """The questions that are judged already, and the models that answered.
+
+    A line that a killed run left half-written is cut off.
+    """
     if not out.exists():
-        return set()
+        return set(), set()
     whole, _, rest = out.read_text("utf-8").rpartition("\n")
     if rest:
         out.write_text(f"{whole}\n" if whole else "", "utf-8")
-    done = set()
-    for number, line in enumerate(whole.splitlines(), start=1):
+    done: set[str] = set()
+    names: set[str] = set()
+    # Not `splitlines`: a verdict may hold other ends of lines than ours.
+    for number, line in enumerate(whole.split("\n") if whole else (), start=1):
         try:
             row = json.loads(line)
             uid, earlier = row["uid"], (row["judge"], row["prompt_digest"])
-        except (ValueError, KeyError, TypeError) as error:
+            answered = _answered_by(row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{out}:{number} is no judgment of ours. Choose another file.") from error
         if earlier != (judge_model, digests.get(uid, earlier[1])):
             raise ConfigError(f"{out} was judged by {earlier[0]} or with another prompt. Choose another file.")
         done.add(uid)
-    return done
+        names |= {name for name in answered if name is not None}
+    return done, names
+
+
+def identity_in(out: Path) -> JudgeIdentity:
+    """Who judged a file of ours: what the judge's name stands for, and how many verdicts which model gave.
+
+    Args:
+        out: What `judge` wrote, whole.
+    """
+    rows = [json.loads(line) for line in out.read_text("utf-8").split("\n") if line]
+    return identity_of(rows[0]["judge"] if rows else "", [name for row in rows for name in _answered_by(row)])
+
+
+def _answered_by(row: Mapping[str, Any]) -> list[str | None]:
+    return [game.get("answered_by") for game in row["games"]]

@@ -257,6 +257,7 @@ class ArenaHard(AgainstBaseline):
                     "score": None if judgment is None else judgment.answers.get("verdict"),
                     "unscored": NOT_JUDGED if judgment is None else judgment.unscored,
                     "judgment": {"answer": "" if judgment is None else judgment.reply},
+                    "answered_by": None if judgment is None else judgment.answered_by,
                 }
             )
         judge = next((each.judge for each in judgments.values()), "")

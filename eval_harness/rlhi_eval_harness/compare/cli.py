@@ -49,10 +49,11 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")] = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:
     """Compare two reports of one suite on the same items: exit 0, or 1 for a regression, or 2 where they do not fit."""
-    from rlhi_eval_harness.compare import texts
-    from rlhi_eval_harness.compare.differences import Options
+    from rlhi_eval_harness.compare import item_by_item, texts
     from rlhi_eval_harness.compare.differences import compare as compute
+    from rlhi_eval_harness.compare.options import Options
     from rlhi_eval_harness.compare.sides import open_side
+    from rlhi_eval_harness.report.tables import text_rows
 
     options = Options(
         subjects=tuple(subject or ()), metrics=tuple(metric or ()), by_group=by_group, margins=tuple(margin or ()),
@@ -69,6 +70,9 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     # Piped, as in continuous integration, it is not folded to 80 columns.
     console = terminal.stdout if terminal.stdout.is_terminal else Console(width=PIPED_WIDTH)
     console.print(terminal.table(title, texts.COLUMNS, texts.table_rows(found)))
+    by_item = item_by_item.grid(found)
+    if by_item.rows:
+        console.print(terminal.table("Yes or no, item by item", by_item.columns, text_rows(by_item)))
     for line in (texts.headline(found), *found.notes):
         terminal.stdout.print(f"- {line}", markup=False, highlight=False)
     if fail_on_regression and found.regressions:

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from rlhi_eval_harness.compare.item_by_item import parts_of
+from rlhi_eval_harness.compare.options import Options, margins_of
 from rlhi_eval_harness.compare.records import Change, ComparisonReport, Verdict
 from rlhi_eval_harness.compare.sameness import Matches, matched, other_personas, refuse_unequal
 from rlhi_eval_harness.compare.sides import Side
 from rlhi_eval_harness.inference import UNSCORED_LIMIT, correct, minimum_detectable_effect, paired_p_value
 from rlhi_eval_harness.numbers import ALL
 from rlhi_eval_harness.records import Metric
+from rlhi_eval_harness.report.binary_outcomes import SIGN_FLIPS, Sides, chosen_test
 from rlhi_eval_harness.statistics import Interval, Value, paired_difference
 from rlhi_plugin.errors import ConfigError
 
-LEVEL = 0.05
 POWER = 0.8
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compare.
-
-    Attributes:
-        subjects: ``NAME`` or ``NAME=NAME IN THE SECOND``; all that both have, where there are none.
-        metrics: Names; all but single parts (`Metric.role` "detail"), where there are none.
-        by_group: Whether to compare each group of items as well.
-        margins: How much worse is still no regression: a number for every metric, or ``METRIC=NUMBER``.
-        allowed: Aspects in which the reports may differ (`rlhi_eval_harness.compare.sameness.ASPECTS`).
-        level: Chance of any false regression, over all comparisons together; above 0 and below 1.
-        seed: Of the intervals and tests.
-    """
-
-    subjects: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    by_group: bool = False
-    margins: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
-    level: float = LEVEL
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +39,10 @@ class _Row:
     adjusted: tuple[float | None, float | None] = (None, None)
     smallest: float = 0.0
     """The smallest p-value that so few users can give, after the correction."""
+    test: str | None = None
+    """Which test the first of `p_values` is of."""
+    binary: Mapping[str, Any] | None = None
+    """`rlhi_eval_harness.report.binary_outcomes.outcome` of the second side against the first."""
 
     @property
     def sign(self) -> int:
@@ -112,26 +96,8 @@ def _metrics(before: Side, after: Side, pairs: Matches, wanted: Sequence[str]) -
     ]  # fmt: skip
 
 
-def _margins(texts: Iterable[str], metrics: Sequence[Metric]) -> dict[str, float]:
-    """A margin for every metric; the last word counts."""
-    margins = dict.fromkeys((metric.name for metric in metrics), 0.0)
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf") or (name and name not in margins):
-            raise ConfigError(
-                f"--margin {text}: write a number from 0 in the metric's unit (0.02 is 2 points of a share), or "
-                f"METRIC=NUMBER with one of: {', '.join(margins)}."
-            )
-        margins |= {name: value} if name else dict.fromkeys(margins, value)
-    return margins
-
-
 def _rows(before: Side, after: Side, pairs: Matches, metrics: Sequence[Metric], options: Options) -> list[_Row]:
-    margins = _margins(options.margins, metrics)
+    margins = margins_of(options.margins, metrics)
     groups: list[str | None] = [None, *(before.groups if options.by_group else ())]
     rows = []
     for pair in pairs:
@@ -142,9 +108,8 @@ def _rows(before: Side, after: Side, pairs: Matches, metrics: Sequence[Metric], 
                     for side, name in zip((before, after), pair, strict=True)
                 )
                 if one or other:
-                    rows.append(
-                        _row(pair, metric, group or ALL, (one, other), margin=margins[metric.name], seed=options.seed)
-                    )
+                    row = _row(pair, metric, group or ALL, (one, other), margin=margins[metric.name], seed=options.seed)
+                    rows.append(_tested_row(row, parts_of(before, after, pair, metric, group), seed=options.seed))
     return rows
 
 
@@ -160,7 +125,7 @@ def _row(
     one, other = sides
     scored = [{each.key for each in values if each.value is not None} for values in sides]
     both = scored[0] & scored[1]
-    row = _Row(
+    return _Row(
         pair=pair,
         metric=metric,
         group=group,
@@ -171,12 +136,20 @@ def _row(
         means=(_mean(one, both), _mean(other, both)),
         unscored=(_unscored(one), _unscored(other)),
     )
+
+
+def _tested_row(row: _Row, parts: Sides | None, *, seed: int) -> _Row:
+    """A row with its p-values, where it can have any; McNemar's test where a report would take it."""
     if not row.sign or max(row.unscored) > UNSCORED_LIMIT or row.change.clusters < 2:  # noqa: PLR2004 - no spread
         return row
-    # Shifted by the margin, "no worse than allowed" is "no difference".
-    shifted = [Value(each.user, each.key, _plus(each.value, row.sign * margin)) for each in other]
-    plain = paired_p_value(other, one, seed=seed)
-    return replace(row, p_values=(paired_p_value(shifted, one, seed=seed) if margin else plain, plain))
+    found = chosen_test((row.after, row.before), row.metric, parts, seed=seed)
+    plain, binary = found["p_value"], found["binary"]
+    if not row.margin:
+        return replace(row, p_values=(plain, plain), test=found["test"], binary=binary)
+    # Shifted by the margin, "no worse than allowed" is "no difference"; yes and no are then no longer 1 and 0.
+    shifted = [Value(each.user, each.key, _plus(each.value, row.sign * row.margin)) for each in row.after]
+    worse = paired_p_value(shifted, row.before, seed=seed)
+    return replace(row, p_values=(worse, plain), test=SIGN_FLIPS, binary=binary)
 
 
 def _mean(values: Sequence[Value], keys: set[str]) -> float | None:
@@ -239,6 +212,8 @@ def _finished(row: _Row, options: Options, count: int) -> Change:
         p_value=row.p_values[0],
         adjusted=row.adjusted[0],
         detectable=detectable,
+        test=row.test,
+        binary=None if row.binary is None else dict(row.binary),
         verdict=_verdict(row, options.level),
     )
 

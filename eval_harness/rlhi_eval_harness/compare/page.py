@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 
-from rlhi_eval_harness.compare import texts
+from rlhi_eval_harness.compare import item_by_item, texts
 from rlhi_eval_harness.compare.records import Change, ComparisonReport, Verdict
 from rlhi_eval_harness.records import Metric
+from rlhi_eval_harness.report.tables import text_rows
 from rlhi_plugin import page
 from rlhi_plugin.page.figures import QUIET, inline_figure
 
@@ -22,6 +23,7 @@ def render(found: ComparisonReport) -> str:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
+    by_item = item_by_item.grid(found)
     better = any(each.verdict == "improvement" for each in found.changes)
     return page.render_page(
         files("rlhi_eval_harness.compare") / "page_files",
@@ -34,6 +36,8 @@ def render(found: ComparisonReport) -> str:
             (CLASSES.get(each.verdict, ""), row)
             for each, row in zip(texts.ordered(found), texts.table_rows(found), strict=True)
         ],
+        by_item=(by_item.columns, text_rows(by_item)),
+        about_items=item_by_item.note(found),
         plot=changes_plot(found),
     )
 

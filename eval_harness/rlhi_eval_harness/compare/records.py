@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,11 +53,16 @@ class Change(Record):
     margin: float = Field(default=0.0, ge=0)
     """How much worse is still no regression."""
     p_value: float | None = None
-    """Two-sided, of the change being no worse than the margin allows: sign flips of whole users."""
+    """Two-sided, of the change being no worse than the margin allows: by `test`."""
     adjusted: float | None = None
     """The same, corrected for all comparisons (Holm)."""
     detectable: float | None = None
     """The smallest true change that would have been found four times in five, after the correction."""
+    test: str | None = None
+    """What `p_value` is of: ``McNemar`` where outcomes are a yes or a no, each user has one and there is no margin."""
+    binary: dict[str, Any] | None = None
+    """Item by item, the second report first, where outcomes are a yes or a no: the fields are those of
+    `rlhi_eval_harness.report.binary_outcomes.outcome`."""
     verdict: Verdict
 
 

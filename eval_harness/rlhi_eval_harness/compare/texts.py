@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rlhi_eval_harness.compare import item_by_item
 from rlhi_eval_harness.compare.records import BAD, Change, ComparisonReport, Verdict
 from rlhi_eval_harness.numbers import ALL
 from rlhi_eval_harness.records import Metric
-from rlhi_eval_harness.report.tables import number
+from rlhi_eval_harness.report.binary_outcomes import MCNEMAR
+from rlhi_eval_harness.report.tables import number, text_rows
 
 COLUMNS = ("Subject", "Metric", "Before", "After", "Change (95 %)", "p, corrected", "Could have seen", "Verdict")
 ORDER: tuple[Verdict, ...] = (
@@ -35,10 +37,13 @@ def headline(found: ComparisonReport) -> str:
 
 def how(found: ComparisonReport) -> str:
     """What the intervals and p-values are."""
+    tests = f"of sign flips of whole {found.clusters}"
+    if any(each.test == MCNEMAR for each in found.changes):
+        tests += f", or McNemar's where outcomes are a yes or a no and each of the {found.clusters} has one"
     return (
         f"Differences are paired by item; intervals are 95 % bootstrap intervals over {found.clusters}; p-values are "
-        f"corrected for {found.comparisons} comparisons (Holm), so that the chance of any false regression is at most "
-        f"{100 * found.level:g} %."
+        f"{tests}, corrected for {found.comparisons} comparisons (Holm), so that the chance of any false regression is "
+        f"at most {100 * found.level:g} %."
     )
 
 
@@ -64,11 +69,25 @@ def markdown(found: ComparisonReport) -> str:
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "|".join([" --- ", " --- ", *[" ---: "] * (len(COLUMNS) - 3), " --- "]) + "|",
-        *("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in table_rows(found, marks=True)),
+        *(_line(row) for row in table_rows(found, marks=True)),
         "",
+        *_by_item(found),
         *(f"- {note}" for note in found.notes),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _by_item(found: ComparisonReport) -> list[str]:
+    grid = item_by_item.grid(found)
+    if not grid.rows:
+        return []
+    heads = [_line(grid.columns), "|" + "|".join([" --- ", *[" ---: "] * (len(grid.columns) - 1)]) + "|"]
+    rows = (_line(row) for row in text_rows(grid))
+    return ["#### Yes or no, item by item", "", *heads, *rows, "", item_by_item.note(found), ""]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
 
 
 def _row(each: Change, metric: Metric, *, marks: bool) -> Sequence[str]:
@@ -83,10 +102,14 @@ def _row(each: Change, metric: Metric, *, marks: bool) -> Sequence[str]:
         _number(metric, each.before),
         _number(metric, each.after),
         _change(metric, each),
-        "–" if each.adjusted is None else f"{each.adjusted:.3f}",  # noqa: RUF001 - a dash where nothing was tested
+        "–" if each.adjusted is None else _p_value(each.adjusted, each.test),  # noqa: RUF001 - a dash where nothing was tested
         "–" if each.detectable is None else number(metric, each.detectable, signed=True).lstrip("+"),  # noqa: RUF001
         f"{mark}{each.verdict}{share}".strip(),
     )
+
+
+def _p_value(adjusted: float, test: str | None) -> str:
+    return f"{adjusted:.3f}" + (f" ({MCNEMAR})" if test == MCNEMAR else "")
 
 
 def _change(metric: Metric, each: Change) -> str:

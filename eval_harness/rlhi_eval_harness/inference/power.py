@@ -74,7 +74,8 @@ def minimum_detectable_effect(
         from statsmodels.stats.power import TTestPower
     except ImportError as error:
         raise MissingExtraError("statsmodels", "eval") from error
-    standardised = float(TTestPower().solve_power(nobs=len(users), alpha=level, power=power))
+    # Where its first way of solving fails, it takes another, and returns an array of one number.
+    standardised = float(np.ravel(TTestPower().solve_power(nobs=len(users), alpha=level, power=power))[0])
     variance = spread**2 / len(users)
     independent = float(differences.var(ddof=1)) / len(differences)
     return DetectableEffect(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rlhi_eval_harness.inference import mcnemar, paired_p_value
+from rlhi_eval_harness.inference import UNSCORED_LIMIT, mcnemar, paired_p_value
 from rlhi_eval_harness.inference.comparisons import paired
 from rlhi_eval_harness.numbers import ALL
 from rlhi_eval_harness.records import EvalReport, Metric
@@ -67,42 +67,92 @@ def outcome(sides: Sides, *, seed: int, unit: str = "items", resamples: int = RE
 
 
 def parts_of(table: Table, metric: Metric, subject: str, versus: str) -> Sides | None:
-    """The yes-or-no parts that the first metric is the mean of, each part of each answer an item; None without any."""
-    parts = [each for each in table.metrics if each.role == "detail"]
-    if metric is not table.metrics[0] or not parts:
+    """The yes-or-no parts that the first metric is the mean of; None without any."""
+    if metric is not table.metrics[0]:
         return None
+    parts = [each for each in table.metrics if each.role == "detail"]
+    picks = {part.name: table.groups(part.name)[ALL] for part in parts}
+
+    def values(part: Metric, name: str) -> Sequence[Value]:
+        return table.values(part.name, name, picks[part.name])
+
+    return joined([(part, (values(part, subject), values(part, versus))) for part in parts])
+
+
+def joined(parts: Sequence[tuple[Metric, Sides]]) -> Sides | None:
+    """Several yes-or-no parts as one comparison, each part of each answer an item; None where there are no such."""
     one, other = (
-        [
-            Value(each.user, f"{each.key}/{part.name}", each.value)
-            for part in parts
-            for each in table.values(part.name, name, table.groups(part.name)[ALL])
-        ]
-        for name in (subject, versus)
+        [Value(each.user, f"{each.key}/{part.name}", each.value) for part, sides in parts for each in sides[place]]
+        for place in (0, 1)
     )
-    sides = (one, other)
-    return sides if binary(sides, parts[0]) else None
+    return (one, other) if parts and binary((one, other), parts[0][0]) else None
+
+
+def chosen_test(
+    sides: Sides, metric: Metric, parts: Sides | None, *, seed: int, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """The test of one comparison, before any correction.
+
+    Args:
+        sides: The two results.
+        metric: Of what.
+        parts: What to pair instead, where the metric is a mean of yes-or-no parts.
+        seed: Of intervals and sign flips.
+        resamples: Of the interval over users.
+
+    Returns:
+        ``clusters``; ``test``, McNemar's where outcomes are binary and independent; ``p_value``, None where more than
+        5 % is unscored or fewer than two users have a pair; ``binary``: `outcome`, None unless outcomes are yes or no.
+    """
+    # A share of several parts can be 0 or 1 of every answer by chance; what is paired are its parts all the same.
+    pairs, unit = (sides, "items") if parts is None else (parts, PARTS)
+    alone = parts is None and binary(sides, metric) and independent(sides)
+    p_value, found = None, None
+    if unscored_share(sides) <= UNSCORED_LIMIT:
+        if unscored_share(pairs) <= UNSCORED_LIMIT and binary(pairs, metric):
+            found = outcome(pairs, seed=seed, unit=unit, resamples=resamples)
+        enough = alone and found is not None and found["clusters"] > 1
+        p_value = found["p_value"] if enough and found else paired_p_value(*sides, seed=seed)
+    test = MCNEMAR if alone else SIGN_FLIPS
+    return {"clusters": clusters_of(sides), "test": test, "p_value": p_value, "binary": found}
 
 
 def grid(report: EvalReport) -> Grid:
-    """Every binary comparison as a table; empty where there is none."""
+    """Every binary comparison of a report as a table; empty where there is none."""
     named = {metric.name: metric for metric in report.metrics}
     tests = report.config.get("tests") or {"rows": ()}
-    rows = [
-        (_label(named[row["metric"]], row), tuple(_cells(named[row["metric"]], row["binary"])))
-        for row in tests["rows"]
-        if row.get("binary")
-    ]
-    clusters = str(report.config.get("clusters", "users"))
+    rows = []
+    for row in tests["rows"]:
+        if found := row.get("binary"):
+            what = label(named[row["metric"]], row["group"], found)
+            rows.append((f"{what}: {row['subject']} − {row['versus']}", named[row["metric"]], found))  # noqa: RUF001 - a minus sign
+    return grid_of(rows, str(report.config.get("clusters", "users")))
+
+
+def grid_of(
+    rows: Sequence[tuple[str, Metric, Mapping[str, Any]]],
+    clusters: str,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+) -> Grid:
+    """Outcomes as a table; empty where there are none.
+
+    Args:
+        rows: Name, metric and `outcome`.
+        clusters: What is drawn and flipped whole, in the plural.
+        names: What the two sides are called in the heads.
+    """
     heads = (
-        "Difference", "Items", f"Of {clusters}", "Both", "Only first", "Only second", "Neither", "McNemar p",
-        f"Difference over {clusters}", f"p over {clusters}",
+        "Difference", "Items", f"Of {clusters}", "Both", f"Only {names[0]}", f"Only {names[1]}", "Neither",
+        "McNemar p", f"Difference over {clusters}", f"p over {clusters}",
     )  # fmt: skip
-    return Grid(heads, tuple(rows)) if rows else Grid((), ())
+    found = tuple((name, tuple(_cells(metric, each))) for name, metric, each in rows)
+    return Grid(heads, found) if found else Grid((), ())
 
 
-def _label(metric: Metric, row: Mapping[str, Any]) -> str:
-    where = [name for name in (row["group"], row["binary"]["unit"]) if name not in {ALL, "items"}]
-    return f"{', '.join([metric.label, *where])}: {row['subject']} − {row['versus']}"  # noqa: RUF001 - a minus sign
+def label(metric: Metric, group: str, found: Mapping[str, Any]) -> str:
+    """What an `outcome` is of: the metric, the group where it is one, and what was paired where that is no item."""
+    return ", ".join([metric.label, *(name for name in (group, found["unit"]) if name not in {ALL, "items"})])
 
 
 def _cells(metric: Metric, found: Mapping[str, Any]) -> list[Cell]:
@@ -125,8 +175,12 @@ def _interval(metric: Metric, over: Mapping[str, Any]) -> Cell:
 
 
 def note(report: EvalReport) -> str:
+    """What the table of a report counts."""
+    return explained(str(report.config.get("clusters", "users")))
+
+
+def explained(clusters: str) -> str:
     """What the table counts, and what McNemar's test takes for granted."""
-    clusters = report.config.get("clusters", "users")
     return (
         "Outcomes that are a yes or a no, item by item: on how many both, only one, or neither said yes. McNemar's "
         "test (not corrected here) takes items as independent, as they are where each has one. Where one of the "

@@ -11,15 +11,22 @@ from rlhi_eval_harness.report.tables import NOTHING, Cell, Grid
 _BY = {"digest": "by digest", "revision": "by revision", "version": "by version"}
 
 
-def judge_findings(judges: Sequence[JudgeIdentity]) -> tuple[str, ...]:
-    """What can keep a judge's numbers from being repeated; nothing of one that is pinned and stayed the same."""
+def judge_findings(
+    judges: Sequence[JudgeIdentity], *, again: str = "rlhi-eval score FOLDER --judge MODEL"
+) -> tuple[str, ...]:
+    """What can keep a judge's numbers from being repeated; nothing of one that is pinned and stayed the same.
+
+    Args:
+        judges: Who judged.
+        again: How to judge again.
+    """
     found = []
     for each in judges:
         if each.changed:
             models = ", ".join(f"{count} of {name}" for name, count in each.answered_by.items())
             found.append(
                 f"The judge {each.judge} changed in the middle: its judgments are {models}. They are not one judge's: "
-                "judge again with one pinned model (rlhi-eval score FOLDER --judge MODEL)."
+                f"judge again with one pinned model ({again})."
             )
         elif each.another is not None:
             found.append(
@@ -43,7 +50,7 @@ def identity_grid(report: EvalReport) -> Grid:
             (
                 Cell(f"pinned {_BY[each.pin.kind]}" if each.pin.pinned else "alias"),
                 Cell(each.pin.why),
-                Cell(_answered(each)) if each.answered_by or each.unnamed else NOTHING,
+                Cell(answered_text(each)) if each.answered_by or each.unnamed else NOTHING,
             ),
         )
         for each in report.judges
@@ -51,7 +58,8 @@ def identity_grid(report: EvalReport) -> Grid:
     return Grid(("Judge", "Name is", "Because", "Model that answered, judgments"), rows)
 
 
-def _answered(each: JudgeIdentity) -> str:
+def answered_text(each: JudgeIdentity) -> str:
+    """The models that answered, each with its judgments."""
     named = [f"{name}: {count}" for name, count in each.answered_by.items()]
     told = "; ".join([*named, *([f"not named: {each.unnamed}"] if each.unnamed else [])])
     return f"changed: {told}" if each.changed else told

@@ -10,23 +10,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from rlhi_eval_harness.inference import UNSCORED_LIMIT, correct, minimum_detectable_effect, paired_p_value
+from rlhi_eval_harness.inference import correct, minimum_detectable_effect
 from rlhi_eval_harness.numbers import ALL
 from rlhi_eval_harness.records import EvalReport, Metric
 from rlhi_eval_harness.report.analysis import Table
-from rlhi_eval_harness.report.binary_outcomes import (
-    MCNEMAR,
-    PARTS,
-    SIGN_FLIPS,
-    Sides,
-    binary,
-    clusters_of,
-    independent,
-    outcome,
-    p_text,
-    parts_of,
-    unscored_share,
-)
+from rlhi_eval_harness.report.binary_outcomes import Sides, binary, chosen_test, independent, p_text, parts_of
 from rlhi_eval_harness.report.binary_outcomes import sentences as item_by_item
 from rlhi_eval_harness.report.tables import Cell, Grid, number
 from rlhi_eval_harness.statistics import Value
@@ -59,7 +47,7 @@ def tests_of(table: Table, *, seed: int, resamples: int) -> dict[str, Any]:
         for group, sides in _grouped(table, metric, subject, versus).items():
             named = {"metric": metric.name, "subject": subject, "versus": versus, "group": group}
             parts = parts_of(table, metric, subject, versus) if group == ALL else None
-            rows.append({**named, **_tested(sides, metric, parts, seed=seed, resamples=resamples)})
+            rows.append({**named, **chosen_test(sides, metric, parts, seed=seed, resamples=resamples)})
             every.append(sides)
     found = {str(place): row["p_value"] for place, row in enumerate(rows) if row["p_value"] is not None}
     adjusted = {each.name: each.adjusted for each in correct(found, level=LEVEL)}
@@ -80,21 +68,6 @@ def _grouped(table: Table, metric: Metric, subject: str, versus: str) -> dict[st
     alone = all(binary(sides, metric) and independent(sides) for sides in groups.values())
     whole = {ALL: found[ALL]} if ALL in found else {}
     return {**whole, **groups} if whole and alone and not independent(whole[ALL]) else whole
-
-
-def _tested(sides: Sides, metric: Metric, parts: Sides | None, *, seed: int, resamples: int) -> dict[str, Any]:
-    """The test of one comparison, before any correction."""
-    # A share of several parts can be 0 or 1 of every answer by chance; what is paired are its parts all the same.
-    pairs, unit = (sides, "items") if parts is None else (parts, PARTS)
-    alone = parts is None and binary(sides, metric) and independent(sides)
-    p_value, found = None, None
-    if unscored_share(sides) <= UNSCORED_LIMIT:
-        if unscored_share(pairs) <= UNSCORED_LIMIT and binary(pairs, metric):
-            found = outcome(pairs, seed=seed, unit=unit, resamples=resamples)
-        enough = alone and found is not None and found["clusters"] > 1
-        p_value = found["p_value"] if enough and found else paired_p_value(*sides, seed=seed)
-    test = MCNEMAR if alone else SIGN_FLIPS
-    return {"clusters": clusters_of(sides), "test": test, "p_value": p_value, "binary": found}
 
 
 def _detectable(values: Sequence[Value], baseline: Sequence[Value], count: int) -> float | None:

@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from rlhi_eval_harness.alpaca.annotate import Judge, annotate
+from rlhi_eval_harness.alpaca.package import alpaca_eval_module
 from rlhi_eval_harness.alpaca.win_rates import win_rate
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.fake_provider import Answer, FakeProvider, HTTPFault, rate_limited
@@ -72,6 +74,7 @@ def test_prose_and_refusals_are_unscored_and_can_be_asked_again(small_set, tmp_p
         found = annotate(small_set, OURS, Judge(base_url=provider.base_url), tmp_path)
     unscored = [each.index for each in found.annotations if each.preference is None]
     assert unscored == [2, 5]
+    assert found.identity.answered_by == {"gpt-4-1106-preview": 6}, "of what it cannot read alpaca_eval keeps nothing"
     rate = win_rate(found.annotations)
     assert rate.win_rate == pytest.approx(90.0)
     assert "not to be used" in rate.coverage.sentence()
@@ -139,3 +142,56 @@ def test_mistakes_are_named(small_set, tmp_path, monkeypatch):
     bare = [type(each)(each.index, each.text, each.dataset, "") for each in small_set]
     with pytest.raises(ConfigError, match="no output of the baseline"):
         annotate(bare, OURS, Judge(base_url="http://127.0.0.1:9/v1"), tmp_path)
+
+
+def _rows(found):
+    return json.loads(found.path.read_text("utf-8"))
+
+
+def test_every_annotation_carries_the_model_that_answered(small_set, tmp_path):
+    """Also after the alias has moved: what is on record keeps its own, and the change is told."""
+
+    def served_by(name):
+        return lambda request: replace(prefers_ours(request), model=name)
+
+    outputs = {**OURS, 7: small_set[7].baseline_output}
+    with FakeProvider(served_by("gpt-4o-2024-08-06")) as provider:
+        judge = Judge(model="gpt-4o", base_url=provider.base_url)
+        first = annotate(small_set[:5], outputs, judge, tmp_path)
+    assert first.identity.pin.kind == "alias"
+    assert first.identity.answered_by == {"gpt-4o-2024-08-06": 5}
+    with FakeProvider(served_by("gpt-4o-2024-11-20")) as provider:
+        second = annotate(small_set, outputs, replace(judge, base_url=provider.base_url), tmp_path)
+        assert len(provider.requests) == 2, "equal outputs are a draw without asking"
+    assert second.identity.changed
+    assert second.identity.answered_by == {"gpt-4o-2024-08-06": 5, "gpt-4o-2024-11-20": 2}
+    assert second.identity.unnamed == 0
+    names = {row["instruction"]: row["preference_answered_by"] for row in _rows(second)}
+    assert [names[each.text] for each in small_set] == ["gpt-4o-2024-08-06"] * 5 + ["gpt-4o-2024-11-20"] * 2 + [None]
+    # The file stays alpaca_eval's: its own functions read it, and its judge's replies are as they came.
+    rate = alpaca_eval_module("metrics").get_winrate(_rows(second))["win_rate"]
+    assert rate == pytest.approx(win_rate(second.annotations).win_rate)
+    assert "served_by" not in json.dumps(_rows(second)[0]["preference_raw_completion"])
+
+
+def test_annotations_from_before_models_were_on_record_count_as_unnamed(small_set, tmp_path):
+    with FakeProvider(prefers_ours) as provider:
+        judge = Judge(base_url=provider.base_url)
+        annotate(small_set[:3], OURS, judge, tmp_path)
+        cache = json.loads((tmp_path / "cache.json").read_text())
+        old = [{key: value for key, value in row.items() if key != "preference_answered_by"} for row in cache]
+        (tmp_path / "cache.json").write_text(json.dumps(old))
+        found = annotate(small_set, OURS, judge, tmp_path)
+        assert len(provider.requests) == 8
+    assert (found.identity.answered_by, found.identity.unnamed) == ({"gpt-4-1106-preview": 5}, 3)
+
+
+def test_an_alias_is_refused_before_anything_is_asked_or_written(small_set, tmp_path):
+    with FakeProvider(prefers_ours) as provider:
+        alias = Judge(model="gpt-4o", base_url=provider.base_url, require_pinned=True)
+        with pytest.raises(ConfigError, match=r"--require-pinned-judge: gpt-4o \(nothing in the name"):
+            annotate(small_set, OURS, alias, tmp_path / "new")
+        assert provider.requests == ()
+        assert not (tmp_path / "new").exists()
+        found = annotate(small_set, OURS, replace(alias, model=None), tmp_path / "new")
+    assert (found.identity.judge, found.identity.pin.kind) == ("gpt-4-1106-preview", "version")

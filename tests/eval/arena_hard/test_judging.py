@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhi_eval_harness.arena_hard.files import ModelAnswer, Question, read_judgments
-from rlhi_eval_harness.arena_hard.judging import Contest, JudgeOptions, judge
+from rlhi_eval_harness.arena_hard.judging import Contest, JudgeOptions, identity_in, judge
 from rlhi_eval_harness.arena_hard.prompts import load_prompts
 from rlhi_eval_harness.arena_hard.scores import arena_score
 from rlhi_plugin.chat import ChatReply, ScriptedClient
@@ -104,3 +104,46 @@ async def test_missing_answers_stop_it_before_the_first_call(tmp_path, prompt_fo
     assert client.requests == []
     with pytest.raises(ConfigError, match="concurrency=0"):
         JudgeOptions(concurrency=0)
+
+
+class Served(ScriptedClient):
+    """An alias behind which one model after the other answers."""
+
+    def __init__(self, *models):
+        super().__init__(fair, model="gpt-4.1")
+        self.models = models
+
+    async def complete(self, request):
+        (reply,) = await super().complete(request)
+        named = self.models[min(len(self.requests), len(self.models)) - 1]
+        return (reply.model_copy(update={"text": reply.text + "\u2028Done.", "served_by": named}),)
+
+
+async def test_every_game_carries_the_model_that_answered_and_a_change_is_told_at_once(tmp_path, prompt_folder, capsys):
+    out, prompts = tmp_path / "j.jsonl", load_prompts(prompt_folder, "v2.0")
+    first = Contest(QUESTIONS[:2], CONTEST.answers, CONTEST.baseline)
+    await judge(first, Served("gpt-4.1-2025-04-14"), prompts, out)
+    assert "has changed" not in capsys.readouterr().err
+    assert identity_in(out).answered_by == {"gpt-4.1-2025-04-14": 4}
+    await judge(CONTEST, Served("gpt-4.1-2026-01-01"), prompts, out)
+    warned = capsys.readouterr().err.replace("\n", " ")
+    assert warned.count("has changed") == 1
+    assert "gpt-4.1-2026-01-01 answers now, and gpt-4.1-2025-04-14 did before" in warned
+    found = identity_in(out)
+    assert (found.judge, found.pin.kind, found.changed) == ("gpt-4.1", "alias", True)
+    assert found.answered_by == {"gpt-4.1-2025-04-14": 4, "gpt-4.1-2026-01-01": 4}
+    rows = [json.loads(line) for line in out.read_text("utf-8").split("\n") if line]
+    assert {game["answered_by"] for game in rows[0]["games"]} == {"gpt-4.1-2025-04-14"}
+    assert arena_score(read_judgments(out, QUESTIONS), "v2.0").score == 100.0
+
+
+async def test_judgments_from_before_models_were_on_record_count_as_unnamed(tmp_path, prompt_folder):
+    out, prompts = tmp_path / "j.jsonl", load_prompts(prompt_folder, "v2.0")
+    await judge(CONTEST, Served("gpt-4.1-2025-04-14"), prompts, out)
+    rows = [json.loads(line) for line in out.read_text("utf-8").split("\n") if line]
+    for row in rows[:1]:
+        for game in row["games"]:
+            del game["answered_by"]
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert await judge(CONTEST, Served("gpt-4.1-2025-04-14"), prompts, out) == 0
+    assert (identity_in(out).answered_by, identity_in(out).unnamed) == ({"gpt-4.1-2025-04-14": 6}, 2)

@@ -61,3 +61,14 @@ def test_edges():
     assert minimum_detectable_effect(_values(constant), _zeros(constant)).difference == 0.0
     with pytest.raises(ConfigError, match="power"):
         minimum_detectable_effect(_values(constant), _zeros(constant), power=0.01)
+
+
+def test_every_number_of_users_has_an_answer():
+    """Of 120 at this level statsmodels returns an array of one number, of the others a number."""
+    found = {}
+    for users in (119, 120, 121):
+        ours = [Value(f"u{u}", f"{u}", float(u % 2)) for u in range(users)]
+        base = [Value(f"u{u}", f"{u}", 0.0) for u in range(users)]
+        found[users] = minimum_detectable_effect(ours, base, power=0.8, level=0.05).difference
+    assert 0.99 < found[120] / found[119] < 1.0
+    assert 0.99 < found[121] / found[120] < 1.0

@@ -3,14 +3,18 @@
 import json
 import random
 
+import numpy as np
 import pytest
+from statsmodels.stats.contingency_tables import mcnemar
 from typer.testing import CliRunner
 
 from rlhi_eval_harness import cli
-from rlhi_eval_harness.compare.differences import Options, compare
+from rlhi_eval_harness.compare import item_by_item, texts
+from rlhi_eval_harness.compare.differences import compare
+from rlhi_eval_harness.compare.options import Options
 from rlhi_eval_harness.compare.records import ComparisonReport
-from rlhi_eval_harness.compare.sides import open_side
-from rlhi_eval_harness.records import REPORT_SCHEMA_VERSION
+from rlhi_eval_harness.compare.sides import Side, open_side
+from rlhi_eval_harness.records import REPORT_SCHEMA_VERSION, Metric, Score
 from rlhi_plugin.errors import ArtefactError, ConfigError
 
 RUN = CliRunner()
@@ -280,7 +284,9 @@ def test_the_command_fails_only_when_asked_and_writes_what_ci_needs(better_and_w
     comment = files[1].read_text()
     assert comment.startswith("### ❌ Evaluation `given`: 1 regression")
     rows = [line for line in comment.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1
+    widths = [line.count("|") for line in rows]
+    assert set(widths) == {9, 11}, "one table of changes, one item by item"
+    assert widths == sorted(widths)
     assert rows[2].startswith("| base | Gain |")
     assert _run(bad, good, "--fail-on-regression", "--markdown", files[1]).exit_code == 0
     assert (
@@ -300,3 +306,99 @@ def test_mistakes_of_the_command_are_the_users(better_and_worse, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             _run(*words)
+
+
+def _cells(before, after, users):
+    cells = np.zeros((2, 2), dtype=int)
+    for user in range(users):
+        cells[1 - int(after(user, 0)), 1 - int(before(user, 0))] += 1
+    return cells
+
+
+@pytest.mark.parametrize("users", [24, 120])
+def test_yes_or_no_with_one_item_a_user_is_mcnemars_and_equals_the_reports_own(make_report, read, users):
+    before, after = coin(0.8, 1), coin(0.4, 2)
+    sides = [
+        open_side(make_report(name, {"base": subject(gain)}, users=users, items=1))
+        for name, gain in (("a", before), ("b", after))
+    ]
+    change = _change(compare(*sides, Options(metrics=("gain",))))
+    cells = _cells(before, after, users)
+    discordant = cells[0, 1] + cells[1, 0]
+    assert (discordant < 25) == (users == 24)
+    known = mcnemar(cells, exact=bool(discordant < 25), correction=True).pvalue
+    assert (change.test, change.p_value, change.adjusted) == ("McNemar", pytest.approx(known), pytest.approx(known))
+    assert [change.binary[name] for name in ("both", "only_first", "only_second", "neither")] == cells.ravel().tolist()
+    assert (change.verdict == "regression") == (known <= 0.05)
+    # The same two as subjects of one report.
+    given = {"base": subject(before), "base+persona": subject(after)}
+    (row,) = [
+        row
+        for row in read(make_report("c", given, users=users, items=1)).config["tests"]["rows"]
+        if row["metric"] == "gain"
+    ]
+    assert (row["test"], row["p_value"], row["binary"]) == (change.test, change.p_value, change.binary)
+
+
+def test_a_margin_and_several_items_of_one_user_leave_the_decision_to_sign_flips(make_report, better_and_worse):
+    good, bad = map(open_side, better_and_worse)
+    several = _change(compare(good, bad))
+    assert several.test == "sign flips"
+    assert (several.binary["items"], several.binary["clusters"], several.binary["most"]) == (48, 12, 4)
+    assert several.binary["over_users"]["p_value"] == several.p_value != several.binary["p_value"]
+    assert several.binary["over_users"]["value"] == several.change
+    sides = [
+        open_side(make_report(name, {"base": subject(coin(share, seed))}, users=30, items=1))
+        for name, share, seed in (("c", 0.9, 1), ("d", 0.2, 2))
+    ]
+    plain, allowed = (_change(compare(*sides, Options(metrics=("gain",), margins=each))) for each in ((), ("0.1",)))
+    assert (plain.test, allowed.test) == ("McNemar", "sign flips")
+    assert plain.binary == allowed.binary
+    assert plain.p_value < allowed.p_value < 0.05
+
+
+def test_shares_and_what_is_scored_too_rarely_are_no_yes_or_no(make_report):
+    half = open_side(make_report("a", {"base": subject(lambda user, item: 0.5)}))
+    holes = open_side(make_report("b", {"base": subject(lambda user, item: "judge_prose" if item == 0 else 1.0)}))
+    assert (_change(compare(half, half)).test, _change(compare(half, half)).binary) == ("sign flips", None)
+    assert (_change(compare(holes, holes)).test, _change(compare(holes, holes)).binary) == (None, None)
+    assert item_by_item.grid(compare(half, half, Options(metrics=("gain",)))).rows == ()
+
+
+def test_the_table_says_which_report_is_which(better_and_worse):
+    found = compare(*map(open_side, better_and_worse))
+    table = item_by_item.grid(found)
+    assert table.columns[3:7] == ("Both", "Only after", "Only before", "Neither")
+    cells = dict(table.rows)["Gain: base"]
+    binary = _change(found).binary
+    assert [each.value for each in cells[3:5]] == [str(binary["only_first"]), str(binary["only_second"])]
+    assert binary["only_first"] < binary["only_second"], "the second report is the worse one"
+    said = texts.markdown(found)
+    assert "#### Yes or no, item by item" in said
+    assert "takes items as independent" in said
+    assert "p-values are of sign flips of whole users, corrected" in said
+
+
+def _with_parts(side, keep):
+    """The report with its gain made of two parts: gain is their mean."""
+    parts = [Metric(name=f"kept.{name}", label=name, meaning="m", role="detail") for name in ("short", "bullets")]
+    scores = [
+        Score(sample_id=each.sample_id, metric=part.name, value=keep(each.sample_id, part.label))
+        for each in side.report.samples
+        for part in parts
+    ]
+    report = side.report.model_copy(
+        update={"metrics": (*side.report.metrics, *parts), "scores": (*side.report.scores, *scores)}
+    )
+    return Side(side.path, report)
+
+
+def test_a_mean_of_yes_or_no_parts_is_paired_part_by_part(make_report):
+    sides = [open_side(make_report(name, {"base": subject(lambda user, item: 0.5)})) for name in ("a", "b")]
+    before = _with_parts(sides[0], lambda _, part: float(part == "short"))
+    after = _with_parts(sides[1], lambda sample, part: float(part == "bullets" or sample.startswith("user-0/")))
+    change = _change(compare(before, after, Options(metrics=("gain",))))
+    assert change.test == "sign flips"
+    found = change.binary
+    assert (found["unit"], found["items"], found["clusters"], found["most"]) == ("single preferences", 96, 12, 8)
+    assert [found[name] for name in ("both", "only_first", "only_second", "neither")] == [4, 48, 44, 0]

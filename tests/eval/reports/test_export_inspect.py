@@ -10,6 +10,7 @@ from rlhi_eval_harness import cli
 from rlhi_eval_harness.compare.sides import read_report
 from rlhi_eval_harness.export.inspect_log import write_logs
 from rlhi_eval_harness.export.subjects import standard_error, subjects_in
+from rlhi_eval_harness.judge_identity import identity_of
 from rlhi_eval_harness.statistics import Value
 from rlhi_plugin.errors import ConfigError
 
@@ -81,6 +82,17 @@ def test_the_header_says_what_was_evaluated_and_what_came_of_it(logs, inspect_lo
     assert gain.metrics["mean (initial)"].group == "initial"
     usage = log.stats.model_usage["rlhi/base"]
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.total_cost) == (253, 115, 368, 0.25)
+
+
+def test_who_judged_goes_along(folder, inspect_log, logs, tmp_path):
+    assert "judges" not in inspect_log.read_eval_log(logs["base"], header_only=True).eval.metadata
+    judge = identity_of("openai/gpt-4o", ["gpt-4o-2024-08-06"] * 3 + ["gpt-4o-2024-11-20"])
+    report = read_report(folder).model_copy(update={"judges": (judge,)})
+    (tmp_path / "judged").mkdir()
+    for path in write_logs(subjects_in(folder, report), tmp_path / "judged"):
+        (told,) = inspect_log.read_eval_log(str(path), header_only=True).eval.metadata["judges"]
+        assert (told["judge"], told["pin"]["kind"]) == ("openai/gpt-4o", "alias")
+        assert told["answered_by"] == {"gpt-4o-2024-08-06": 3, "gpt-4o-2024-11-20": 1}
 
 
 def test_every_sample_reads_back(logs, inspect_log, folder, read):

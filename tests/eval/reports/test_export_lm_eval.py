@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, with_config
 from rlhi_eval_harness.compare.sides import read_report
 from rlhi_eval_harness.export.lm_eval_results import write_results
 from rlhi_eval_harness.export.subjects import subjects_in
+from rlhi_eval_harness.judge_identity import identity_of
 
 utils = pytest.importorskip("lm_eval.utils", reason="lm-eval is not installed: nothing to hold the files against")
 
@@ -118,3 +119,17 @@ def test_what_is_unscored_or_failed_is_told_beside_it(written):
     assert results["rlhi"]["unscored"]["gain"] == {"judge_prose": 1}
     assert results["rlhi"]["unscored"]["words"] == {"call_failed": 1}
     assert results["n-samples"]["given"] == {"original": 24, "effective": 24}
+
+
+def test_who_judged_goes_along(folder, tmp_path):
+    judge = identity_of("openai/gpt-4o", ["gpt-4o-2024-08-06"] * 3 + ["gpt-4o-2024-11-20"])
+    report = read_report(folder)
+    for name in ("plain", "judged"):
+        (tmp_path / name).mkdir()
+    (plain, _) = write_results(subjects_in(folder, report), tmp_path / "plain")
+    assert "judges" not in json.loads(plain.read_text())["rlhi"]
+    judged = report.model_copy(update={"judges": (judge,)})
+    (path, _) = write_results(subjects_in(folder, judged), tmp_path / "judged")
+    (told,) = json.loads(path.read_text())["rlhi"]["judges"]
+    assert (told["judge"], told["pin"]["kind"]) == ("openai/gpt-4o", "alias")
+    assert told["answered_by"] == {"gpt-4o-2024-08-06": 3, "gpt-4o-2024-11-20": 1}

@@ -55,6 +55,13 @@ CUT_OFF = """() => [...document.querySelectorAll("figure svg")].flatMap((svg) =>
 """Words of a plot that do not stand wholly inside it."""
 
 
+SEEN_AT_ONCE = """() => [...document.querySelectorAll("table.items")].every((table) => {
+  const box = table.parentElement;
+  return box.scrollWidth <= box.clientWidth + 1;
+})"""
+"""Whether the tables of outcomes item by item, whose last columns decide, need no scrolling."""
+
+
 class Answering:
     """The base says little, an adapter more; options are weighed by their length, the adapter's the other way round."""
 
@@ -242,6 +249,8 @@ def test_the_report_of_a_suite_opens_offline_and_shows_all_it_has(  # noqa: PLR0
         page = opened(html, width)
         assert {each.get_attribute("id") for each in page.query_selector_all("main section > h2")} == sections
         assert fits(page)
+        if width == "desktop":
+            assert page.evaluate(SEEN_AT_ONCE)
         assert page.evaluate(CUT_OFF) == []
         assert not re.search(r"\b(nan|None|undefined|null)\b", page.inner_text("main").partition("Side by side")[0])
         assert page.inner_text("h1") == report["findings"][0]
@@ -273,5 +282,6 @@ def test_a_comparison_opens_offline(make_report, opened, fits, tmp_path):
         assert fits(page)
         assert page.evaluate(CUT_OFF) == []
         assert page.locator("tr.bad").count() == page.locator("tr.good").count() == 3
+        assert page.locator("table.items tbody tr").count() == 6, "what did not change is left out"
         assert page.locator("tr.bad td:last-child").first.inner_text() == "regression"
         _shot(page, f"compare-{width}", tmp_path)
