@@ -135,7 +135,7 @@ def test_where_four_bits_do_not_work_it_says_so(monkeypatch: pytest.MonkeyPatch)
         four_bit.require_four_bit("cpu")
 
 
-def test_training_in_bfloat16_stays_near_float32(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_training_in_bfloat16_stays_near_float32(tiny_model_dir: Path, tmp_path: Path, caplog) -> None:
     exact, half = (
         train_adapter(
             some_pairs(),
@@ -146,6 +146,7 @@ def test_training_in_bfloat16_stays_near_float32(tiny_model_dir: Path, tmp_path:
         for recipe in [tiny_recipe(tiny_model_dir, tokens_per_batch=300)]
         for dtype in ("float32", "bfloat16")
     )
+    assert "using a dense mask" not in caplog.text
     assert half.metrics["tokens_shared"] == exact.metrics["tokens_shared"]
     for one, other in zip(exact.log_history[:-1], half.log_history[:-1], strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=0.05)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def test_a_token_budget_changes_memory_and_nothing_else(packed, tiny_model_dir: 
         # Before the first step that moves (the second: warm-up) nothing is above anything but by rounding.
         for name in one.keys() - ({"rewards/accuracies"} if one["step"] <= 2 else set()):
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-5), name
+
+
+def test_a_rounds_reference_keeps_to_the_budget(packed, tiny_model_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    from rlhi_training.methods import choice
+    from rlhi_training.methods.round_reference import RoundReferenceTrainer
+
+    monkeypatch.setattr(choice, "trainer_of", lambda *_: partial(RoundReferenceTrainer, before=None))
+    recipe = tiny_recipe(tiny_model_dir, tokens_per_batch=190)
+    found = train_adapter(some_pairs(), recipe, tmp_path, progress=None)
+    assert found.metrics["largest_pass"] <= 190
+    # The adapter with which the first round begins changes nothing: it is the base.
+    assert weights_of(found) == weights_of(packed)
 
 
 def test_the_micro_batch_does_not_matter_under_a_token_budget(packed, tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -112,11 +125,12 @@ train_adapter(pairs, Recipe.model_validate(given["recipe"]), Path(given["out"]),
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [None, 190])
-def test_sigkill_in_the_middle_of_a_step_changes_no_weight(tiny_model_dir: Path, tmp_path: Path, budget) -> None:
+@pytest.mark.parametrize("settings", [{}, {"tokens_per_batch": 190}, {"lora_dropout": 0.2}], ids=str)
+def test_sigkill_in_the_middle_of_a_step_changes_no_weight(tiny_model_dir: Path, tmp_path: Path, settings) -> None:
     """Killed twice by the system's own hand, in processes of their own, before the optimiser's fourth and last step."""
-    recipe = tiny_recipe(tiny_model_dir, tokens_per_batch=budget)
+    recipe = tiny_recipe(tiny_model_dir, **settings)
     undisturbed = train_adapter(some_pairs(), recipe, tmp_path / "whole", progress=None)
+    assert undisturbed.metrics["tokens_shared"] > 0
     given = {
         "pairs": [pair.to_json() for pair in some_pairs()],
         "recipe": recipe.model_dump(mode="json"),

@@ -162,6 +162,11 @@ def test_sizes_of_models(tmp_path: Path) -> None:
     )
     (tmp_path / "model.safetensors").write_bytes(bytes(4_000))
     assert hardware.shape_of(str(tmp_path)).parameters == 1_000
+    text = {"num_hidden_layers": 3, "hidden_size": 64, "vocab_size": 500}
+    (tmp_path / "config.json").write_text(json.dumps({"dtype": "float32", "text_config": text}))
+    assert hardware.shape_of(str(tmp_path)).layers == 3
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 3, "n_embd": 64}))
+    assert hardware.shape_of(str(tmp_path)) is None
 
 
 def test_an_example_keeps_to_its_schema() -> None:

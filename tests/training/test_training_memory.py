@@ -42,19 +42,25 @@ def a_llama(folder: Path, *, hidden: int, inner: int, layers: int, vocabulary: i
     return folder
 
 
-def kept_for_backward(folder: Path, dtype: str, monkeypatch, *, checkpointing: bool, again: bool = False) -> float:
+def kept_for_backward(
+    folder: Path, dtype: str, monkeypatch, *, checkpointing: bool, again: bool = False, chains: bool = False
+) -> float:
     """Bytes that autograd holds after a forward pass over one tree, weights left out.
 
-    With `again`, what a processor makes again counts for nothing: its recipe refers to what is held anyway.
+    With `again`, what a processor makes again counts for nothing: its recipe refers to what is held anyway. With
+    `chains`, attention is computed as it is on a processor.
     """
     from peft import LoraConfig, get_peft_model
 
-    from rlhi_training.tree import rematerialise
+    from rlhi_training.tree import chain_attention, rematerialise
     from rlhi_training.tree.forward import _hidden_states
     from rlhi_training.tree.prefix_tree import plant
 
     lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_causal_lm(folder, dtype=dtype, device="cpu"), lora).train()
+    if chains:
+        chain_attention.register()
+        model.get_base_model().set_attn_implementation(chain_attention.NAME)
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -84,7 +90,13 @@ def kept_for_backward(folder: Path, dtype: str, monkeypatch, *, checkpointing: b
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "kept", [{"checkpointing": False}, {"checkpointing": True}, {"checkpointing": False, "again": True}]
+    "kept",
+    [
+        {"checkpointing": False},
+        {"checkpointing": True},
+        {"checkpointing": False, "again": True, "chains": True},
+        {"checkpointing": True, "chains": True},
+    ],
 )
 @pytest.mark.parametrize("widths", [(128, 352), (192, 512)])
 def test_activations_are_what_autograd_holds(tmp_path: Path, dtype, kept, widths, monkeypatch) -> None:
@@ -166,6 +178,25 @@ def test_what_would_fit_fits(gib: float, words: str) -> None:
     assert training_memory(LLAMA, options, Load(tokens, 2_000, 2_000)).gib <= 0.9 * gib
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "sft"}, {"method": "self_distillation"}, {"loss": ("aot",), "loss_weights": (1.0,)}],
+    ids=["sft", "self_distillation", "aot"],
+)
+def test_where_a_token_budget_divides_nothing_smaller_batches_are_advised(settings) -> None:
+    """Their passes are so many rows: `train.tokens_per_batch` would be refused, or not be read."""
+    train = TrainSection(batch_size=12, micro_batch_size=12, **settings)
+    load = Load(12_000, 6_000, 1_000)
+    found = would_fit(LLAMA, train, load, 40)
+    assert found is not None
+    assert found.startswith("--set train.micro_batch_size=")
+    micro = int(found.split()[1].rpartition("=")[2])
+    assert 12 % micro == 0
+    assert training_memory(LLAMA, train, Load(1_000 * micro, 500 * micro, 1_000)).gib <= 0.9 * 40
+    larger = next(number for number in (2, 3, 4, 6, 12) if number > micro)
+    assert training_memory(LLAMA, train, Load(1_000 * larger, 500 * larger, 1_000)).gib > 0.9 * 40
+
+
 def test_where_nothing_helps_there_is_no_such_advice() -> None:
     assert would_fit(LLAMA, TrainSection(), Load(8_000, 2_000, 2_000), 4) is None
 
@@ -178,6 +209,63 @@ def test_training_too_large_for_the_machine_is_refused_with_what_would_fit(tiny_
         require_memory(recipe, base, available_gib=0.012)
     with pytest.raises(ConfigError, match="Choose a smaller base"):
         require_memory(recipe, base, available_gib=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"share_within": "pair"},
+        {"share_prefixes": False},
+        {"tokens_per_batch": 190},
+        {"method": "sft"},
+    ],
+    ids=str,
+)
+def test_the_largest_pass_is_known_before_anything_is_loaded(tiny_model_dir: Path, tmp_path: Path, settings) -> None:
+    from test_trainer import some_pairs
+
+    from rlhi_adapters.loading import load_tokenizer
+    from rlhi_training.methods import choice
+    from rlhi_training.train_limits import largest_pass
+    from rlhi_training.trainer import train_adapter
+
+    recipe = tiny_recipe(tiny_model_dir, epochs=1.0, batch_size=8, micro_batch_size=8, check_parity=False, **settings)
+    kept, _ = choice.tokenise(some_pairs(), load_tokenizer(tiny_model_dir), "tiny", recipe.train)
+    load = largest_pass(kept, recipe.train)
+    result = train_adapter(some_pairs(), recipe, tmp_path, progress=None)
+    # All pairs are one batch here; under a budget, its passes hold as much as fits.
+    longest = max(len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) for pair in kept)
+    found = result.metrics["largest_pass"] if recipe.train.share_prefixes else 2 * len(kept) * longest
+    assert 0.75 * load.tokens <= found <= load.tokens
+    assert load.tokens == found or "tokens_per_batch" in settings
+    assert 0 < load.answer_tokens <= load.tokens
+    assert load.smallest <= load.tokens
+
+
+def test_pairs_too_large_for_the_machine_are_refused_before_training(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from test_trainer import some_pairs
+
+    from rlhi_adapters.loading import load_tokenizer
+    from rlhi_training import trainer
+    from rlhi_training.methods import choice
+    from rlhi_training.plan import machine
+    from rlhi_training.train_limits import largest_pass
+
+    recipe = tiny_recipe(tiny_model_dir, epochs=1.0)
+    base, shape = resolve_base(str(tiny_model_dir)), shape_of(str(tiny_model_dir))
+    assert shape is not None
+    kept, _ = choice.tokenise(some_pairs(), load_tokenizer(tiny_model_dir), "tiny", recipe.train)
+    alone = largest_pass(kept, recipe.train).smallest
+    one = training_memory(shape, recipe.train, Load(alone, alone, alone), dtype="float32", device="cpu").gib
+    monkeypatch.setattr(machine, "memory_gib", lambda _: one / 0.85)
+    # Without pairs, nobody knows yet; base and adapter alone have room.
+    require_memory(recipe, base)
+    monkeypatch.setattr(trainer, "load_causal_lm", lambda *_, **__: pytest.fail("nothing is loaded"))
+    with pytest.raises(ConfigError, match=r"takes about .* It would fit with --set train\.tokens_per_batch=\d+"):
+        trainer.train_adapter(some_pairs(), recipe, tmp_path, progress=None)
 
 
 def test_a_base_of_unknown_size_is_left_alone(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_flex_attention_sees_what_the_dense_mask_shows(tmp_path: Path, tiny_mode
 
     model = load_causal_lm(build(name, tmp_path / name, tiny_model_dir), dtype="float32", device="cpu")
     rows = [[*prompt, *answer] for prompt, *answers in a_conversation(6) for answer in answers]
-    dense, blocks = plant(rows), plant(rows, layout(FLEX, None))
+    dense, blocks = plant(rows), plant(rows, layout(FLEX))
     assert blocks.tokens.shape == (1, 256)
     with torch.no_grad():
         expected = _hidden_states(model, dense, torch.device("cpu")).flatten(0, 1)

@@ -67,6 +67,22 @@ def test_attention_and_its_gradients_equal_a_dense_mask(window, key_heads: int, 
         torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
+def test_chains_that_get_lost_on_the_way_are_not_taken_for_a_mask() -> None:
+    """A model that copies its mask would otherwise let every token see every other."""
+    mask = chain_mask(plant([[1, 2, 3], [1, 2, 4]], Layout(sparse=True)), None, torch.float32)
+    q = torch.randn(1, 2, 4, 8)
+    attend(torch.nn.Module(), q, q, q, mask)
+    with pytest.raises(RuntimeError, match="size"):
+        attend(torch.nn.Module(), q, q, q, mask.clone())
+
+
+def test_chains_that_are_to_drop_weights_refuse() -> None:
+    mask = chain_mask(plant([[1, 2, 3]], Layout(sparse=True)), None, torch.float32)
+    q = torch.randn(1, 2, 3, 8)
+    with pytest.raises(ValueError, match="drops no weights"):
+        attend(torch.nn.Module(), q, q, q, mask, dropout=0.1)
+
+
 def small_model(family: str):
     import transformers
 

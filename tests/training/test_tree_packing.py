@@ -58,8 +58,8 @@ def test_passes_hold_every_pair_once_within_the_budget(pairs, spare, pairwise, l
         part = _rows([pairs[pair] for pair in pack.pairs])
         forest = plant(part, layout, together=pack.together, budget=budget)
         assert forest.nodes == pack.tokens <= budget
-        # In blocks, a line is rounded up to the next of eight lengths.
-        assert forest.tokens.size <= budget + (0 if layout.block == 1 else -(-budget // 8) + layout.block)
+        # In blocks, the last one is filled up.
+        assert forest.tokens.size < budget + layout.block
         for row, path in zip(part, forest.rows, strict=True):
             assert forest.tokens.ravel()[path].tolist() == row
 
@@ -127,3 +127,12 @@ def test_under_a_budget_in_blocks_there_are_few_lengths() -> None:
         plant([[1] * length], Layout(sparse=True, block=128), budget=4096).tokens.shape for length in range(1, 4097, 40)
     }
     assert shapes == {(1, 512 * eighth) for eighth in range(1, 9)}
+
+
+@pytest.mark.parametrize("budget", [64, 190, 1000, 1025, 8200])
+def test_few_lengths_do_not_exceed_the_budget_by_a_block(budget: int) -> None:
+    layout = Layout(sparse=True, block=128)
+    widths = {plant([[1] * length], layout, budget=budget).tokens.size for length in range(1, budget + 1, 7)}
+    assert len(widths) <= 8
+    assert budget - 128 < max(widths) < budget + 128
+    assert plant([[1] * (budget + 500)], layout, budget=budget).tokens.size < budget + 500 + 128

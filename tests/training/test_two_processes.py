@@ -102,6 +102,59 @@ def test_a_runs_pairs_are_trained_on_by_two_processes_and_registered(
     assert not (directory.path / "checkpoints").exists()
 
 
+SHARDED = """
+import sys, warnings
+from pathlib import Path
+
+warnings.simplefilter("ignore")
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from trl.trainer.utils import FusedCausalLMOutput
+from trl_peers import a_conversation, loss_and_gradients, rows_of, trainer
+
+from rlhi_training.tree.forward import install
+
+made = trainer(Path(sys.argv[1]), "sdpa")
+assert made.accelerator.num_processes == 2
+pairs = [a_conversation(4), [*a_conversation(1, seed=1), *a_conversation(3, seed=2)]][made.accelerator.process_index]
+batch = made._prepare_inputs(made.data_collator(rows_of(pairs)))
+expected_loss, expected = loss_and_gradients(made, batch)
+for gradient in expected.values():
+    dist.all_reduce(gradient)
+    gradient /= 2
+state = install(made.model.get_base_model(), FusedCausalLMOutput)
+mesh = init_device_mesh("cpu", (2,))
+base = made.model.get_base_model()
+for part in [*base.model.layers, *([base.lm_head] if sys.argv[2] == "head" else [])]:
+    fully_shard(part, mesh=mesh)
+fully_shard(made.model, mesh=mesh)
+loss, found = loss_and_gradients(made, batch)
+assert state.reason is None, state.reason
+assert state.tokens_computed < 0.7 * state.tokens_in
+assert abs(loss - expected_loss) < 1e-5 * abs(expected_loss), (loss, expected_loss)
+assert found.keys() == expected.keys()
+for name, gradient in found.items():
+    assert isinstance(gradient, DTensor), name
+    whole = gradient.full_tensor()
+    assert (whole - expected[name]).norm() / expected[name].norm() < 1e-4, name
+print("sharded")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["root", "head"])
+def test_sharded_weights_give_trls_loss_and_gradients(tiny_model_dir: Path, tmp_path: Path, head: str) -> None:
+    """FSDP's second version, on processors: decoder layers and the rest are shards, the output layer maybe its own."""
+    from trl_peers import build
+
+    folder = build("llama_3.1", tmp_path / "model", tiny_model_dir)
+    (tmp_path / "script.py").write_text(SHARDED, "utf-8")
+    done = launch([str(tmp_path / "script.py"), str(folder), head], 2, tmp_path)
+    assert done.stdout.count("sharded") == 2
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

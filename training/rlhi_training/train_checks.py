@@ -9,6 +9,11 @@ INSEPARABLE = ("aot", "aot_unpaired")
 """TRL's losses that sort the pairs of a batch: they are no sum over its parts."""
 
 
+def divisible(train: TrainSection) -> bool:
+    """Whether ``train.tokens_per_batch`` can divide a batch: the method takes it, and no loss sorts a batch's pairs."""
+    return train.method == "dpo" and not set(train.loss) & set(INSEPARABLE)
+
+
 def check_train(train: TrainSection) -> None:
     """Make sure that the options of training fit each other.
 

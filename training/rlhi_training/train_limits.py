@@ -1,16 +1,21 @@
-"""What tokenises but cannot be trained on: longer than the base reads, or than a forward pass may be."""
+"""What tokenises but cannot be trained on, being longer than base or pass; and the largest pass of what is."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlhi_training.methods.choice import TokenisedItem
+from rlhi_training.plan.training_memory import Load
 from rlhi_training.recipe import TrainSection
 from rlhi_training.records import Dropped
 from rlhi_training.tokenised_pairs import TokenisedPair
 from rlhi_training.tree.packing import pair_tokens
+from rlhi_training.tree.prefix_tree import Layout, tree_tokens
+
+_LOOKED_AT = 16
+"""Batches, those with the most tokens, whose trees are made to find the largest pass (ours)."""
 
 
 def within_limits(
@@ -35,6 +40,57 @@ def within_limits(
         else:
             kept.append(item)
     return kept, dropped
+
+
+def largest_pass(items: Sequence[TokenisedItem], train: TrainSection) -> Load:
+    """The largest pass with gradients, as the first epoch's order makes them.
+
+    Args:
+        items: What is trained on; at least one.
+        train: Names the size of a pass, and what shares a tree.
+    """
+    from rlhi_training.tree.trl_trainer import GroupedOrder
+
+    size = train.micro_batch_size if train.token_budget is None else train.batch_size
+    order = list(GroupedOrder([item.group for item in items], seed=train.seed))
+    batches = [[items[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    batches.sort(key=lambda batch: -sum(len(row) for item in batch for row in _rows(item, train)))
+    tokens, answers = max((_computed(batch, train), _scored(batch, train)) for batch in batches[:_LOOKED_AT])
+    smallest = max(_alone(item, train) for item in items)
+    if train.token_budget is not None:
+        tokens = min(tokens, max(train.token_budget, smallest))
+    return Load(tokens, min(tokens, answers), smallest)
+
+
+def _computed(batch: Sequence[TokenisedItem], train: TrainSection) -> int:
+    """Tokens of one pass over a batch, at least."""
+    rows = [row for item in batch for row in _rows(item, train)]
+    if not train.share_prefixes:
+        return len(rows) * max(map(len, rows))
+    apart = [list(_rows(item, train)) for item in batch] if train.share_within == "pair" else [rows]
+    return sum(tree_tokens(some, Layout(sparse=True)) for some in apart)
+
+
+def _scored(batch: Sequence[TokenisedItem], train: TrainSection) -> int:
+    return sum(len(answer) for item in batch for answer in _answers(item, train))
+
+
+def _alone(item: TokenisedItem, train: TrainSection) -> int:
+    rows = list(_rows(item, train))
+    if isinstance(item, TokenisedPair) and len(rows) > 1:
+        return pair_tokens(item.prompt_ids, item.chosen_ids, item.rejected_ids, shared=train.share_prefixes)
+    return len(rows[0])
+
+
+def _rows(item: TokenisedItem, train: TrainSection) -> Iterator[list[int]]:
+    """The sequences of an item that gradients go through."""
+    return (item.prompt_ids + answer for answer in _answers(item, train))
+
+
+def _answers(item: TokenisedItem, train: TrainSection) -> list[list[int]]:
+    if not isinstance(item, TokenisedPair):
+        return [item.answer_ids]
+    return [item.chosen_ids] if train.method == "sft" else [item.chosen_ids, item.rejected_ids]
 
 
 def _fault(item: TokenisedItem, train: TrainSection, window: int | None) -> tuple[str | None, str]:

@@ -31,12 +31,13 @@ from rlhi_training.lora import StartingPoint, starting_point, with_adapter
 from rlhi_training.losses import check_losses
 from rlhi_training.methods import choice
 from rlhi_training.methods.segment import Segment
+from rlhi_training.plan.machine import require_memory
 from rlhi_training.processes import is_main, main_first
 from rlhi_training.recipe import Recipe, TrainSection
 from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
 from rlhi_training.train_checks import check_train
-from rlhi_training.train_limits import window_of, within_limits
+from rlhi_training.train_limits import largest_pass, window_of, within_limits
 
 _log = logging.getLogger("rlhi.training")
 
@@ -122,7 +123,8 @@ def train_adapter(
         segment: Only this part of a training over several rounds; its state is kept in ``state/`` for the next one.
 
     Raises:
-        ConfigError: settings that do not fit each other, a base without system role, or no pair left to train on.
+        ConfigError: settings that do not fit each other, a base without system role, no pair left to train on, or a
+            pass that is larger than this machine's memory.
         UserError: the base model cannot be found.
         ArtefactError: the base model cannot be read, or training ended in numbers that are not finite.
     """
@@ -219,6 +221,7 @@ def _build(run: _Run, kept: Sequence[choice.TokenisedItem]) -> Any:
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
     train = run.recipe.train
+    require_memory(run.recipe, run.base, load=largest_pass(kept, train))
     bare = load_causal_lm(run.base.path, dtype=run.recipe.model.dtype, four_bit=train.quantize == "nf4")
     model, new_adapter = with_adapter(bare, train, run.start)
     rows = choice.rows(kept, train)

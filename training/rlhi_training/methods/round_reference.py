@@ -30,8 +30,8 @@ class RoundReferenceTrainer(TreeDPOTrainer):
             set_peft_model_state_dict(self.model, load_file(self._before / "adapter_model.safetensors"))
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
-    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """As TRL's, with the adapter on; [pairs] of chosen, [pairs] of rejected."""
+    def _ask_reference(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """As TRL's, with the adapter on."""
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         training = model.training
         model.eval()
@@ -44,4 +44,5 @@ class RoundReferenceTrainer(TreeDPOTrainer):
                 fused_lm_head=True,
             )
         model.train(training)
-        return output.log_probs.sum(dim=1).chunk(2, dim=0)
+        chosen, rejected = output.log_probs.sum(dim=1).chunk(2, dim=0)
+        return chosen, rejected

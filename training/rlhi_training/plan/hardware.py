@@ -86,6 +86,9 @@ def shape_of(base: str) -> Shape | None:
     config = Path(base) / "config.json"
     if config.is_file():
         known = json.loads(config.read_text("utf-8"))
+        known |= known.get("text_config") or {}
+        if not {"num_hidden_layers", "hidden_size", "vocab_size"} <= known.keys():
+            return None
         layers, hidden, vocabulary = known["num_hidden_layers"], known["hidden_size"], known["vocab_size"]
         stored = sum(path.stat().st_size for path in Path(base).glob("*.safetensors"))
         width = 4 if known.get("dtype", known.get("torch_dtype")) == "float32" else 2

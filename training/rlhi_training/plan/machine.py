@@ -24,14 +24,16 @@ def memory_gib(device: str) -> float | None:
         return None
 
 
-def require_memory(recipe: Recipe, base: BaseModel, *, available_gib: float | None = None) -> None:
-    """Make sure that training can fit: weights and optimiser, and a pass of the token budget where there is one.
-
-    Without a budget nobody knows yet how long pairs will be, and only what they cannot change is counted.
+def require_memory(
+    recipe: Recipe, base: BaseModel, *, load: Load | None = None, available_gib: float | None = None
+) -> None:
+    """Make sure that training can fit: weights and optimiser, and the largest pass as far as it is known.
 
     Args:
         recipe: `recipe.model` and `recipe.train` are read.
         base: The base, on this machine.
+        load: The largest pass. None: before there are pairs, a pass of the token budget; without one nobody knows yet
+            how long pairs will be, and only what they cannot change is counted.
         available_gib: Instead of this machine's memory.
 
     Raises:
@@ -44,7 +46,7 @@ def require_memory(recipe: Recipe, base: BaseModel, *, available_gib: float | No
         return
     dtype = pick_dtype(recipe.model.dtype, device)
     budget = recipe.train.token_budget or 0
-    load = Load(budget, budget // 2, min(budget, 512))
+    load = load or Load(budget, budget // 2, min(budget, 512))
     needed = training_memory(shape, recipe.train, load, dtype=dtype, device=device).gib
     if needed <= available:
         return

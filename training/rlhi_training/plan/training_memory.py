@@ -5,7 +5,8 @@
 - adapter: 16 bytes a weight in float32 (weight, gradient, Adam's two moments: arXiv 1910.02054, section 3.1).
 - activations: bytes a token and layer that autograd keeps for a Llama block with LoRA on all seven matrices, as
   `tests/training/test_training_memory.py` measures them. On a processor some of them are made again
-  (`rlhi_training.tree.rematerialise`); with gradient checkpointing there is one state a token and layer. Each has a
+  (`rlhi_training.tree.rematerialise`), and keys and values are kept once for all query heads that share them
+  (`rlhi_training.tree.chain_attention`); with gradient checkpointing there is one state a token and layer. Each has a
   whole layer more, for what is being worked on.
 - answers: one state an answer token, and three chunks of logits in float32 (`rlhi_training.tree.answer_head`).
 
@@ -21,6 +22,7 @@ from typing import Literal
 
 from rlhi_training.plan.hardware import GIB, Shape
 from rlhi_training.recipe import TrainSection
+from rlhi_training.train_checks import divisible
 
 DType = Literal["float32", "bfloat16"]
 
@@ -90,15 +92,21 @@ def training_memory(
     if train.gradient_checkpointing:
         activations = width * load.tokens * shape.hidden * shape.layers + 2 * layer
     else:
-        norms, gates = _MADE_AGAIN[dtype] if device == "cpu" and train.share_prefixes else (0.0, 0.0)
-        again = load.tokens * (norms * shape.hidden + gates * shape.inner)
-        activations = (layer - again) * shape.layers + layer
+        less = _not_kept(shape, dtype) if device == "cpu" and train.share_prefixes else 0.0
+        activations = (layer - load.tokens * less) * shape.layers + layer
     if train.dora:
         # The norm of a layer's weights needs them once whole, in float32.
         activations += 2 * 4.0 * shape.hidden * shape.inner
     chunk = min(_CHUNK[device], load.answer_tokens)
     answers = width * load.answer_tokens * shape.hidden + 3 * 4.0 * chunk * shape.vocabulary
     return TrainingMemory(base, 16.0 * train.lora_rank * _adapted(shape), activations, answers)
+
+
+def _not_kept(shape: Shape, dtype: DType) -> float:
+    """Bytes a token and layer that trees on a processor do without."""
+    norms, gates = _MADE_AGAIN[dtype]
+    repeated = 2 * _WIDTH[dtype] * max(0, shape.hidden - shape.keys)
+    return norms * shape.hidden + gates * shape.inner + repeated
 
 
 def slowdown(train: TrainSection) -> float:
@@ -116,13 +124,10 @@ def would_fit(
     """
     for changed in _savings(train):
         options = train.model_copy(update=changed)
-        for tokens in _budgets(load):
+        for tokens, smaller in _passes(train, load):
             part = Load(tokens, min(load.answer_tokens, tokens), load.smallest)
             if training_memory(shape, options, part, dtype=dtype, device=device).gib <= SPARE * gib:
-                words = [f"--set train.{name}={_word(value)}" for name, value in changed.items()]
-                if tokens < load.tokens:
-                    words.insert(0, f"--set train.tokens_per_batch={tokens}")
-                return " ".join(words)
+                return " ".join(f"--set train.{name}={_word(value)}" for name, value in {**smaller, **changed}.items())
     return None
 
 
@@ -136,14 +141,22 @@ def _savings(train: TrainSection) -> Iterator[dict[str, object]]:
             yield dict(changed)
 
 
-def _budgets(load: Load) -> Iterator[int]:
-    """The pass as it is, then halves of it, down to the largest pair alone."""
+def _passes(train: TrainSection, load: Load) -> Iterator[tuple[int, dict[str, object]]]:
+    """The pass as it is, then smaller ones with the option that makes them so, down to the largest item alone."""
+    yield load.tokens, {}
+    if not divisible(train):
+        for micro in range(train.micro_batch_size - 1, 0, -1):
+            if train.batch_size % micro == 0:
+                tokens = max(load.smallest, load.tokens * micro // train.micro_batch_size)
+                yield tokens, {"micro_batch_size": micro}
+        return
     least = max(load.smallest, _LEAST)
-    tokens = load.tokens
+    tokens = load.tokens // 2
     while tokens > least:
-        yield tokens
+        yield tokens, {"tokens_per_batch": tokens}
         tokens //= 2
-    yield least
+    if least < load.tokens:
+        yield least, {"tokens_per_batch": least}
 
 
 def _word(value: object) -> str:

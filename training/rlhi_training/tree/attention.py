@@ -23,6 +23,7 @@ CHAINS = NAME
 FLEX_BLOCK = 128
 """FlexAttention's own block size: lines are padded to a multiple of it."""
 _FULL, _SLIDING = "full_attention", "sliding_attention"
+_DROPOUT = ("attention_dropout", "attn_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
 def windows(config: Any) -> dict[str, int | None] | None:
@@ -41,21 +42,16 @@ def windows(config: Any) -> dict[str, int | None] | None:
     return {kind: int(window) if kind == _SLIDING and window else None for kind in sorted(kinds)}
 
 
-def layout(implementation: str, config: Any) -> Layout:
-    """How an attention implementation takes a forest.
-
-    Args:
-        implementation: One of `DENSE`, `FLEX` or `CHAINS`.
-        config: Of the text model.
-    """
+def layout(implementation: str) -> Layout:
+    """How one of `DENSE`, `FLEX` or `CHAINS` takes a forest."""
     if implementation == FLEX:
         return Layout(sparse=True, block=FLEX_BLOCK)
-    return Layout(sparse=implementation == CHAINS and not _drops(config))
+    return Layout(sparse=implementation == CHAINS)
 
 
-def _drops(config: Any) -> bool:
-    """Whether attention drops weights, which chains do not."""
-    return bool(getattr(config, "attention_dropout", 0.0))
+def drops(config: Any) -> bool:
+    """Whether a text model drops attention weights while it trains, by the names that its configuration may use."""
+    return any(getattr(config, name, None) for name in _DROPOUT)
 
 
 def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -71,7 +67,7 @@ def masks(forest: Forest, config: Any, *, implementation: str, dtype: torch.dtyp
     """
     kinds = windows(config)
     assert kinds is not None  # noqa: S101 - `forward.unsupported` has asked
-    if implementation == CHAINS and not _drops(config):
+    if implementation == CHAINS:
         made = {kind: chain_mask(forest, window, dtype) for kind, window in kinds.items()}
         return made if len(made) > 1 else next(iter(made.values()))
     make = _flex if implementation == FLEX else _dense

@@ -60,8 +60,8 @@ def chain_mask(forest: Forest, window: int | None, dtype: torch.dtype) -> torch.
         window: Of the layers that it is for; None where they see everything.
         dtype: Of queries, keys and values.
     """
-    # transformers hands masks of four dimensions on untouched.
-    mask = torch.ones((forest.tokens.shape[0], 1, 1, 1), dtype=torch.bool)
+    # transformers hands masks of four dimensions on untouched; what has no room for a token is no mask to anyone else.
+    mask = torch.empty((forest.tokens.shape[0], 1, 0, 0), dtype=torch.bool)
     width = forest.tokens.shape[1]
     setattr(mask, _PLAN, tuple(_piece(chain, width, window, dtype) for chain in chains(forest)))
     return mask
@@ -103,10 +103,13 @@ def attend(
         key: [lines, heads of keys, width, size].
         value: The same.
         attention_mask: Of `chain_mask`, or any that ``sdpa`` takes.
-        options: transformers' own; ``scaling`` is read here.
+        options: transformers' own; ``scaling`` and ``dropout`` are read here.
 
     Returns:
         [lines, width, heads, size], and no weights.
+
+    Raises:
+        ValueError: chains are to drop weights, which they cannot.
     """
     plan = getattr(attention_mask, _PLAN, None)
     if plan is None:
@@ -114,6 +117,8 @@ def attend(
 
         passed: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return passed
+    if options.get("dropout"):
+        raise ValueError("attention chain by chain drops no weights: set the model's attention to sdpa")
     scale = options.get("scaling")
     seen = _Chains.apply(query, key, value, plan, query.shape[-1] ** -0.5 if scale is None else scale)  # type: ignore[no-untyped-call]
     return seen, None
@@ -192,8 +197,9 @@ def _joined(parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.T
     out, log_sum = first
     for seen, other in others:
         both = torch.logaddexp(log_sum, other)
-        share, rest = ((each - both).exp()[..., None].to(out.dtype) for each in (log_sum, other))
-        out, log_sum = share * out + rest * seen, both
+        # In half precision, rounding the shares too would cost another digit.
+        share, rest = ((each - both).exp()[..., None] for each in (log_sum, other))
+        out, log_sum = (share * out + rest * seen).to(out.dtype), both
     return out, log_sum
 
 

@@ -13,15 +13,16 @@ import inspect
 import logging
 import time
 import types
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from rlhi_training.tree.answer_head import HeadForm, TokenScores, compute_dtype, score_tokens
-from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, layout, masks, windows
+from rlhi_training.tree.attention import CHAINS, DENSE, FLEX, drops, layout, masks, windows
 from rlhi_training.tree.chain_attention import register
 from rlhi_training.tree.prefix_tree import DENSE_LAYOUT, Forest, Layout, plant
 from rlhi_training.tree.rematerialise import Rematerialisation
@@ -148,8 +149,11 @@ def install(
 
 
 def _prefer_sparse(model: Any) -> None:
-    """Skip what nobody sees: blocks of a tree on CUDA, other branches on processors. A dense mask computes it all."""
-    if implementation(model) != DENSE[0]:
+    """Skip what nobody sees: blocks of a tree on CUDA, other branches on processors. A dense mask computes it all.
+
+    Neither way drops attention weights, so a model that does keeps its dense mask.
+    """
+    if implementation(model) != DENSE[0] or drops(model.config.get_text_config()):
         return
     if model.device.type == "cuda" and getattr(model, "_supports_flex_attn", False):
         model.set_attn_implementation(FLEX)
@@ -245,15 +249,22 @@ def _score(model: Any, batch: _Batch, forest: Forest, state: SharedForward) -> t
         hidden = _hidden_states(model, forest, device).flatten(0, 1)[before]
     head = model.get_output_embeddings()
     targets = torch.from_numpy(forest.tokens).flatten()[nodes].to(device)
-    scores = score_tokens(hidden, head.weight, getattr(head, "bias", None), targets, head_form(model.config))
+    scores = score_tokens(
+        hidden, _whole(head.weight), _whole(getattr(head, "bias", None)), targets, head_form(model.config)
+    )
     back = back.to(device)
     return scored, TokenScores(
         scores.log_probs[back], scores.entropy[back], scores.mean_logits[back], scores.is_top1[back]
     )
 
 
+def _whole(weight: Any) -> Any:
+    """A weight that FSDP has cut into shards, put together: the output layer is read without being called."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 def _layout(model: Any) -> Layout:
-    return layout(implementation(model), model.config.get_text_config())
+    return layout(implementation(model))
 
 
 def implementation(model: Any) -> str:
@@ -300,10 +311,22 @@ def _verify(model: Any, batch: _Batch, original: Callable[..., Any], state: Shar
     state.verified = True
     state.verified_training |= torch.is_grad_enabled()
     places = range(min(_COMPARED, batch.input_ids.shape[0] // 2))
-    with torch.no_grad():
+    with torch.no_grad(), _without_dropout(model):
         expected = torch.cat([_plain(batch.pairs([place]), original) for place in places])
         _match(model, batch.pairs(places), expected, state)
     state.seconds += time.monotonic() - started
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Two passes would drop different weights, which is all that a comparison could then show."""
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _plain(pair: _Batch, original: Callable[..., Any]) -> torch.Tensor:

@@ -103,9 +103,9 @@ def plant(
         rows: Token ids, no row empty.
         layout: What the attention asks for.
         together: Which rows may share a tree, by their indices; each row once. None: all of them.
-        budget: Tokens that the lines may hold together, padding included; not less than the trees have. In blocks,
-            trees then lie in one line of one of eight lengths, so that a kernel is compiled for few shapes. None: lines
-            of a dense attention are as long as the longest tree.
+        budget: Tokens that the lines may hold together, padding included but for what fills the last block; not less
+            than the trees have. In blocks, trees then lie in one line of one of eight lengths, so that a kernel is
+            compiled for few shapes. None: lines of a dense attention are as long as the longest tree.
 
     Raises:
         ValueError: there is no row, or an empty one.
@@ -184,9 +184,11 @@ def _shape(sizes: Sequence[int], layout: Layout, budget: int | None) -> tuple[in
     """Length of the lines, in whole blocks, and which trees lie in each."""
     total = sum(sizes)
     if layout.sparse:
-        few = layout.block > 1 and budget is not None
-        step = _whole(-(-(budget or 0) // _LENGTHS), layout.block) if few else layout.block
-        return _whole(total, step), [list(range(len(sizes)))]
+        least, most = _whole(total, layout.block), _whole(budget or 0, layout.block)
+        if layout.block > 1 and least < most:
+            step = _whole(-(-most // _LENGTHS), layout.block)
+            least = min(_whole(total, step), most)
+        return least, [list(range(len(sizes)))]
     if budget is None:
         width = _whole(max(sizes), layout.block)
         return width, first_fit_decreasing(sizes, width)

@@ -139,13 +139,16 @@ class TreeDPOTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no type
 
     def compute_ref_log_probs(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """TRL's, in as many passes as the token budget takes."""
-        one = super().compute_ref_log_probs
         if self.shared.budget is None:
-            return one(model, inputs)  # type: ignore[no-any-return]
+            return self._ask_reference(model, inputs)
         found = torch.empty((2, inputs["input_ids"].shape[0] // 2), device=inputs["input_ids"].device)
         for pack, part in packed_step.passes(self, inputs):
-            found[:, list(pack.pairs)] = torch.stack(one(model, part)).to(found)
+            found[:, list(pack.pairs)] = torch.stack(self._ask_reference(model, part)).to(found)
         return found[0], found[1]
+
+    def _ask_reference(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the reference thinks of a pass: [pairs] of chosen, [pairs] of rejected."""
+        return super().compute_ref_log_probs(model, inputs)  # type: ignore[no-any-return]
 
     def _from_vault(self, sides: Sequence[tuple[Row, Row]]) -> dict[int, tuple[float, float]]:
         """Log-probabilities of chosen and rejected by the pair's place, where both are kept."""
