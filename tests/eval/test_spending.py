@@ -31,6 +31,7 @@ class Priced:
 def served(monkeypatch):
     client = Priced()
     monkeypatch.setattr("rlhi_eval_harness.models.open_served", lambda spec: client)
+    monkeypatch.setattr("rlhi_adapters.opening.open_client", lambda name: client)
     return client
 
 
