@@ -40,6 +40,7 @@ from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import Manifest, RunDirectory
+from rlhi_training.scale.engine import Engine
 from rlhi_training.scale.pipeline import ShardedPipeline
 from rlhi_training.scale.sharded_run import Sharding
 
@@ -152,6 +153,20 @@ class Measured:
     peaks: list[float]
 
 
+def _pipeline(
+    log: Path, folder: Path, recipe: Recipe, shards: int | None, *, processes: int, engine: Engine | None = None
+) -> ShardedPipeline:
+    return ShardedPipeline(
+        log,
+        recipe,
+        RunDirectory(folder),
+        resources=resources(recipe),
+        say=lambda _: None,
+        sharding=Sharding(shards=shards, processes=processes, make=resources, pairs_in_workers=True),
+        engine=engine,
+    )
+
+
 def sharded(log: Path, folder: Path, recipe: Recipe, processes: int, shards: int | None) -> Measured:
     """Run in shards, and look at the memory."""
     memory = Memory()
@@ -159,15 +174,7 @@ def sharded(log: Path, folder: Path, recipe: Recipe, processes: int, shards: int
     began = time.monotonic()
     watching.start()
     try:
-        pipeline = ShardedPipeline(
-            log,
-            recipe,
-            RunDirectory(folder),
-            resources=resources(recipe),
-            say=lambda _: None,
-            sharding=Sharding(shards=shards, processes=processes, make=resources, pairs_in_workers=True),
-        )
-        manifest = pipeline.run(until="pairs")
+        manifest = _pipeline(log, folder, recipe, shards, processes=processes).run(until="pairs")
     finally:
         memory.stop()
         watching.join()
@@ -197,16 +204,7 @@ class InThisProcess:
 def cpu_of(log: Path, folder: Path, recipe: Recipe, count: int) -> dict[str, float]:
     """Microseconds of processor time a conversation, by kind of work: a figure that holds beside other programs."""
     engine = InThisProcess()
-    sharding = Sharding(shards=4, processes=1, make=resources, pairs_in_workers=True)
-    pipeline = ShardedPipeline(
-        log,
-        recipe,
-        RunDirectory(folder),
-        resources=resources(recipe),
-        say=lambda _: None,
-        sharding=sharding,
-        engine=engine,
-    )
+    pipeline = _pipeline(log, folder, recipe, 4, processes=1, engine=engine)
     gc.set_threshold(50_000, 20, 20)  # As workers have it (`rlhi_training.scale.engine`).
     began = time.process_time()
     pipeline.run(until="pairs")
