@@ -8,7 +8,8 @@ writer.status()
 from rlhi_plugin.durability.location import journal_folder, journal_folders
 from rlhi_plugin.durability.status import Durability, DurabilityStatus
 from rlhi_plugin.durability.timed import TimedConsents, TimedPersonas
-from rlhi_plugin.durability.writer import DurableWriter, WriterOptions
+from rlhi_plugin.durability.writer import DurableWriter
+from rlhi_plugin.durability.writer_options import WriterOptions
 
 __all__ = [
     "Durability",

@@ -21,8 +21,6 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 from rlhi_plugin.durability.appends import TimedAppends
 from rlhi_plugin.durability.deadline import DeadlineThreads
@@ -32,9 +30,10 @@ from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.readmission import Readmission, Withheld
 from rlhi_plugin.durability.replay import replay
 from rlhi_plugin.durability.seldom import SeldomLog
-from rlhi_plugin.durability.status import Durability, DurabilityStatus
+from rlhi_plugin.durability.status import DurabilityStatus
 from rlhi_plugin.durability.turn_file import JournalledTurn, Write
-from rlhi_plugin.errors import ConfigError, OwnerMismatchError
+from rlhi_plugin.durability.writer_options import WriterOptions
+from rlhi_plugin.errors import OwnerMismatchError
 from rlhi_plugin.records import FeedbackEvent, Message
 from rlhi_plugin.stores import ConversationStore
 
@@ -47,38 +46,9 @@ REPLAY_TIMEOUT_S = 60.0
 """Seconds for one append of a replay: nobody waits for it."""
 _IDLE_S = 5.0
 _IN_PASSING_S = 0.1
+"""Seconds for a read from a store that takes no turns: it may answer, and a user waits (ours)."""
 _PROBES_AT_MOST = 4
 _EXIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriterOptions:
-    """How a writer works.
-
-    Attributes:
-        durability: See `Durability`.
-        journal: Folder of the journal, or None for none: then what the store does not take is dropped.
-        inherits: Other folders in which earlier processes may have left turns for the same store.
-        store_timeout_s: Seconds for which a turn waits for the store before it goes to the journal.
-        queue_size: With ``async``, turns in memory at most; a further one is dropped and counted.
-
-    Raises:
-        ConfigError: a value cannot work.
-    """
-
-    durability: Durability = "sync"
-    journal: Path | None = None
-    inherits: tuple[Path, ...] = ()
-    store_timeout_s: float = 2.0
-    queue_size: int = 10_000
-
-    def __post_init__(self) -> None:
-        if self.durability not in ("sync", "async"):
-            raise ConfigError(f"durability={self.durability!r} is not a mode. Choose 'sync' or 'async'.")
-        if not self.store_timeout_s > 0:
-            raise ConfigError(f"store_timeout_s={self.store_timeout_s} leaves no time. Give seconds, more than 0.")
-        if self.queue_size < 1:
-            raise ConfigError(f"queue_size={self.queue_size} holds nothing. Give 1 or more turns.")
 
 
 class DurableWriter:
