@@ -14,7 +14,6 @@ write the same turns where they are installed (dependency group `bench`).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ import typer
 from turns import Size
 from turns.agents import MEASURED, THREADS, added_times
 from turns.memory import long_run, memory, persona_read
+from turns.peers import peer_versions
 from turns.writers import write_times
 
 from rlhi_plugin import terminal
@@ -69,20 +69,13 @@ FULL, QUICK = (
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     packages = {name: version(name) for name in ("langchain", "langgraph", "sqlalchemy")}
-    peers = {
-        name: version(name) if importlib.util.find_spec(module) else "not installed"
-        for name, module in (
-            ("langgraph-checkpoint-sqlite", "langgraph.checkpoint.sqlite"),
-            ("langchain-community", "langchain_community"),
-        )
-    }
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
         "load": f"{os.getloadavg()[0]:.1f}",
         "disk": tempfile.gettempdir(),
         **packages,
-        **peers,
+        **peer_versions(),
     }
 
 
