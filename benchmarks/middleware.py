@@ -1,20 +1,25 @@
 """How much time does the middleware add to a turn? The same agent without it, and with a middleware that does nothing.
 
-A scripted model waits as long as keeps the offered load the same for every number of threads (`--rate`); its waiting is
-not counted. It waits between half and one and a half times that long, drawn at random: people do not all speak at once,
-and threads that pause equally long would. Where the interpreter cannot keep up with the load, turns queue for it, and
-what is added is that queue: see the processor's time of a turn, times the rate. The variants take turns, block by
-block, in one run, each on an SQLite file of its own on the same disk. Added times are differences of percentiles. Peers
-write the same turns where they are installed (dependency group `bench`).
+A scripted model waits as long as keeps the offered load the same for every number of threads; its waiting is not
+counted. It waits between half and one and a half times that long, drawn at random: people do not all speak at once, and
+threads that pause equally long would. By default that is 64 turns a second, what 64 people ask for whose model answers
+within a second on average; at one thread the model answers within 16 ms, so that a run ends. All threads share one
+interpreter, and the table says how much of it a load asks for: the processor's time of a turn, times the rate. Above
+100 percent turns queue, and what is added is that queue: `--rate 250` shows it, where the bare agent alone asks for
+about all of it.
+
+The variants take turns, block by block, in one run, each on an SQLite file of its own on the same disk. Added times are
+differences of percentiles, over the bare agent and over a middleware that does nothing: the difference between the two
+is LangChain's. Peers write the same turns where they are installed (dependency group `bench`, `turns/peers.py`).
 
     python benchmarks/middleware.py --quick --json middleware.json
     python benchmarks/middleware.py --only agents-1 --only writers
+    python benchmarks/middleware.py --only agents-64 --rate 250
     python benchmarks/middleware.py --memory-turns 1000000
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
@@ -28,8 +33,9 @@ from typing import Annotated, Any
 
 import typer
 from turns import Size
-from turns.agents import MEASURED, THREADS, added_times
+from turns.agents import COLUMNS, THREADS, added_times
 from turns.memory import long_run, memory, persona_read
+from turns.peers import peer_versions
 from turns.writers import write_times
 
 from rlhi_plugin import terminal
@@ -61,39 +67,32 @@ class Part(StrEnum):
 
 
 FULL, QUICK = (
-    Size(turns=640, blocks=9, appends=500, memory_turns=50_000),
-    Size(turns=64, blocks=3, appends=64, memory_turns=1_000),
+    Size(turns=512, blocks=5, appends=500, memory_turns=50_000),
+    Size(turns=64, blocks=2, appends=64, memory_turns=1_000),
 )
+
+Tables = dict[int, list[tuple[str, list[float]]]]
+"""By threads, what each variant of the agent takes; see `COLUMNS`."""
 
 
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     packages = {name: version(name) for name in ("langchain", "langgraph", "sqlalchemy")}
-    peers = {
-        name: version(name) if importlib.util.find_spec(module) else "not installed"
-        for name, module in (
-            ("langgraph-checkpoint-sqlite", "langgraph.checkpoint.sqlite"),
-            ("langchain-community", "langchain_community"),
-        )
-    }
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,
         "load": f"{os.getloadavg()[0]:.1f}",
         "disk": tempfile.gettempdir(),
         **packages,
-        **peers,
+        **peer_versions(),
     }
 
 
-def _lines(figures: dict[str, float], tables: dict[str, dict[str, list[float]]]) -> Iterator[Any]:
-    rows = [
-        (name, *(f"{value:.2f}" for threads in tables for value in tables[threads].get(name, ())))
-        for name in next(iter(tables.values()), ())
-    ]
-    columns = ("agent with", *(f"{threads} thr. {label}" for threads in tables for label in MEASURED))
-    if rows:
-        yield terminal.table("milliseconds per turn, without the model", columns, rows)
+def _lines(figures: dict[str, float], tables: Tables) -> Iterator[Any]:
+    for threads, measured in tables.items():
+        rows = [(name, *(f"{value:.2f}" for value in values)) for name, values in measured]
+        title = f"{threads} thread(s), {figures['rate']:g} turns a second: milliseconds per turn, without the model"
+        yield terminal.table(title, ("agent with", *COLUMNS), rows)
     writes = [(key, f"{figures[key]:.3f}") for key in figures if key.endswith("_ms") and f"{key}_min" in figures]
     yield terminal.table(
         "milliseconds to write one turn", ("", "median"), [row for row in writes if "_p" not in row[0]]
@@ -110,8 +109,8 @@ def main(
     blocks: Annotated[int | None, typer.Option(help="Repeats of every variant.", min=1)] = None,
     turns: Annotated[int | None, typer.Option(help="Turns of every variant and repeat.", min=64)] = None,
     rate: Annotated[
-        float, typer.Option(help="Turns a second that all threads of agents together ask for.", min=1.0)
-    ] = 250.0,
+        float, typer.Option(help="Turns a second that all threads of agents together ask for; 250 is too many.", min=1)
+    ] = FULL.rate,
     memory_turns: Annotated[
         int | None, typer.Option(help="Only this: really run so many turns, and print the memory.", min=10_000)
     ] = None,
@@ -134,6 +133,8 @@ def main(
         terminal.stdout.print(line)
     for name, reached in met.items():
         terminal.stdout.print(f"{name}: {figures[name]:.3f}, target {TARGETS[name]}: {'met' if reached else 'missed'}")
+    if (key := "added_over_noop_over_bare_append_1") in figures:
+        terminal.stdout.print(f"{key}: {figures[key]:.3f}")
     about = machine()
     absent = [name for name, found in about.items() if found == "not installed"]
     if absent:
@@ -141,7 +142,7 @@ def main(
     _write_json(json_file, figures, targets, met)
 
 
-def _measured(size: Size, parts: list[Part]) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+def _measured(size: Size, parts: list[Part]) -> tuple[dict[str, float], Tables]:
     """Figures of some parts, and the tables of those with agents."""
     figures, tables = added_times(size, [threads for threads in THREADS if f"agents-{threads}" in parts])
     if Part.WRITERS in parts:
@@ -149,7 +150,9 @@ def _measured(size: Size, parts: list[Part]) -> tuple[dict[str, float], dict[str
     if Part.MEMORY in parts:
         figures |= memory(size)
     if {"added_p50_ms_1", "bare_4_kib_append_ms"} <= figures.keys():
-        figures["added_over_bare_append_1"] = figures["added_p50_ms_1"] / figures["bare_4_kib_append_ms"]
+        bare_ms = figures["bare_4_kib_append_ms"]
+        figures["added_over_bare_append_1"] = figures["added_p50_ms_1"] / bare_ms
+        figures["added_over_noop_over_bare_append_1"] = figures["added_p50_ms_1_over_noop"] / bare_ms
     return figures, tables
 
 

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -31,8 +32,10 @@ from typing import Annotated, Any
 import typer
 
 from rlhi_plugin import open_store, terminal
+from rlhi_plugin.export_job import export_store
 from rlhi_plugin.parquet_logs import write_parquet_columns
 from rlhi_plugin.records import Conversation, Message
+from rlhi_plugin.stores import SQLStore
 
 TARGETS = {"export_us_per_turn": 10.0, "sqlite_over_bare_append_1": 2.0, "sqlite_over_bare_append_64": 1.0}
 """Upper bounds (ours). 10 microseconds a turn are 100,000 turns a second."""
@@ -195,7 +198,7 @@ def _check(urls: dict[str, str], size: Size) -> None:
 
 
 def exports(size: Size, postgres_url: str | None) -> dict[str, float]:
-    """Microseconds per turn of an export to Parquet: `rlhi export --out logs.parquet`."""
+    """Microseconds per turn of an export to Parquet: `rlhi export --out logs.parquet`, and by way of rows."""
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         urls = {"": f"sqlite:///{name}/rlhi.db"} | ({"postgres_": postgres_url} if postgres_url else {})
@@ -206,25 +209,42 @@ def exports(size: Size, postgres_url: str | None) -> dict[str, float]:
                     said = [message for one in range(100) for message in turn(10_000 + number, one)]
                     store.add(Conversation(conversation_id=f"x{number}", user_id="u_x", messages=tuple(said)))
                 turns = before + size.exported // 100 * 100
-                whole = _fastest(lambda: write_parquet_columns(Path(name, "logs.parquet"), store.columns()))
-                reading = _fastest(lambda: deque(store.columns(), maxlen=0))
-                figures[f"{label}export_us_per_turn"] = 1e6 * whole[0] / turns
-                figures[f"{label}export_turns_per_s"] = turns / whole[0]
-                # On a machine that does other things too, these say more: the processor's time of both threads.
-                figures[f"{label}export_cpu_us_per_turn"] = 1e6 * whole[1] / turns
-                figures[f"{label}export_reading_cpu_us_per_turn"] = 1e6 * reading[1] / turns
+                for way, (clock, processor) in _fastest(_ways(store, Path(name, "logs.parquet"))).items():
+                    figures[f"{label}{way}_us_per_turn"] = 1e6 * clock / turns
+                    figures[f"{label}{way}_turns_per_s"] = turns / clock
+                    # On a machine that does other things too, this says more: of all threads and processes.
+                    figures[f"{label}{way}_cpu_us_per_turn"] = 1e6 * processor / turns
     return figures
 
 
-def _fastest(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds on the clock, and of the processor, each the least of three times."""
-    clock, processor = [], []
+def _ways(store: SQLStore, file: Path) -> dict[str, Callable[[], object]]:
+    """As `rlhi export` does it, as it does without the Arrow driver or on a server, and the reading of rows alone."""
+    return {
+        "export": lambda: export_store(store, file),
+        "export_by_rows": lambda: write_parquet_columns(file, store.columns()),
+        "export_reading_rows": lambda: deque(store.columns(), maxlen=0),
+    }
+
+
+def _arrow_driver() -> bool:
+    return importlib.util.find_spec("adbc_driver_sqlite") is not None
+
+
+def _fastest(ways: dict[str, Callable[[], object]]) -> dict[str, tuple[float, float]]:
+    """Seconds on the clock, and of the processor, each the least of three times; the ways take turns."""
+    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(3):
-        started, used = time.perf_counter(), time.process_time()
-        work()
-        clock.append(time.perf_counter() - started)
-        processor.append(time.process_time() - used)
-    return min(clock), min(processor)
+        for way, work in ways.items():
+            started, used = time.perf_counter(), _processor_s()
+            work()
+            taken[way].append((time.perf_counter() - started, _processor_s() - used))
+    return {way: (min(clock for clock, _ in times), min(used for _, used in times)) for way, times in taken.items()}
+
+
+def _processor_s() -> float:
+    """Seconds of the processor that this process and those that it waited for have used."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def machine(postgres: str) -> dict[str, str | int]:
@@ -237,6 +257,7 @@ def machine(postgres: str) -> dict[str, str | int]:
         "disk": tempfile.gettempdir(),
         "sqlalchemy": version("sqlalchemy"),
         "pyarrow": version("pyarrow"),
+        "adbc-driver-sqlite": version("adbc-driver-sqlite") if _arrow_driver() else "not installed",
         "postgres": postgres,
         "langgraph-checkpoint-sqlite": version("langgraph-checkpoint-sqlite") if saver else "not installed",
     }
@@ -286,7 +307,7 @@ def main(
         terminal.stdout.print(line)
     for name, reached in met.items():
         terminal.stdout.print(f"{name}: {figures[name]:.3f}, target {TARGETS[name]}: {'met' if reached else 'missed'}")
-    for what in ("postgres", "langgraph-checkpoint-sqlite"):
+    for what in ("postgres", "langgraph-checkpoint-sqlite", "adbc-driver-sqlite"):
         terminal.stdout.print(f"{what}: {about[what]}", markup=False, highlight=False)
     if json_file is not None:
         body = {"figures": figures, "targets": TARGETS, "met": met, "machine": about}

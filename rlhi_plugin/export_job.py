@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlhi_plugin.logs import write_conversations
@@ -12,23 +11,9 @@ from rlhi_plugin.privacy.consent import ConsentCache, for_purpose
 from rlhi_plugin.privacy.exclusions import exclusions_in, without_excluded
 from rlhi_plugin.privacy.tombstones import append_tombstones, without_forgotten
 from rlhi_plugin.records import Conversation, FeedbackEvent, Purpose
+from rlhi_plugin.sqlite_parquet import ExportCounts, Selection, write_store
 from rlhi_plugin.stores import SQLStore
 from rlhi_plugin.stores.columnar import ConversationColumns
-
-
-@dataclass(frozen=True, slots=True)
-class ExportCounts:
-    """What came of an export, in conversations.
-
-    Attributes:
-        written: In the file.
-        refused: Left out because their users do not allow the purpose.
-        excluded: Left out because their users want nothing to be learned from them.
-    """
-
-    written: int
-    refused: int = 0
-    excluded: int = 0
 
 
 def export_store(
@@ -40,7 +25,7 @@ def export_store(
         store: Where they are.
         out: ``.jsonl``, ``.jsonl.gz`` or ``.parquet``. A Parquet file cannot name what was left out of it.
         purpose: Leaves out users who do not allow it; None leaves out none.
-        advance: Told 1 after each conversation that was looked at.
+        advance: Told how many more conversations were looked at.
 
     Raises:
         ConfigError: the folder does not exist or cannot be written.
@@ -48,9 +33,16 @@ def export_store(
         StoreError: the store cannot be read.
     """
     tombstones, exclusions = store.tombstones(), exclusions_in(store)
-    if out.suffix == ".parquet" and purpose is None and not tombstones and not exclusions:
-        # Straight from the database's columns: no record is made and none has to be looked at.
-        return ExportCounts(write_parquet_columns(out, _counted(store.columns(), advance)))
+    allows = ConsentCache(store, quiet=True).allows
+    if out.suffix == ".parquet":
+        selection = Selection(
+            users=None if purpose is None else {user: allows(user, purpose) for user in (None, *store.user_ids())},
+            excluded=exclusions.conversations,
+            forgotten={stone.user_id: stone.forgotten_at.isoformat() for stone in tombstones},
+        )
+        if (counts := _by_columns(store, out, selection, advance)) is not None:
+            append_tombstones(out, tombstones)
+            return counts
     refused: list[str] = []
     excluded: list[FeedbackEvent] = []
 
@@ -61,7 +53,6 @@ def export_store(
 
     chosen: Iterator[Conversation] = without_forgotten(looked_at(), tombstones)
     if purpose is not None:
-        allows = ConsentCache(store, quiet=True).allows
         chosen = for_purpose(chosen, purpose, allows, left_out=lambda c: refused.append(c.conversation_id))
     chosen = without_excluded(chosen, exclusions, left_out=lambda _, event: excluded.append(event))
 
@@ -75,6 +66,16 @@ def export_store(
     else:
         written = write_conversations(out, records(), tombstones=tombstones) - len(excluded)
     return ExportCounts(written, len(refused), len(excluded))
+
+
+def _by_columns(
+    store: SQLStore, out: Path, selection: Selection, advance: Callable[[int], None]
+) -> ExportCounts | None:
+    """A Parquet file straight from the database's columns; None where records have to be looked at."""
+    counts = write_store(store, out, selection, advance=advance)
+    if counts is None and selection == Selection():
+        return ExportCounts(write_parquet_columns(out, _counted(store.columns(), advance)))
+    return counts
 
 
 def _counted(batches: Iterator[ConversationColumns], advance: Callable[[int], None]) -> Iterator[ConversationColumns]:

@@ -27,7 +27,7 @@ from rlhi_plugin.stores.columnar import HEAD_COLUMNS, MESSAGE_COLUMNS, Conversat
 VERSION_KEY = b"rlhi.schema"
 """Key of the file's metadata that holds `SCHEMA_VERSION`."""
 
-_REPEATED = [
+REPEATED = [
     *("user_id", "language", "source"),
     *(f"messages.list.element.{name}" for name in ("role", "model", "adapter", "persona_digest", "finish")),
 ]
@@ -59,12 +59,12 @@ def write_parquet_columns(path: str | Path, batches: Iterable[ConversationColumn
         ConfigError, MissingExtraError: see `write_parquet`.
     """
     pyarrow, parquet = _pyarrow()
-    schema, count = _schema(pyarrow), 0
+    schema, count = parquet_schema(), 0
     with (
         _without_cycle_search(),
-        _appearing_whole(Path(path)) as draft,
+        appearing_whole(Path(path)) as draft,
         parquet.ParquetWriter(
-            draft, schema, compression="zstd", compression_level=1, use_dictionary=_REPEATED
+            draft, schema, compression="zstd", compression_level=1, use_dictionary=REPEATED
         ) as writer,
         # Compressing needs no Python, so the next rows are read meanwhile.
         ThreadPoolExecutor(1) as compressing,
@@ -153,7 +153,13 @@ def _plain(value: Any) -> Any:
     return value.astimezone(UTC).isoformat(timespec="microseconds") if hasattr(value, "astimezone") else value
 
 
-def _schema(pyarrow: Any) -> Any:
+def parquet_schema() -> Any:
+    """Columns of the file, which are the fields of a `Conversation`, and their Arrow types.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    pyarrow, _ = _pyarrow()
     kinds = {
         "started_at": pyarrow.timestamp("us", "UTC"),
         "created_at": pyarrow.timestamp("us", "UTC"),
@@ -197,7 +203,7 @@ def _without_cycle_search() -> Iterator[None]:
 
 
 @contextmanager
-def _appearing_whole(file: Path) -> Iterator[Path]:
+def appearing_whole(file: Path) -> Iterator[Path]:
     """A draft beside the file that takes its name when all went well, and is gone otherwise."""
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")

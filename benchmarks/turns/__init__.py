@@ -26,8 +26,8 @@ class Size:
     blocks: int
     appends: int
     memory_turns: int
-    rate: float = 250.0
-    """Turns a second that all threads of agents together ask for."""
+    rate: float = 64.0
+    """Turns a second that all threads of agents together ask for: 64 threads whose model answers within a second."""
 
 
 def turn_of(number: int, thread: str = "t") -> Turn:

@@ -26,6 +26,8 @@ from turns import ANSWER, REQUEST, Size, spread
 THREADS = (1, 16, 64)
 MEASURED = ("p50", "p99", "cpu")
 """Percentiles of the time of a turn, and the processor's time for one."""
+COLUMNS = (*MEASURED, "interpreter, %")
+"""The last: how much of the one interpreter the load asks for."""
 
 _pauses = random.Random(0)
 _paused = threading.local()
@@ -90,42 +92,70 @@ def _block(agent: Any, name: str, threads: int, turns: int) -> list[float]:
         return [value for values in pool.map(user, range(threads)) for value in values]
 
 
+Measured = dict[str, dict[str, list[float]]]
+"""Milliseconds by what is measured (`MEASURED`) and variant, one for each block."""
+
+
 def added_times(
     size: Size, numbers: Sequence[int] = THREADS
-) -> tuple[dict[str, float], dict[str, dict[str, list[float]]]]:
+) -> tuple[dict[str, float], dict[int, list[tuple[str, list[float]]]]]:
     """Percentiles of each variant in milliseconds, and what ours adds; medians over blocks with their range.
 
     Beside them the processor's time of a turn, other threads' included: on a slow or busy machine that says more.
+
+    Returns:
+        Figures, and for each number of threads a row for each variant, with values as `COLUMNS` names them.
     """
     figures: dict[str, float] = {}
-    tables: dict[str, dict[str, list[float]]] = {}
+    tables: dict[int, list[tuple[str, list[float]]]] = {}
     for threads in numbers:
         measured = _measured(threads, size)
         for label, values in measured.items():
-            for other in ("bare", "no-op"):
-                added = [ours - theirs for ours, theirs in zip(values["rlhi"], values[other], strict=True)]
-                key = f"added_{label}_ms_{threads}" + ("" if other == "bare" else "_over_noop")
-                figures |= spread(key, added)
+            for other, suffix in (("bare", ""), ("no-op", "_over_noop")):
+                figures |= spread(f"added_{label}_ms_{threads}{suffix}", _added(values, "rlhi", other))
             for name, found in values.items():
                 figures |= spread(f"{name.replace('-', '')}_{label}_ms_{threads}", found)
-        tables[str(threads)] = {
-            name: [statistics.median(values[name]) for values in measured.values()] for name in measured["p50"]
-        }
+        for name, found in measured["cpu"].items():
+            used = spread(
+                f"{name.replace('-', '')}_interpreter_used_percent_{threads}", [_used(ms, size) for ms in found]
+            )
+            figures |= used
+        tables[threads] = [
+            (name, _row([values[name] for values in measured.values()], size)) for name in measured["p50"]
+        ]
+        for name in [name for name in measured["p50"] if name not in ("bare", "no-op")]:
+            for other in ("bare", "no-op"):
+                added = [_added(values, name, other) for values in measured.values()]
+                tables[threads].append((f"{name}, added to {other}", _row(added, size)))
     return figures, tables
 
 
-def _measured(threads: int, size: Size) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds by what is measured (`MEASURED`) and variant, one for each block."""
+def _added(values: dict[str, list[float]], name: str, other: str) -> list[float]:
+    return [mine - theirs for mine, theirs in zip(values[name], values[other], strict=True)]
+
+
+def _used(cpu_ms: float, size: Size) -> float:
+    """Percent of the one interpreter that the load asks for; above 100, turns queue."""
+    return cpu_ms / 1000 * size.rate * 100
+
+
+def _row(values: list[list[float]], size: Size) -> list[float]:
+    medians = [statistics.median(several) for several in values]
+    return [*medians, _used(medians[-1], size)]
+
+
+def _measured(threads: int, size: Size) -> Measured:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         agents = _agents(threads / size.rate, Path(folder), stack)
-        measured: dict[str, dict[str, list[float]]] = {label: {name: [] for name in agents} for label in MEASURED}
+        measured: Measured = {label: {name: [] for name in agents} for label in MEASURED}
         for block in range(size.blocks + 1):
             for name, agent in agents.items():
                 used = time.process_time()
-                seconds = sorted(_block(agent, f"{block}", threads, size.turns))
+                # The first block warms up caches and connections, for which a part will do.
+                turns = size.turns if block else max(threads, size.turns // 4)
+                seconds = sorted(_block(agent, f"{block}", threads, turns))
                 used = time.process_time() - used
                 values = (statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))], used / len(seconds))
-                # The first block warms up caches and connections.
                 for label, value in zip(MEASURED, values, strict=True) if block else ():
                     measured[label][name].append(1000 * value)
     return measured

@@ -1,8 +1,7 @@
-"""Writing turns without an agent around: a bare append, SQLite's own driver, ours, and a peer; alone and in a crowd."""
+"""Writing turns without an agent around: a bare append, SQLite's own driver, ours, and peers; alone and in a crowd."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sqlite3
 import statistics
@@ -14,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from langchain_core.messages import AIMessage, HumanMessage
-
 from rlhi_plugin import open_store
 from rlhi_plugin.durability import WriterOptions
 from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
 from rlhi_plugin.recorder import Recorder
 from rlhi_plugin.stores import SQLStore
 from turns import ANSWER, REQUEST, Size, spread, timed, turn_of
+from turns.peers import peers
 
 
 def _writers(folder: Path, stack: ExitStack) -> dict[str, Callable[[int], None]]:
@@ -41,17 +39,7 @@ def _writers(folder: Path, stack: ExitStack) -> dict[str, Callable[[int], None]]
         "sqlite3 itself": _sqlite_itself(folder, stack),
         "rlhi record": lambda number: recorder.record(lambda: turn_of(number, f"t{number}")),
     }
-    if importlib.util.find_spec("langchain_community") and importlib.util.find_spec("greenlet"):
-        from langchain_community.chat_message_histories import SQLChatMessageHistory
-        from sqlalchemy import create_engine
-
-        engine = create_engine(f"sqlite:///{folder}/history.db")
-        stack.callback(engine.dispose)
-        history = SQLChatMessageHistory(session_id="s", connection=engine)
-        writers["SQLChatMessageHistory"] = lambda number: history.add_messages(
-            [HumanMessage(f"{number} {REQUEST}"), AIMessage(ANSWER)]
-        )
-    return writers
+    return writers | peers(folder, stack)
 
 
 def _recorder(store: SQLStore, options: WriterOptions) -> Recorder:

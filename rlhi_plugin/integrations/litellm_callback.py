@@ -18,11 +18,12 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
+from rlhi_plugin.integrations.openai_streams import response_from_events
 from rlhi_plugin.integrations.provider_messages import (
     ResponsesCall,
     chat_reply,
@@ -44,6 +45,8 @@ except ImportError as error:
 
 _CHAT = ("completion", "acompletion")
 _RESPONSES = ("responses", "aresponses")
+_WHOLE = ("response.completed", "response.incomplete")
+"""Events after which LiteLLM itself logs a response."""
 _ADMIN = "default_user_id"
 """Whom LiteLLM names as the user of the proxy's master key: nobody in particular."""
 
@@ -55,10 +58,11 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
 
     LiteLLM calls it after it has answered, in the background: a turn is on disk a moment after the call returns. A
     stream is logged once, when it is over; of one that a client of the proxy left, what had come, with `finish`
-    ``incomplete``. In the SDK LiteLLM tells nobody of a stream that is closed early: read it through `watch` or
-    `awatch`. Of a failed call what the user said is logged. Only the conversation and the
-    model's name are read: request headers, keys and whatever else LiteLLM puts into its metadata never reach the store.
-    Nothing that goes wrong here reaches the caller: it is logged to the logger ``rlhi.middleware`` as an error.
+    ``incomplete``. In the SDK LiteLLM tells nobody of a stream that is closed early, and of one that breaks not what
+    had come: read it through `watch` or `awatch`. Of a failed call what the user said is logged. Only the conversation
+    and the model's name are read: request headers, keys and whatever else LiteLLM puts into its metadata never reach
+    the store. Nothing that goes wrong here reaches the caller: it is logged to the logger ``rlhi.middleware`` as an
+    error.
 
     The user is what `turn` says, else ``user_id`` in the call's ``metadata``, else ``user``, else the end user that
     the proxy found, else the user to whom the proxy's key belongs. The thread is what `turn` says, else ``thread_id``
@@ -129,36 +133,52 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         await asyncio.to_thread(self._record, kwargs, None)
 
     def watch(self, stream: Iterable[Any]) -> Iterator[Any]:
-        """A streamed chat completion of the SDK; when it breaks, or is closed early, what had come of it is logged.
+        """A stream of the SDK, of a chat completion or of a response; where it ends early, what had come is logged.
+
+        So it is for one that breaks, that is closed, and of which the provider says that it failed.
 
             for chunk in logger.watch(litellm.completion(..., stream=True)): ...
+            for event in logger.watch(litellm.responses(..., stream=True)): ...
 
         Args:
-            stream: What `litellm.completion` gave.
+            stream: What `litellm.completion` or `litellm.responses` gave.
         """
+        passed: list[Any] = []
         try:
-            yield from stream
+            for piece in stream:
+                passed.append(piece)
+                yield piece
         except BaseException as error:
-            self._record_part(stream, finish_of(error))
+            self._record_part(stream, passed, finish_of(error))
             raise
+        if _has_failed(passed):
+            self._record_part(stream, passed, "failed")
 
     async def awatch(self, stream: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """The same for what ``await litellm.acompletion(...)`` gave."""
+        """The same for what ``await litellm.acompletion(...)`` or ``await litellm.aresponses(...)`` gave."""
+        passed: list[Any] = []
         try:
-            async for chunk in stream:
-                yield chunk
+            async for piece in stream:
+                passed.append(piece)
+                yield piece
         except BaseException as error:
-            writing = asyncio.to_thread(self._record_part, stream, finish_of(error))
+            writing = asyncio.to_thread(self._record_part, stream, passed, finish_of(error))
             # A cancelled task must not cancel the writing of what was said before.
             await asyncio.shield(writing)
             raise
+        if _has_failed(passed):
+            await asyncio.to_thread(self._record_part, stream, passed, "failed")
 
-    def _record_part(self, stream: Any, finish: Finish | None) -> None:
+    def _record_part(self, stream: Any, passed: Sequence[Any], finish: Finish | None) -> None:
         try:
-            from litellm import stream_chunk_builder
+            call = _call_of(stream)
+            if _is_chat(passed) or hasattr(stream, "chunks"):
+                from litellm import stream_chunk_builder
 
-            part = stream_chunk_builder(chunks=list(stream.chunks)) if stream.chunks else None
-            self._record(stream.logging_obj.model_call_details, part, finish)
+                self._record(call, stream_chunk_builder(chunks=list(passed)) if passed else None, finish)
+            elif not any(getattr(event, "type", None) in _WHOLE for event in passed):
+                part = response_from_events(passed)
+                self._record(call, part, "failed" if _has_failed(passed) else finish)
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever LiteLLM gave
             _log.exception("the part of a stream that had come could not be read; it is not logged")
 
@@ -192,6 +212,21 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         if self._user_of_key and key["user_id"] != _ADMIN:
             by_proxy = by_proxy.otherwise(Speaker(key["user_id"]))
         return current_speaker().otherwise(by_call).otherwise(by_proxy)
+
+
+def _call_of(stream: Any) -> Mapping[str, Any]:
+    """What LiteLLM knows of the call that a stream answers."""
+    # Named otherwise where LiteLLM makes a response from a provider's chat completion.
+    logging_object = getattr(stream, "logging_obj", None) or stream.litellm_logging_obj
+    return cast("Mapping[str, Any]", logging_object.model_call_details)
+
+
+def _is_chat(passed: Sequence[Any]) -> bool:
+    return any(hasattr(piece, "choices") for piece in passed)
+
+
+def _has_failed(passed: Sequence[Any]) -> bool:
+    return any(getattr(event, "type", None) in ("response.failed", "error") for event in passed)
 
 
 def _answered(text: str, data: dict[str, Any]) -> Exception:

@@ -68,8 +68,10 @@ _SAMPLE = re.compile(
 
 _SYMBOL = re.compile(r"[!@#^&*~]")
 # A name, and then a bracket or an attribute. What stands between a name and a later bracket, such as a closing quote,
-# makes it something else.
-_CODE = re.compile(r"[\w.:>$\-]*(?:[(\[{]|\w\.\w*[a-z]\w*$)")
+# makes it something else. So does one colon, a dash, or a dot before a digit: to these, wide marks that end a sentence
+# are folded, and a password before them is one.
+_NAMES = r"[\w$]+(?:(?:\.|::)[a-z_$][\w$]*)*"
+_CODE = re.compile(rf"(?:{_NAMES})?[(\[{{]|(?=[\w$]+\.){_NAMES}$", re.IGNORECASE)
 
 
 def _is_no_sample(match: re.Match[str]) -> bool:

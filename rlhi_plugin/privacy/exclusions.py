@@ -61,6 +61,11 @@ class Exclusions:
     def __bool__(self) -> bool:
         return bool(self._events)
 
+    @property
+    def conversations(self) -> frozenset[tuple[str, str | None]]:
+        """Names of the conversations that stay out, each with its owner."""
+        return frozenset(self._events)
+
     def of(self, conversation: Conversation | FeedbackEvent) -> FeedbackEvent | None:
         """The event that keeps a conversation, or feedback on it, out; None where nothing does.
 

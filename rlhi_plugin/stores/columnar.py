@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, String, select, type_coerce
+from sqlalchemy import (
+    ColumnClause,
+    CompoundSelect,
+    Connection,
+    Select,
+    SelectBase,
+    String,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 
 from rlhi_plugin.stores.direct import read_rows
 from rlhi_plugin.stores.schema import conversations, messages
@@ -34,6 +49,9 @@ _TIMES = frozenset({"started_at", "created_at"})
 _MESSAGES_AT_ONCE = 20_000
 _NUMBERS_PER_STATEMENT = 10_000
 """SQLite binds at most 32,766 variables to one statement."""
+_BEFORE_ALL = -(2**62)
+_NUMBERS = {"latency_s": 0.5, "input_tokens": 0, "output_tokens": 0, "toxic": 0}
+"""One value each of the columns that are no text."""
 
 
 def _plain(column: Any) -> Any:
@@ -85,6 +103,54 @@ def read_columns(connection: Connection, user_id: str | None) -> Iterator[Conver
             del waiting[:end]
     if waiting:
         yield _to_columns(connection, waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteQueries:
+    """SQL for all of a store on SQLite, between two keys of conversations, ``:first`` and ``:last``.
+
+    The first row of `heads` and of `messages` is of no conversation. It holds no NULL: who takes a column's type from
+    its first values, as the Arrow driver does, finds it there.
+
+    Attributes:
+        extent: ``first``, ``last`` and how many ``messages``; without a conversation NULL, NULL and 0.
+        heads: `HEAD_COLUMNS` of conversations that have messages, by their key, ``number``.
+        messages: `MESSAGE_COLUMNS`, by the key of their ``conversation``.
+    """
+
+    extent: str
+    heads: str
+    messages: str
+
+
+def sqlite_queries() -> SQLiteQueries:
+    """See `SQLiteQueries`."""
+    first: ColumnClause[int] = literal_column(":first")
+    last: ColumnClause[int] = literal_column(":last")
+    has_any = exists().where(messages.c.conversation == conversations.c.number)
+    heads = _HEADS.where(conversations.c.number.between(first, last), has_any)
+    said = _SAID.add_columns(messages.c.sequence).where(messages.c.conversation.between(first, last)).order_by(None)
+    extent = select(
+        func.min(messages.c.conversation).label("first"),
+        func.max(messages.c.conversation).label("last"),
+        func.count().label("messages"),
+    )
+    return SQLiteQueries(
+        _written(extent),
+        _written(_with_sample(heads, ("number", *HEAD_COLUMNS), by=("number",))),
+        _written(_with_sample(said, ("conversation", *MESSAGE_COLUMNS, "sequence"), by=("conversation", "sequence"))),
+    )
+
+
+def _with_sample(query: Select[Any], names: Sequence[str], by: Sequence[str]) -> CompoundSelect[Any]:
+    sample: Iterable[Any] = (
+        literal(_BEFORE_ALL if name in by else _NUMBERS.get(name, "")).label(name) for name in names
+    )
+    return union_all(select(*sample), query).order_by(*by)
+
+
+def _written(query: SelectBase) -> str:
+    return str(query.compile(dialect=sqlite_dialect(), compile_kwargs={"literal_binds": True}))
 
 
 def _to_columns(connection: Connection, rows: Sequence[Sequence[Any]]) -> ConversationColumns:

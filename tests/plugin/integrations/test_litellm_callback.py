@@ -13,6 +13,7 @@ import pytest
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.fake_provider import Answer, CutStream, FakeProvider, HTTPFault, ToolCall
 from rlhi_plugin.identity import pseudonym
+from rlhi_plugin.integrations.speaker import turn
 from rlhi_plugin.persona import render_persona
 
 pytestmark = [
@@ -295,3 +296,91 @@ async def test_a_watched_async_stream_too(served, litellm, logger, store, end):
     found = (await asyncio.to_thread(until, finishes(store), has(2)))["t1"]
     expected = ("one two three", None) if end == "read" else ("one", "incomplete")
     assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected]
+
+
+# Of a model that it does not know LiteLLM asks a whole response, and cuts it into events itself.
+STREAMS = {"model": "openai/gpt-4o"}
+
+
+def deltas(events):
+    return [event for event in events if event.type == "response.output_text.delta"]
+
+
+@pytest.mark.parametrize("end", ["closed", "closed after all", "broken", "read"])
+def test_a_watched_stream_of_a_response_keeps_the_part_that_came(served, litellm, logger, store, end):
+    answer = Answer("one two three")
+    # Created, item, part, and two words.
+    _, call = served(CutStream(answer, chunks=5) if end == "broken" else answer)
+    stream = logger.watch(litellm.responses(input="hi", instructions="Be kind.", stream=True, **{**call, **STREAMS}))
+    if end == "broken":
+        with pytest.raises(Exception, match=r"(?i)incomplete|peer closed|connection|terminal event"):
+            list(stream)
+    elif end == "read":
+        assert len(deltas(stream)) == 3
+    else:
+        last = "response.completed" if end == "closed after all" else "response.output_text.delta"
+        while next(stream).type != last:
+            pass
+        stream.close()
+    found = until(finishes(store), has(3))["t1"]
+    whole = ("one two three", None)
+    expected = {"closed": ("one", "incomplete"), "broken": ("one two", "failed")}.get(end, whole)
+    assert [(text.strip(), finish) for text, finish in found] == [("Be kind.", None), ("hi", None), expected]
+
+
+@pytest.mark.parametrize("end", ["closed", "cancelled", "broken", "read"])
+async def test_a_watched_async_stream_of_a_response_too(served, litellm, logger, store, end):
+    answer = Answer("one two three")
+    _, call = served(CutStream(answer, chunks=5) if end == "broken" else answer)
+    stream = logger.awatch(
+        await litellm.aresponses(input="hi", previous_response_id="r0", stream=True, **{**call, **STREAMS})
+    )
+    if end == "broken":
+        with pytest.raises(Exception, match=r"(?i)not completed|incomplete|peer closed|connection|terminal"):
+            [event async for event in stream]
+    elif end == "read":
+        assert len(deltas([event async for event in stream])) == 3
+    else:
+        while (await anext(stream)).type != "response.output_text.delta":
+            pass
+        if end == "closed":
+            await stream.aclose()
+        else:
+            with pytest.raises(asyncio.CancelledError):
+                await stream.athrow(asyncio.CancelledError())
+    found = (await asyncio.to_thread(until, finishes(store), has(2)))["t1"]
+    expected = {"read": ("one two three", None), "broken": ("one two", "failed")}.get(end, ("one", "incomplete"))
+    assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected]
+
+
+def test_a_response_that_says_that_it_failed_keeps_its_part(served, litellm, logger, store):
+    _, call = served("one two three")
+    stream = litellm.responses(input="hi", stream=True, **{**call, **STREAMS})
+
+    class Failing:
+        """The same stream, whose provider gives up after a word."""
+
+        logging_obj = stream.logging_obj
+
+        def __iter__(self):
+            for event in stream:
+                yield event
+                if event.type == "response.output_text.delta":
+                    yield event.model_copy(update={"type": "response.failed", "response": None})
+                    return
+
+    list(logger.watch(Failing()))
+    found = until(finishes(store), has(2))["t1"]
+    assert [(text.strip(), finish) for text, finish in found] == [("hi", None), ("one", "failed")]
+
+
+def test_a_response_that_is_made_from_a_chat_completion_is_watched_too(served, litellm, logger, store):
+    _, call = served("one two three")
+    stream = logger.watch(litellm.responses(input="hi", stream=True, **{**call, "model": "deepseek/m"}))
+    # Of such a call LiteLLM keeps no metadata: whose it is has to be said with `turn`.
+    with turn(user_id="u42", thread_id="t1"):
+        while next(stream).type != "response.output_text.delta":
+            pass
+        stream.close()
+    found = until(finishes(store), has(2))["t1"]
+    assert [(text.strip(), finish) for text, finish in found] == [("hi", None), ("one", "incomplete")]

@@ -5,7 +5,7 @@ import re
 
 import phonenumbers
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlhi_plugin.privacy.folding import fold
@@ -177,6 +177,9 @@ def placed(draw, name):
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_no_secret_survives_in_any_text(name):
+    # A wide colon is folded to one that code may hold.
+    @example(("Zq70000", "password=", "\uff1a7("))
+    @example(("Zq70000", "my password is ", "\uff0e0{"))
     @settings(max_examples=40, deadline=None)
     @given(placed(name))
     def check(drawn):
@@ -187,7 +190,13 @@ def test_no_secret_survives_in_any_text(name):
 
 
 @pytest.mark.parametrize("lead", ["password=", "passwd: ", "my password is "])
-@pytest.mark.parametrize("behind", ["\u201c0{", "\uff0c7(", "\u3002x[1]", "\u2026a.b", "\u300d0.x"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        *("\u201c0{", "\uff0c7(", "\u3002x[1]", "\u2026a.b", "\u300d0.x"),
+        *("\uff1a7(", "\uff1aa.b", "\uff1a(", "\uff0e7(", "\uff0e(", "\u2014x[1]", "\uff0d{"),
+    ],
+)
 def test_a_password_before_wide_punctuation_and_what_looks_like_code(lead, behind):
     assert_gone("Zq70000", f"{lead}Zq70000{behind}")
 
@@ -257,6 +266,14 @@ def test_the_seam_between_two_blocks_hides_nothing(name):
         assert bare(secret) not in bare("".join(parts))
 
     check()
+
+
+@pytest.mark.parametrize(
+    "code", ["cfg2.password", "std::getenv1(x)", "self.x1.y", "os1.environ[k]", "$this1.p(", "load_2(path)", "a1.b2()"]
+)
+def test_code_that_reads_a_password_is_none(code):
+    text = f"password: {code}"
+    assert REDACTOR.redact(text).text is text
 
 
 WORDS = st.text(alphabet=st.characters(exclude_categories=("Nd", "Cs"), exclude_characters="@=:-_\ufdd0"), max_size=300)
