@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_plugin.errors import RecordError
+from rlhi_plugin.identity import same_key
 from rlhi_plugin.importers.files import Part, parts_of, plain_files, rows_of_part
 from rlhi_plugin.importers.reading import is_spread, read_rows
 from rlhi_plugin.importers.row import Row
@@ -121,7 +122,7 @@ class ReadBlock:
     def _read(self, block: Block, kept: Path, rows: Path) -> Summary:
         screens = screens_of(self.layout.recipe.screens, self.layout.recipe.ingest)
         count = 0
-        with Lines(kept) as conversations, Lines(rows) as facts:
+        with same_key(), Lines(kept) as conversations, Lines(rows) as facts:
             items = _items(block)
             while some := list(islice(items, _BATCH)):
                 if some[-1] is None:

@@ -17,7 +17,7 @@ MIN_WORDS = 30
 """Shorter openings are often equal because people ask the same things (ours)."""
 _SHINGLE = 8
 _SAMPLED = 4
-"""One shingle in so many is remembered, chosen by its hash, so that equal texts keep equal ones."""
+"""One shingle in so many (a power of two) is remembered, chosen by its hash: equal texts keep equal ones."""
 _REMEMBERED = 1_000_000
 """Shingles in memory, of about 150 bytes each; when there are more, those with the fewest senders are forgotten."""
 
@@ -49,7 +49,7 @@ class Templates:
 
         # 32 bits are enough to tell pieces apart.
         digests = batch.wording.runs(_SHINGLE) >> np.uint64(32)
-        places = np.flatnonzero(digests % np.uint64(_SAMPLED) == 0)
+        places = np.flatnonzero(digests & np.uint64(_SAMPLED - 1) == 0)
         bounds = [(start, max(start, end - _SHINGLE + 1)) for start, end, _ in batch.first_words]
         pieces, within = digests[places].tolist(), places.searchsorted(np.array(bounds).reshape(-1, 2)).tolist()
         found: list[SeenPart] = []
