@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -32,6 +33,20 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @classmethod
+    def trusted(cls, **fields: Any) -> Self:
+        """A record of fields that are known to be valid and of the right types: they are not looked at.
+
+        Takes a third of the time, for who makes hundreds of thousands.
+        """
+        record = cls.__new__(cls)
+        # In the order of the fields, in which they are written.
+        object.__setattr__(record, "__dict__", _defaults(cls) | fields)
+        object.__setattr__(record, "__pydantic_fields_set__", set(fields))
+        object.__setattr__(record, "__pydantic_extra__", None)
+        object.__setattr__(record, "__pydantic_private__", None)
+        return record
+
     def to_json(self) -> str:
         """One line of JSON, without the fields that hold their default."""
         return self.model_dump_json(exclude_defaults=True)
@@ -39,6 +54,12 @@ class Record(BaseModel):
     def to_line(self) -> bytes:
         """`to_json` in UTF-8."""
         return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
+
+
+@cache
+def _defaults(kind: type[Record]) -> dict[str, Any]:
+    """Of every field, also of those that have none (they are always given)."""
+    return {name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items()}
 
 
 class ChatMessage(Record):

@@ -19,8 +19,8 @@ from rlhi_training.run_directory import check_conservation
 from rlhi_training.screens import toxicity
 from rlhi_training.screens.jailbreak import ENOUGH, Jailbreak, signs_in_each
 from rlhi_training.screens.language import Language
-from rlhi_training.screens.needles import Needles
 from rlhi_training.screens.near_duplicates import NearDuplicates, bands_for
+from rlhi_training.screens.needles import Needles
 from rlhi_training.screens.patterns import signs
 from rlhi_training.screens.refusal import declines
 from rlhi_training.screens.screening import Screening, screen_apart, screens_of

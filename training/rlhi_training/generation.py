@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
@@ -135,20 +136,20 @@ def _request(draft: Draft, model: str, sampling: Sampling) -> ChatRequest:
 
 def _digest(draft: Draft, model: str, sampling: Sampling) -> str:
     """Everything that an answer depends on: another prompt, model or temperature is another answer."""
-    body = [
-        *_key(draft),
-        draft.n,
-        model,
-        sampling.temperature,
-        sampling.max_tokens,
-        sampling.seed,
-        *([m.role, m.content] for m in draft.messages),
-    ]
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    head = [*_key(draft), draft.n, model, sampling.temperature, sampling.max_tokens, sampling.seed]
+    parts = [*map(json.dumps, head), *(_spelt(m.role, m.content) for m in draft.messages)]
+    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _spelt(role: str, content: str) -> str:
+    # A turn's drafts have all but the last message in common, and so have the turns of a conversation.
+    return json.dumps([role, content])
 
 
 def _candidate(draft: Draft, reply: ChatReply, model: str) -> Candidate:
-    return Candidate(
+    # Of parts of records, and of a text that is not empty.
+    return Candidate.trusted(
         conversation_id=draft.turn.conversation_id,
         turn=draft.turn.turn,
         text=reply.text.strip(),

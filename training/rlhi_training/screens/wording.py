@@ -109,5 +109,3 @@ def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * first
     numbers = (numbers ^ (numbers >> np.uint64(27))) * second
     return numbers ^ (numbers >> np.uint64(31))
-
-

@@ -48,12 +48,13 @@ def render_pairs(
         turn = turns[f"{proposal.conversation_id}#{proposal.turn}"]
         pair = _render(proposal, turn, known)
         reason, detail = _fault(proposal, turn, known)
-        if reason is None and pair.pair_id in seen:
+        name = pair.pair_id
+        if reason is None and name in seen:
             reason = "duplicate"
         if reason is not None:
             dropped.append(Dropped(stage="pairs", key=proposal.key, reason=reason, detail=detail))
         else:
-            seen.add(pair.pair_id)
+            seen.add(name)
             pairs.append(pair)
     notes = {
         "by_source": dict(sorted(Counter(p.source for p in pairs).items())),

@@ -76,7 +76,10 @@ async def reward(
                 asked = asked_for.of_persona(persona)
                 proposed.append(_pair(turn, shown[turn.key], best, worst, asked))
     files: dict[str, Sequence[Record]] = {REWARDS: proposed, SCORED: [row for rows in scored for row in rows]}
-    notes = {"client": client.model, "drafts": len(drafts), **_score_notes(model, scored, proposed, tables)}
+    notes = {"client": client.model, "drafts": len(drafts)}
+    if not sampling.part:
+        # Of a part of a run nobody reads them.
+        notes |= _score_notes(model, scored, proposed, tables)
     return StageResult(len(eligible), len(proposed), dropped, files, notes)
 
 
@@ -95,7 +98,7 @@ def _usable(
         if why_not is None:
             used.append(turn)
         else:
-            dropped.append(Dropped(stage="reward", key=turn.key, reason=why_not))
+            dropped.append(Dropped.trusted(stage="reward", key=turn.key, reason=why_not))
     return used, dropped
 
 
