@@ -137,11 +137,12 @@ def _request(draft: Draft, model: str, sampling: Sampling) -> ChatRequest:
 def _digest(draft: Draft, model: str, sampling: Sampling) -> str:
     """Everything that an answer depends on: another prompt, model or temperature is another answer."""
     head = [*_key(draft), draft.n, model, sampling.temperature, sampling.max_tokens, sampling.seed]
-    parts = [*map(json.dumps, head), *(_spelt(m.role, m.content) for m in draft.messages)]
-    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()
+    # As JSON of a list that begins with these and goes on with the messages.
+    body = ", ".join([json.dumps(head)[:-1], *[_spelt(m.role, m.content) for m in draft.messages]])
+    return hashlib.sha256(f"{body}]".encode()).hexdigest()
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _spelt(role: str, content: str) -> str:
     # A turn's drafts have all but the last message in common, and so have the turns of a conversation.
     return json.dumps([role, content])

@@ -16,7 +16,11 @@ LENGTH_WISHES = frozenset({"short", "detailed", "max_words", "min_words", "max_s
 
 def identical(pair: ProposedPair) -> str | None:
     """``identical``: chosen and rejected are the same text but for white space."""
-    return "identical" if pair.chosen.text.split() == pair.rejected.text.split() else None
+    chosen, rejected = pair.chosen.text, pair.rejected.text
+    # Nearly all differ in their first word.
+    if chosen.split(None, 1)[:1] != rejected.split(None, 1)[:1]:
+        return None
+    return "identical" if chosen.split() == rejected.split() else None
 
 
 def without_persona(pair: ProposedPair, section: FilterSection) -> str | None:

@@ -39,7 +39,7 @@ from rlhi_training.stages.filter import judge_pairs
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
 from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite, room_left
 
-HERE_BATCH, WORKER_BATCH = 2000, 256
+HERE_BATCH, WORKER_BATCH = 2000, 512
 """Conversations at once: many where calls to a model are in flight together, few where nothing is waited for (ours)."""
 
 
