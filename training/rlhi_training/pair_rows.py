@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlhi_training.records import PreferencePair
 
 _ANSWERS = ("chosen", "rejected")
+_SAID = frozenset(("prompt", *_ANSWERS, *(f"{name}_message" for name in _ANSWERS)))
 _BATCH = 1000
 
 
@@ -42,7 +43,16 @@ def line_of(pair: PreferencePair) -> str:
 
 def row_line(row: Mapping[str, Any]) -> str:
     """A row as one line of JSON, without its end."""
-    return json.dumps(row, ensure_ascii=False)
+    # Both answers are in it twice, and are spelt once.
+    chosen, rejected = (_spelt(row[f"{name}_message"]) for name in _ANSWERS)
+    rest = {name: value for name, value in row.items() if name not in _SAID}
+    return (
+        f'{{"prompt": {_spelt(row["prompt"])}, "chosen": [{chosen}], "rejected": [{rejected}],'
+        f' "chosen_message": {chosen}, "rejected_message": {rejected}, {_spelt(rest)[1:]}'
+    )
+
+
+_spelt = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rlhi_training.data_card import PairTotals, counted_of
 from rlhi_training.filters.caps import Claim
 from rlhi_training.pair_rows import row_line, row_of, write_lines_parquet
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.records import Dropped, PreferencePair, ProposedPair
 from rlhi_training.scale.blocks import moment
 from rlhi_training.scale.digest_set import DigestSet
 from rlhi_training.scale.layout import Layout, Summary, finished
@@ -24,7 +25,10 @@ from rlhi_training.scale.proposal import IRRELEVANT, NEUTRAL, Proposal
 from rlhi_training.stages.audience import Snapshots
 from rlhi_training.stages.filter import capped_pair, what_caps_leave
 from rlhi_training.stages.pair_personas import Circle, put_persona
-from rlhi_training.stages.pairs import PAIRS, PairOrigin, render_pairs
+from rlhi_training.stages.pairs import PairOrigin, render_each
+
+_BATCH = 256
+"""Pairs that are rendered together (ours)."""
 
 
 @dataclass(frozen=True)
@@ -123,27 +127,27 @@ class RenderShard:
         # What is read is in order, and so is what is written.
         rows, filtered, turns, capped, lost = (Lines(file) for file in files)
         with rows, filtered, turns, capped, lost:
-            for key, proposal in self._held(shard):
-                head = proposal.head
-                counts["extras_passed"] += head.extra is not None
-                why = self.capped.get(head.rank)
-                if why is not None:
-                    drop = capped_pair(head.key, within=why == "over_limit")
-                    reasons[drop.reason] += 1
-                    capped.write(key + PLAIN + drop.to_line())
-                    continue
-                counts["kept"] += 1
-                counts[f"from:{head.source}"] += 1
-                filtered.write(key + proposal.pair_line)
-                made = self._row(proposal)
-                if isinstance(made, Dropped):
-                    counts["lost"] += 1
-                    lost.write(key + PLAIN + made.to_line())
-                    continue
-                rows.write(key + _row_line(head.key, row_of(made)))
-                if proposal.turn_name not in told:
-                    told.add(proposal.turn_name)
-                    turns.write(key + proposal.turn_line)
+            held = self._held(shard)
+            while some := list(islice(held, _BATCH)):
+                for (key, proposal), made in zip(some, self._rows([one for _, one in some]), strict=True):
+                    head = proposal.head
+                    counts["extras_passed"] += head.extra is not None
+                    if head.rank in self.capped:
+                        drop = capped_pair(head.key, within=self.capped[head.rank] == "over_limit")
+                        reasons[drop.reason] += 1
+                        capped.write(key + PLAIN + drop.to_line())
+                        continue
+                    counts["kept"] += 1
+                    counts[f"from:{head.source}"] += 1
+                    filtered.write(key + proposal.pair_line)
+                    if isinstance(made, Dropped):
+                        counts["lost"] += 1
+                        lost.write(key + PLAIN + made.to_line())
+                    elif made is not None:
+                        rows.write(key + _row_line(head.key, row_of(made)))
+                        if proposal.turn_name not in told:
+                            told.add(proposal.turn_name)
+                            turns.write(key + proposal.turn_line)
         return {"counts": dict(counts), "reasons": dict(reasons)}
 
     def _held(self, shard: int) -> Iterator[tuple[bytes, Proposal]]:
@@ -152,31 +156,40 @@ class RenderShard:
             if self.extras.holds(proposal.head.extra, proposal.head.extra_rank):
                 yield key, proposal
 
-    def _row(self, proposal: Proposal) -> PreferencePair | Dropped:
-        turn = proposal.turn
-        placed = put_persona(proposal.pair, self.layout.recipe, self.circle)
-        if isinstance(placed, Dropped):
-            return placed
-        # Time, log and language are all that is wanted of the conversation.
-        conversation = Conversation.trusted(
-            conversation_id=turn.conversation_id,
-            user_id=turn.user_id,
-            messages=(),
-            started_at=moment(proposal.head.started_at),
-            language=proposal.head.language,
-            source=proposal.head.log,
-        )
+    def _rows(self, proposals: Sequence[Proposal]) -> list[PreferencePair | Dropped | None]:
+        """What becomes of each pair; None of one that a cap takes."""
+        found: list[PreferencePair | Dropped | None] = [None] * len(proposals)
+        kept: dict[int, ProposedPair] = {}
+        for place, proposal in enumerate(proposals):
+            if proposal.head.rank not in self.capped:
+                placed = put_persona(proposal.pair, self.layout.recipe, self.circle)
+                if isinstance(placed, Dropped):
+                    found[place] = placed
+                else:
+                    kept[place] = placed
+        turns = [proposals[place].turn for place in kept]
         origin = PairOrigin(
-            conversations={turn.conversation_id: conversation},
+            conversations={
+                turn.conversation_id: _conversation(proposals[place]) for place, turn in zip(kept, turns, strict=True)
+            },
             labeller=self.labeller,
             against_refusals=self.layout.recipe.screens.train_against_refusals,
         )
-        result = render_pairs([placed], {turn.key: turn}, origin)
-        if result.dropped:
-            return result.dropped[0]
-        (made,) = result.files[PAIRS]
-        assert isinstance(made, PreferencePair)  # noqa: S101 - what render_pairs makes
-        return made
+        for place, made in zip(kept, render_each(list(kept.values()), turns, origin), strict=True):
+            found[place] = made
+        return found
+
+
+def _conversation(proposal: Proposal) -> Conversation:
+    """Time, log and language, which is all that is wanted of it."""
+    return Conversation.trusted(
+        conversation_id=proposal.head.conversation_id,
+        user_id=None,
+        messages=(),
+        started_at=moment(proposal.head.started_at),
+        language=proposal.head.language,
+        source=proposal.head.log,
+    )
 
 
 def _row_line(key: str, row: dict[str, Any]) -> bytes:

@@ -17,9 +17,11 @@ class Batch:
 
     Attributes:
         conversations: In the order of the log.
+        firsts: Nobody asks for the words of more than the first request of each.
     """
 
     conversations: Sequence[Conversation]
+    firsts: bool = False
 
     @cached_property
     def requests(self) -> list[list[Message]]:
@@ -28,8 +30,8 @@ class Batch:
 
     @cached_property
     def wording(self) -> Wording:
-        """Of all requests, one after the other."""
-        return Wording.of(message.content for asked in self.requests for message in asked)
+        """Of the requests, one after the other."""
+        return Wording.of(message.content for asked in self.requests for message in self._read(asked))
 
     @cached_property
     def first_words(self) -> list[tuple[int, int, int]]:
@@ -37,7 +39,10 @@ class Batch:
         starts, place = self.wording.starts, 0
         found = []
         for asked in self.requests:
-            last = place + len(asked)
+            last = place + len(self._read(asked))
             found.append((starts[place], starts[min(place + 1, last)], starts[last]))
             place = last
         return found
+
+    def _read(self, asked: list[Message]) -> list[Message]:
+        return asked[:1] if self.firsts else asked

@@ -99,7 +99,8 @@ def screen_apart(conversations: Sequence[Conversation], screens: Sequence[Screen
     """
     found = [Screened() for _ in conversations]
     left = list(range(len(conversations)))
-    batch = Batch(conversations)
+    firsts = not any(isinstance(screen, NearDuplicates) for screen in screens)
+    batch = Batch(conversations, firsts)
     for screen in screens:
         if isinstance(screen, UserCap):
             continue
@@ -115,5 +116,5 @@ def screen_apart(conversations: Sequence[Conversation], screens: Sequence[Screen
                 found[place].marks.append(finding)
         if any(found[place].drop for place in left):
             left = [place for place in left if found[place].drop is None]
-            batch = Batch([conversations[place] for place in left])
+            batch = Batch([conversations[place] for place in left], firsts)
     return found

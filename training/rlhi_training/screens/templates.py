@@ -40,7 +40,7 @@ class Templates:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Compare with all before it, and remember it."""
-        (part,) = self.read(Batch([conversation]))
+        (part,) = self.read(Batch([conversation], firsts=True))
         return self.judge(part, conversation.conversation_id)
 
     def read(self, batch: Batch) -> list[SeenPart]:
