@@ -79,8 +79,7 @@ class Hashed:
         """Unit rows."""
         rows = np.zeros((len(texts), 64), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
-            for word in text[:400].split()[:40] or [""]:
-                row[hash_of(word)] += 1.0
+            row[:] = np.bincount([hash_of(word) for word in text[:400].split()[:40] or [""]], minlength=64)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from rlhi_training.filters.caps import Claim
 from rlhi_training.records import Dropped, LabelledTurn, Stage
@@ -33,7 +32,7 @@ class Ledger:
     """Counts and drops of one shard, each drop in the order of the log.
 
     Args:
-        file: Names a file of the shard.
+        drops: Where each stage's drops go.
 
     Attributes:
         counts: By stage.
@@ -43,22 +42,13 @@ class Ledger:
         turned: How many contrast pairs another persona ranks the other way.
     """
 
-    def __init__(self, file: Callable[[str], OrderedLines]) -> None:
+    def __init__(self, drops: Mapping[Stage, OrderedLines]) -> None:
         self.counts = {stage: Counts() for stage in MAKERS}
         self.extras: dict[str, list[int]] = {NEUTRAL: [], IRRELEVANT: []}
         self.proposed = self.drafts = self.turned = 0
-        self._drops = {stage: file(f"{stage}.dropped") for stage in MAKERS}
+        self._drops = drops
         self._claims: list[tuple[int, int, str, bool, str | None, int]] = []
-        self._stack = ExitStack()
         self._seq: Mapping[str, int] = {}
-
-    def __enter__(self) -> Self:
-        for lines in self._drops.values():
-            self._stack.enter_context(lines)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)
 
     def turn_to(self, seq: Mapping[str, int]) -> None:
         """Go on with these conversations, given by name with their places in the log."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -118,12 +119,10 @@ class _Pairing:
         def file(name: str) -> Path:
             return self._task.layout.shard(self._shard, name)
 
-        with (
-            terminal.quietly(),
-            asyncio.Runner() as runner,
-            OrderedLines(file("proposals.lines")) as self._out,
-            Ledger(lambda name: OrderedLines(file(name))) as self._ledger,
-        ):
+        with terminal.quietly(), asyncio.Runner() as runner, ExitStack() as stack:
+            self._out = stack.enter_context(OrderedLines(file("proposals.lines")))
+            drops = {stage: stack.enter_context(OrderedLines(file(f"{stage}.dropped"))) for stage in MAKERS}
+            self._ledger = Ledger(drops)
             for some in self._batches(batch):
                 runner.run(self._work(some))
         self._ledger.save_claims(Lines(file("claims.jsonl")))
