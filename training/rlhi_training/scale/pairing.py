@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rlhi_plugin import terminal
 from rlhi_plugin.records import FollowUpLabel, Persona
 from rlhi_training.filters.caps import claim, owner
 from rlhi_training.generation import Sampling
-from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate, Stage
+from rlhi_training.records import Candidate, Dropped, LabelledTurn, ScoredCandidate, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import StageResult
 from rlhi_training.scale.blocks import microseconds
@@ -23,7 +23,8 @@ from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
 from rlhi_training.scale.learn import reward_key, rewrite_key
 from rlhi_training.scale.learned import Learned
 from rlhi_training.scale.ledger import MAKERS, Ledger
-from rlhi_training.scale.lines import Key, Lines, OrderedLines
+from rlhi_training.scale.lines import Lines, OrderedLines
+from rlhi_training.scale.pair_order import in_order
 from rlhi_training.scale.proposal import IRRELEVANT, NEUTRAL, Head, Proposal
 from rlhi_training.scale.room import Room
 from rlhi_training.stages.audience import Audience
@@ -283,7 +284,7 @@ class _Pairing:
         rewarded: StageResult | None,
         contrasted: Contrasted | None,
     ) -> None:
-        proposed = self._in_order(rewritten, rewarded, contrasted)
+        proposed = in_order((rewritten, rewarded), contrasted, self._of)
         by_key = {turn.key: turn for turn in turns}
         tools = (self._resources.encoder, self._resources.rewrite_judges, self._resources.evaluation_prompts)
         verdicts = await judge_pairs([pair for _, pair, _, _ in proposed], by_key, tools, self._recipe.filter)
@@ -309,26 +310,3 @@ class _Pairing:
                 log=one.source,
             )
             self._out.add(key, Proposal(head, pair.to_line(), turn.to_line()).to_line())
-
-    def _in_order(
-        self, rewritten: StageResult | None, rewarded: StageResult | None, contrasted: Contrasted | None
-    ) -> list[tuple[Key, ProposedPair, str | None, int]]:
-        """Keys by which the shards' pairs are merged into the order that one process would have written them in."""
-        found: list[tuple[Key, ProposedPair, str | None, int]] = []
-        for number, (result, name) in enumerate(((rewritten, REWRITES), (rewarded, REWARDS))):
-            for pair in cast("Sequence[ProposedPair]", result.files[name] if result else ()):
-                bare = number == 0 and self._of[pair.conversation_id].persona is None
-                found.append(((number, int(bare), self._seq[pair.conversation_id], pair.turn), pair, None, 0))
-        if contrasted is None:
-            return found
-        seed = contrasted.seed
-        rows: Counter[str] = Counter()
-        for pair in contrasted.proposed:
-            key = f"{pair.conversation_id}#{pair.turn}"
-            found.append(((2, 0, request_rank(key, seed), rows[key]), pair, None, 0))
-            rows[key] += 1
-        for number, (kind, pairs) in enumerate(((NEUTRAL, contrasted.neutral), (IRRELEVANT, contrasted.irrelevant))):
-            for pair in pairs:
-                rank = extra_rank(pair, seed)
-                found.append(((2, number + 1, rank, 0), pair, kind, rank))
-        return found
