@@ -25,6 +25,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -49,11 +51,13 @@ R = TypeVar("R")
 TARGETS = {"without_near_duplicates": 3000.0, "with_near_duplicates": 1000.0, "peak_gib": 2.0}
 """Conversations a second on two cores, lower bounds; GiB of all processes, an upper one."""
 QUICK, FULL, BOTH = 3_000, 1_000_000, 20_000
+FEW = 200
 _ANSWERS = (
     "Begin with the part that is still open, and look at the rest when that holds.",
     "- Take the first part.\n- Then take the second one.\n- Look at both of them again.",
     "It takes 12 minutes, 3 helpers and one quiet room, and most people need a second try before it works for them.",
 )
+_REPLIES = [ChatReply(text=text) for text in _ANSWERS]
 
 
 class Scripted:
@@ -65,7 +69,7 @@ class Scripted:
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """One of a few texts."""
         first = zlib.crc32(str(request.seed).encode())
-        return tuple(ChatReply(text=_ANSWERS[(first + n) % len(_ANSWERS)]) for n in range(request.n))
+        return tuple(_REPLIES[(first + n) % len(_REPLIES)] for n in range(request.n))
 
 
 class Hashed:
@@ -75,11 +79,11 @@ class Hashed:
         """Unit rows."""
         rows = np.zeros((len(texts), 64), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
-            for word in text[:400].split()[:40] or [""]:
-                row[hash_of(word)] += 1.0
+            row[:] = np.bincount([hash_of(word) for word in text[:400].split()[:40] or [""]], minlength=64)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+@lru_cache(maxsize=100_000)
 def hash_of(word: str) -> int:
     """In [0, 64), the same in every process."""
     return zlib.crc32(word.encode()) % 64
@@ -212,6 +216,17 @@ def cpu_of(log: Path, folder: Path, recipe: Recipe, count: int) -> dict[str, flo
     return {name: round(1e6 * seconds / count, 1) for name, seconds in engine.seconds.items()}
 
 
+def once(log: Path, folder: Path, recipe: Recipe) -> float:
+    """Seconds of processor time that go into a log of a few conversations: what a process reads and imports once."""
+    began = time.process_time()
+    with log.open("rb") as lines:
+        folder.mkdir()
+        few = folder / "few.jsonl"
+        few.write_bytes(b"".join(islice(lines, FEW)))
+    _pipeline(few, folder / "run", recipe, 1, processes=1, engine=InThisProcess()).run(until="pairs")
+    return time.process_time() - began
+
+
 def in_memory(log: Path, folder: Path, recipe: Recipe) -> Measured:
     """The pipeline that holds everything in memory, in one process."""
     began = time.monotonic()
@@ -250,9 +265,12 @@ def main(  # noqa: PLR0917 - options of a command
                 continue
             if cpu:
                 with terminal.quietly():
+                    if "cpu_s_once" not in figures:
+                        figures["cpu_s_once"] = once(log, work / "once", recipe_of(FEW, near_duplicates=True))
                     spent = cpu_of(log, work / name, recipe_of(count, near_duplicates=on), count)
                 figures[f"{name}:cpu_us"] = spent
                 _show_cpu(name, spent)
+                terminal.stdout.print(f"once in a process: {figures['cpu_s_once']:.1f} s", highlight=False)
             else:
                 with terminal.quietly():
                     found = sharded(log, work / name, recipe_of(count, near_duplicates=on), processes, shards)

@@ -11,7 +11,9 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,12 +68,34 @@ def _key_file(folder_of: Callable[[str], str], *_: str | None) -> Path:
     return Path(folder_of("rlhi")) / "identity.key"
 
 
+@contextmanager
+def same_key() -> Iterator[None]:
+    """Within it the key is looked for once, when it is first needed: who reads a log asks for every row."""
+    token = _held.set([])
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+_held: ContextVar[list[bytes] | None] = ContextVar("held", default=None)
+
+
 def load_key() -> bytes:
     """The key of this machine: from the environment, else from the key file, which is created when absent.
 
     Raises:
         ConfigError: the key is too short, or its file cannot be read or written.
     """
+    held = _held.get()
+    if held is None:
+        return _find_key()
+    if not held:
+        held.append(_find_key())
+    return held[0]
+
+
+def _find_key() -> bytes:
     from_environment = os.environ.get(KEY_VARIABLE)
     if from_environment is None:
         return _key_from(key_file())

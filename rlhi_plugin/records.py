@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from functools import cache
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -32,6 +33,21 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @classmethod
+    def trusted(cls, **fields: Any) -> Self:
+        """A record of fields that are known to be valid and of the right types: they are not looked at.
+
+        Takes a third of the time, for who makes hundreds of thousands. Where all fields are given, they are given in
+        the order of the class: it is the order in which they are written.
+        """
+        defaults, names = _blank(cls)
+        record = cls.__new__(cls)
+        _put_fields(record, fields if len(fields) == len(defaults) else defaults | fields)
+        _put_names(record, names)
+        _put_extra(record, None)
+        _put_private(record, None)
+        return record
+
     def to_json(self) -> str:
         """One line of JSON, without the fields that hold their default."""
         return self.model_dump_json(exclude_defaults=True)
@@ -39,6 +55,20 @@ class Record(BaseModel):
     def to_line(self) -> bytes:
         """`to_json` in UTF-8."""
         return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
+
+
+# What pydantic keeps of a record; a frozen one takes it by no other way as fast.
+_put_fields, _put_names, _put_extra, _put_private = (
+    vars(BaseModel)[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
+@cache
+def _blank(kind: type[Record]) -> tuple[dict[str, Any], set[str]]:
+    """Of every field the default, also of those that have none (they are always given); and their names."""
+    fields = kind.model_fields
+    return {name: field.get_default(call_default_factory=True) for name, field in fields.items()}, set(fields)
 
 
 class ChatMessage(Record):

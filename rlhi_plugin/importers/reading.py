@@ -100,7 +100,10 @@ class _Columns:
 
 
 def _format_of(value: Value) -> Format | None:
-    return next((known for known in FORMATS if known.recognises(value)), None)
+    for known in FORMATS:
+        if known.recognises(value):
+            return known
+    return None
 
 
 def _reader(found: Format | None, *, any_order: bool) -> Format | None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from rlhi_plugin import identity
 from rlhi_plugin.errors import ConfigError
-from rlhi_plugin.identity import key_file, load_key, pseudonym
+from rlhi_plugin.identity import key_file, load_key, pseudonym, same_key
 from rlhi_plugin.records import UserId
 
 
@@ -79,3 +79,16 @@ def test_a_damaged_key_file_is_not_replaced(own_folder):
     with pytest.raises(ConfigError, match="Restore the file"):
         load_key()
     assert key_file().read_text() == ""
+
+
+def test_within_one_reading_the_key_stays_the_same(monkeypatch):
+    monkeypatch.setenv("RLHI_KEY", "k" * 32)
+    with same_key():
+        first = pseudonym("ann")
+        monkeypatch.setenv("RLHI_KEY", "other" * 8)
+        assert pseudonym("ann") == first
+    assert pseudonym("ann") != first
+    with same_key():
+        monkeypatch.setenv("RLHI_KEY", "short")
+        with pytest.raises(ConfigError):
+            pseudonym("ann")

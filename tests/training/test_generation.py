@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhi_plugin.calls.journal import CallJournal
 from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import Capabilities, ChatReply, ChatRequest, ScriptedClient
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
+from rlhi_training import generation
 from rlhi_training.generation import Draft, Sampling, derive_seed, generate
 from rlhi_training.records import LabelledTurn
 
@@ -89,3 +95,17 @@ async def test_failures_are_kept_apart_and_empty_answers_left_out():
 async def test_a_client_that_always_fails_is_an_error():
     with pytest.raises(ModelCallError, match="every call to flaky failed"):
         await generate([_draft(1), _draft(3)], _Flaky(), SAMPLING, description="x")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.text(max_size=20)), min_size=1, max_size=4),
+    st.text(max_size=9),
+    st.floats(0, 2),
+    st.integers(0, 2**40),
+)
+def test_a_seed_rests_on_all_that_an_answer_depends_on(said, model, temperature, seed):
+    messages = tuple(ChatMessage(role=role, content=text) for role, text in said)
+    draft = replace(_draft(1, n=3), spec="guided:short \n", messages=messages)
+    body = ["c1#0", "guided:short \n", 3, model, temperature, 16, seed, *([m.role, m.content] for m in messages)]
+    known = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    assert generation._digest(draft, model, Sampling(temperature, 16, seed)) == known

@@ -80,6 +80,7 @@ def test_a_row_is_the_record_again(said, answers, margin, label):
     pair = _pair(prompt=prompt, chosen=answers[0], rejected=answers[1], margin=margin, label=label)
     line = line_of(pair)
     assert "\n" not in line
+    assert line == json.dumps(row_of(pair), ensure_ascii=False)
     assert PreferencePair.model_validate_json(line) == pair
     assert json.loads(line)["pair_id"] == pair.pair_id
     assert PreferencePair.model_validate(row_of(pair)) == pair
@@ -104,6 +105,17 @@ def test_both_files_hold_the_same_rows_and_datasets_reads_them(run, tmp_path):
     assert by_file["parquet"].to_list() == [row_of(pair) for pair in pairs] == by_file["json"].to_list()
     # The data card tells `datasets` which of the folder's files is the data.
     assert load_dataset(str(run.path), split="train", cache_dir=cache).to_list() == by_file["parquet"].to_list()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.text(min_size=1), st.floats(allow_nan=False, allow_infinity=False)), max_size=5))
+def test_parquet_holds_what_the_lines_say(tmp_path_factory, rows):
+    import pyarrow.parquet as pq
+
+    path = tmp_path_factory.mktemp("parquet") / "pairs.parquet"
+    pairs = [_pair(chosen=f"a{text}", rejected=f"b{text}", margin=margin, language=text) for text, margin in rows]
+    write_pairs_parquet(path, pairs)
+    assert pq.read_table(path).to_pylist() == [row_of(pair) for pair in pairs]
 
 
 def test_equal_pairs_give_equal_bytes(tmp_path):

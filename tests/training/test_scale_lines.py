@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhi_plugin.persona.builder import empty_persona
 from rlhi_plugin.records import ChatMessage, FollowUpLabel
-from rlhi_training.records import LabelledTurn
+from rlhi_training.records import Candidate, LabelledTurn, ProposedPair
+from rlhi_training.scale import lines
 from rlhi_training.scale.learned import Learned
-from rlhi_training.scale.lines import OrderedLines, Passages, keyed, packed, unpacked
+from rlhi_training.scale.lines import OrderedLines, Passages, keyed, merged, packed, unpacked
+from rlhi_training.scale.proposal import Head, Proposal
 
 TEXTS = st.sampled_from(["a", "ü", "你好", "a\n", '"', "\x7f", "🌱"])
 VALUES = st.recursive(
@@ -93,13 +96,52 @@ def test_a_text_stands_once_however_many_turns_hold_it():
 
 def test_ordered_lines_are_sorted_and_found_again(tmp_path):
     path = tmp_path / "lines"
-    with OrderedLines(path) as lines:
+    with OrderedLines(path) as out:
         for key in ((3, 1), (1, 2), (2, 0)):
-            lines.add(key, str(key).encode())
-    assert [(key, line) for key, line in keyed(path)] == [(k, str(k).encode()) for k in ((1, 2), (2, 0), (3, 1))]
+            out.add(key, str(key).encode())
+    found = [(b"%016x%016x\t" % k, str(k).encode()) for k in ((1, 2), (2, 0), (3, 1))]
+    assert list(keyed(path)) == found
     with OrderedLines(tmp_path / "none"):
         pass
     assert list(keyed(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("in_memory", [1 << 20, 0, 8])
+def test_lines_of_many_files_are_merged_in_the_order_of_their_keys(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(lines, "_IN_MEMORY", in_memory)
+    keys = [(place * 7919 % 50, 2**62 - place) for place in range(60)]
+    for number in range(3):
+        with OrderedLines(tmp_path / str(number)) as out:
+            for key in keys[number::3]:
+                out.add(key, f"{key}\t{number}".encode())
+    with OrderedLines(tmp_path / "twice") as out:
+        for word in (b"b", b"a", b"c"):
+            out.add((7, 7), word)
+    known = [f"{key}\t{keys.index(key) % 3}".encode() for key in sorted(keys)]
+    assert list(merged(tmp_path / str(number) for number in range(3))) == known
+    assert list(merged([tmp_path / "twice"])) == [b"b", b"a", b"c"]
+
+
+@given(conversations(), st.sampled_from([None, "neutral"]), st.sampled_from([None, "a\tb"]))
+def test_a_proposal_is_read_as_it_was_written(one, extra, language):
+    for turn in one.turns:
+        chosen, rejected = (
+            Candidate(conversation_id="c", turn=turn.turn, text=text, origin="sample", model="m") for text in "ab"
+        )
+        pair = ProposedPair(
+            source="rewrite",
+            conversation_id="c",
+            turn=turn.turn,
+            persona=one.persona,
+            chosen=chosen,
+            rejected=rejected,
+        )
+        head = Head(pair.key, "rewrite", "c", turn.turn, 2**62, extra, 5, None, language, "wildchat")
+        line = Proposal(head, pair.to_line(), turn.to_line()).to_line()
+        assert b"\n" not in line
+        read = Proposal.from_line(line)
+        assert (read.head, read.pair, read.turn) == (head, pair, turn)
+        assert read.turn.to_line() == turn.to_line()
 
 
 def test_passages_are_read_with_few_files_open(tmp_path):

@@ -17,15 +17,17 @@ from rlhi_plugin.records import Conversation, Message
 from rlhi_training.recipe import IngestSection, Recipe, ScreensSection
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.screens import toxicity
-from rlhi_training.screens.jailbreak import ENOUGH, Jailbreak, signs_in
+from rlhi_training.screens.jailbreak import ENOUGH, Jailbreak, signs_in_each
 from rlhi_training.screens.language import Language
-from rlhi_training.screens.near_duplicates import NearDuplicates, bands_for, encoded_words, words
+from rlhi_training.screens.near_duplicates import NearDuplicates, bands_for
+from rlhi_training.screens.needles import Needles
 from rlhi_training.screens.patterns import signs
 from rlhi_training.screens.refusal import declines
-from rlhi_training.screens.screening import Screening, screens_of
+from rlhi_training.screens.screening import Screening, screen_apart, screens_of
 from rlhi_training.screens.templates import Templates
 from rlhi_training.screens.turns import RolesOutOfOrder
 from rlhi_training.screens.user_cap import UserCap
+from rlhi_training.screens.wording import Wording, encoded_words, mixed, words
 from rlhi_training.stages.ingest import CONVERSATIONS, ingest
 
 LONG = (
@@ -405,9 +407,27 @@ def test_words_are_cut_as_the_expression_says(text):
     import re
 
     known = re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e01-\u0e5b]|[^\W_]+", text.lower())
-    assert words(text) == [word.decode() for word in encoded_words(text)]
-    if text.isascii():
-        assert words(text) == known
+    assert words(text) == known == [word.decode() for word in encoded_words(text)]
+
+
+@given(st.lists(ANY, max_size=5), st.integers(1, 4))
+def test_runs_of_words_are_the_same_alone_and_among_others(texts, size):
+    together = Wording.of(texts)
+    runs = mixed(together.runs(size))
+    for number, text in enumerate(texts):
+        start, end = together.starts[number : number + 2]
+        alone = Wording.of([text])
+        assert together.digests[start:end].tolist() == alone.digests.tolist()
+        last = max(0, end - start - size + 1)
+        assert runs[start : start + last].tolist() == mixed(alone.runs(size))[:last].tolist()
+
+
+NEEDLES = ("dan", " no ", "law", "abc", "bca", "отказыва", "🔒", "free of", "free from")
+
+
+@given(st.lists(st.lists(st.sampled_from([*NEEDLES, "ab", "ca", "fre", "\ud800", " "]), max_size=9).map("".join)))
+def test_needles_are_found_where_they_are(texts):
+    assert Needles(NEEDLES).in_each(texts) == [{needle for needle in NEEDLES if needle in text} for text in texts]
 
 
 SIGNS_OF_IT = [
@@ -459,7 +479,31 @@ SIGNS_OF_IT = [
 ]
 
 
-@given(st.lists(st.sampled_from(SIGNS_OF_IT), max_size=7).map(" ".join))
-def test_looking_for_needed_texts_first_finds_every_jailbreak(text):
-    plainly = {sign.name: sign.weight for sign in signs("jailbreak.toml") if sign.pattern.search(text)}
-    assert signs_in(text) == (plainly if sum(plainly.values()) >= ENOUGH else {})
+TELLING = st.lists(st.sampled_from(SIGNS_OF_IT), max_size=7).map(" ".join)
+
+
+@given(st.lists(TELLING, max_size=3) | st.lists(TELLING, min_size=16, max_size=20))
+def test_looking_for_needed_texts_first_finds_every_jailbreak(texts):
+    for text, found in zip(texts, signs_in_each(texts), strict=True):
+        plainly = {sign.name: sign.weight for sign in signs("jailbreak.toml").known if sign.pattern.search(text)}
+        assert found == (plainly if sum(plainly.values()) >= ENOUGH else {})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(TELLING | _SAID, min_size=1, max_size=4), max_size=30))
+def test_conversations_are_screened_together_as_they_are_apart(talks):
+    rows = [
+        Conversation(
+            conversation_id=f"c{i}",
+            user_id=f"u{i % 3}",
+            messages=tuple(
+                Message(id=str(j), role="assistant" if j % 2 else "user", content=text) for j, text in enumerate(talk)
+            ),
+        )
+        for i, talk in enumerate(talks)
+    ]
+    screens = screens_of(ScreensSection(min_user_chars=1, languages=("English",)), IngestSection())
+    together = screen_apart(rows, screens)
+    assert together == [one for row in rows for one in screen_apart([row], screens)]
+    fresh = Screening([screen for screen in screens if not hasattr(screen, "judge")])
+    assert [one.drop for one in together] == [fresh(row) for row in rows]

@@ -56,6 +56,25 @@ class PairTotals:
         self.personas.update(row[name] for name in ("persona_digest",) if row[name])
 
 
+_COUNTED = (
+    "source",
+    "language",
+    "log",
+    "chosen_model",
+    "rejected_model",
+    "label",
+    "labeller",
+    "persona_digest",
+    "user_id",
+)
+
+
+def counted_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What `PairTotals.add` looks at in a row: a small part of it."""
+    provenance = {"conversation_id": row["provenance"]["conversation_id"]}
+    return {**{name: row[name] for name in _COUNTED}, "provenance": provenance}
+
+
 @dataclass(frozen=True, slots=True)
 class DataFacts:
     """What a data card says.

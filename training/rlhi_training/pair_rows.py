@@ -8,7 +8,8 @@ say where the pair comes from; trainers pass them over.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rlhi_training.records import PreferencePair
 
 _ANSWERS = ("chosen", "rejected")
+_SAID = frozenset(("prompt", *_ANSWERS, *(f"{name}_message" for name in _ANSWERS)))
 _BATCH = 1000
 
 
@@ -36,7 +38,21 @@ def row_of(pair: PreferencePair) -> dict[str, Any]:
 
 def line_of(pair: PreferencePair) -> str:
     """The row as one line of JSON, without its end."""
-    return json.dumps(row_of(pair), ensure_ascii=False)
+    return row_line(row_of(pair))
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON, without its end."""
+    # Both answers are in it twice, and are spelt once.
+    chosen, rejected = (_spelt(row[f"{name}_message"]) for name in _ANSWERS)
+    rest = {name: value for name, value in row.items() if name not in _SAID}
+    return (
+        f'{{"prompt": {_spelt(row["prompt"])}, "chosen": [{chosen}], "rejected": [{rejected}],'
+        f' "chosen_message": {chosen}, "rejected_message": {rejected}, {_spelt(rest)[1:]}'
+    )
+
+
+_spelt = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,12 +74,12 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_pairs_parquet(path: Path, pairs: Iterable[PreferencePair]) -> None:
-    """`write_rows_parquet` of pairs."""
-    write_rows_parquet(path, map(row_of, pairs))
+    """`write_lines_parquet` of pairs."""
+    write_lines_parquet(path, (line_of(pair).encode() for pair in pairs))
 
 
-def write_rows_parquet(path: Path, found: Iterable[dict[str, Any]]) -> None:
-    """Write the rows as Parquet, a thousand at a time. The same pairs give the same bytes.
+def write_lines_parquet(path: Path, found: Iterable[bytes]) -> None:
+    """Write rows, each a line of JSON, as Parquet, a thousand at a time. The same pairs give the same bytes.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -75,18 +91,32 @@ def write_rows_parquet(path: Path, found: Iterable[dict[str, Any]]) -> None:
         raise MissingExtraError("pyarrow", "parquet") from error
     schema = _schema(pa)
     draft = path.with_name(f".{path.name}.draft")
+    lines = iter(found)
     try:
         with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-            rows: list[dict[str, Any]] = []
-            for row in found:
-                rows.append(row)
-                if len(rows) == _BATCH:
-                    writer.write_table(pa.Table.from_pylist(rows, schema))
-                    rows = []
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            while True:
+                some = list(islice(lines, _BATCH))
+                writer.write_table(_table(some, schema) if some else schema.empty_table())
+                if len(some) < _BATCH:
+                    break
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _table(lines: Sequence[bytes], schema: Any) -> Any:
+    """Lines of JSON as columns, without an object of Python for each value."""
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    body = b"\n".join(lines)
+    table = arrow_json.read_json(
+        pa.BufferReader(body),
+        # In one block: no line may lie across two.
+        read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(body) + 1),
+        parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    return table.select(schema.names)
 
 
 def _schema(pa: Any) -> Any:

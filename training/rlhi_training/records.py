@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -70,7 +71,13 @@ class Candidate(Record):
     @property
     def candidate_id(self) -> str:
         """Content address: equal text for the same turn is the same candidate."""
-        return hashlib.sha256(f"{self.conversation_id}#{self.turn}\0{self.text}".encode()).hexdigest()[:16]
+        return _address(self.conversation_id, self.turn, self.text)
+
+
+@lru_cache(maxsize=1024)
+def _address(conversation_id: str, turn: int, text: str) -> str:
+    # Filters, caps and provenance ask for it again and again.
+    return hashlib.sha256(f"{conversation_id}#{turn}\0{text}".encode()).hexdigest()[:16]
 
 
 class ScoredCandidate(Record):

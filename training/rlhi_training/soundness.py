@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
 
 from rlhi_plugin.chat import FinishReason
 from rlhi_plugin.checks import repeated_share, word_count
@@ -27,16 +29,36 @@ def flaw(text: str, finish_reason: FinishReason, *, min_words: int, max_repeated
         return "empty"
     if finish_reason != "stop":
         return "unfinished"
-    # Scripts without spaces: a character stands for about half a word.
-    if max(word_count(text), len(_UNSPACED.findall(text)) // 2) < min_words:
+    looked = _look(text)
+    if looked.words < min_words:
         return "too_short"
-    prose = _CODE.sub(" ", text)
-    if repeated_share(prose) > max_repeated_share or _repeats_a_sentence(prose):
+    if looked.repeated_share > max_repeated_share or looked.repeats_a_sentence:
         return "repetitive"
+    return None if looked.is_language else "not_language"
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What a text is like."""
+
+    words: int
+    repeated_share: float
+    repeats_a_sentence: bool
+    is_language: bool
+
+
+@lru_cache(maxsize=1024)
+def _look(text: str) -> _Looked:
+    """Several stages ask about the same answer, each with limits of its own."""
+    prose = _CODE.sub(" ", text) if "```" in text else text
     visible = "".join(prose.split())
-    if visible and sum(map(str.isalpha, visible)) < _MIN_LETTERS * len(visible):
-        return "not_language"
-    return None
+    return _Looked(
+        # Scripts without spaces: a character stands for about half a word.
+        words=max(word_count(text), 0 if text.isascii() else len(_UNSPACED.findall(text)) // 2),
+        repeated_share=repeated_share(prose),
+        repeats_a_sentence=_repeats_a_sentence(prose),
+        is_language=not visible or sum(map(str.isalpha, visible)) >= _MIN_LETTERS * len(visible),
+    )
 
 
 def _repeats_a_sentence(text: str) -> bool:

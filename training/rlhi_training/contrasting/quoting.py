@@ -7,7 +7,7 @@ itself holds, and nothing that A, or any persona in the room, said elsewhere: fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 QUOTED_WORDS = 5
 """Consecutive words that make a quotation; a shorter text is quoted when it occurs whole (ours)."""
@@ -20,12 +20,17 @@ Gram = tuple[str, ...]
 
 def private_grams(texts: Iterable[str], known: Iterable[str]) -> frozenset[Gram]:
     """What would be a quotation of `texts`, leaving out what `known` texts (the request and its context) hold too."""
-    allowed = {gram for text in known for size in range(_MIN_WORDS, QUOTED_WORDS + 1) for gram in _grams(text, size)}
+    allowed = {
+        gram
+        for words in map(_words, known)
+        for size in range(_MIN_WORDS, QUOTED_WORDS + 1)
+        for gram in _grams(words, size)
+    }
     grams: set[Gram] = set()
-    for text in texts:
-        size = min(QUOTED_WORDS, len(_WORD.findall(text)))
+    for words in map(_words, texts):
+        size = min(QUOTED_WORDS, len(words))
         if size >= _MIN_WORDS:
-            grams.update(_grams(text, size))
+            grams.update(_grams(words, size))
     return frozenset(grams - allowed)
 
 
@@ -33,9 +38,13 @@ def quotes(text: str, private: frozenset[Gram]) -> bool:
     """Whether a text holds any of these sequences of words."""
     if not private:
         return False
-    return any(gram in private for size in {len(gram) for gram in private} for gram in _grams(text, size))
+    words = _words(text)
+    return any(not private.isdisjoint(_grams(words, size)) for size in {len(gram) for gram in private})
 
 
-def _grams(text: str, size: int) -> Iterable[Gram]:
-    words = [word.casefold() for word in _WORD.findall(text)]
-    return (tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _grams(words: Sequence[str], size: int) -> Iterable[Gram]:
+    return zip(*(words[start:] for start in range(size)), strict=False)

@@ -1,9 +1,11 @@
-"""Filters that look at one pair alone and ask no model. Each returns the name of its reason for dropping, or None."""
+"""Filters that ask no model. Each returns the name of its reason for dropping, or None."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rlhi_plugin.checks import word_count
-from rlhi_plugin.text_language import text_language
+from rlhi_plugin.text_language import text_languages
 from rlhi_training.recipe import FilterSection
 from rlhi_training.records import LabelledTurn, ProposedPair
 from rlhi_training.soundness import flaw
@@ -14,7 +16,11 @@ LENGTH_WISHES = frozenset({"short", "detailed", "max_words", "min_words", "max_s
 
 def identical(pair: ProposedPair) -> str | None:
     """``identical``: chosen and rejected are the same text but for white space."""
-    return "identical" if pair.chosen.text.split() == pair.rejected.text.split() else None
+    chosen, rejected = pair.chosen.text, pair.rejected.text
+    # Nearly all differ in their first word.
+    if chosen.split(None, 1)[:1] != rejected.split(None, 1)[:1]:
+        return None
+    return "identical" if chosen.split() == rejected.split() else None
 
 
 def without_persona(pair: ProposedPair, section: FilterSection) -> str | None:
@@ -47,21 +53,26 @@ def lengths_apart(pair: ProposedPair, section: FilterSection) -> str | None:
     return "lengths_apart" if longer > section.max_length_ratio * shorter else None
 
 
-def other_language(pair: ProposedPair, turn: LabelledTurn, section: FilterSection) -> str | None:
+def other_language(pairs: Sequence[tuple[ProposedPair, LabelledTurn]], section: FilterSection) -> list[str | None]:
     """``other_language``: the chosen answer leaves the language of the request, the rejected one does not.
 
-    No language is asked for by the pair's wishes, and all three texts are long enough to tell.
+    No language is asked for by the pair's wishes, and all three texts are long enough to tell. Of many pairs at once,
+    since languages are told for many texts at once.
     """
-    if not section.match_language or "language" in _families(pair):
-        return None
+    found: list[str | None] = [None] * len(pairs)
+    if not section.match_language:
+        return found
+    asked = [place for place, (pair, _) in enumerate(pairs) if "language" not in _families(pair)]
     # The answers first: where they are in one language, nobody needs that of the request.
-    chosen = text_language(pair.chosen.text)
-    if chosen is None:
-        return None
-    rejected = text_language(pair.rejected.text)
-    if rejected is None or rejected == chosen:
-        return None
-    return "other_language" if text_language(turn.context[-1].content) == rejected else None
+    chosen = dict(zip(asked, text_languages([pairs[place][0].chosen.text for place in asked]), strict=True))
+    told = [place for place in asked if chosen[place] is not None]
+    rejected = dict(zip(told, text_languages([pairs[place][0].rejected.text for place in told]), strict=True))
+    apart = [place for place in told if rejected[place] not in (None, chosen[place])]
+    requests = text_languages([pairs[place][1].context[-1].content for place in apart])
+    for place, request in zip(apart, requests, strict=True):
+        if request == rejected[place]:
+            found[place] = "other_language"
+    return found
 
 
 def _families(pair: ProposedPair) -> frozenset[str]:

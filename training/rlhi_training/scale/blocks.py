@@ -6,13 +6,15 @@ A part leaves its conversations as lines of our own form and, for each row, what
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlhi_plugin.errors import RecordError
+from rlhi_plugin.identity import same_key
 from rlhi_plugin.importers.files import Part, parts_of, plain_files, rows_of_part
 from rlhi_plugin.importers.reading import is_spread, read_rows
 from rlhi_plugin.importers.row import Row
@@ -22,13 +24,15 @@ from rlhi_plugin.records import Conversation, FeedbackEvent, Tombstone
 from rlhi_training.log_source import LogSource
 from rlhi_training.scale.layout import Layout, Summary, finished
 from rlhi_training.scale.lines import Lines, packed
-from rlhi_training.screens.screen import Finding, Screen, SeenPart
-from rlhi_training.screens.screening import screens_of
+from rlhi_training.screens.screen import Screen
+from rlhi_training.screens.screening import Screened, screen_apart, screens_of
 from rlhi_training.split import span_of
 from rlhi_training.stages.ingest import checksum, malformed
 
 BLOCK_BYTES = 8 << 20
 """Of a log that is read at once (ours)."""
+_BATCH = 512
+"""Conversations that are screened together (ours)."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM = ("id", "crc", "early", "late", "marks", "seen", "user", "began", "start", "end", "offset", "length")
 
@@ -118,49 +122,48 @@ class ReadBlock:
     def _read(self, block: Block, kept: Path, rows: Path) -> Summary:
         screens = screens_of(self.layout.recipe.screens, self.layout.recipe.ingest)
         count = 0
-        with Lines(kept) as conversations, Lines(rows) as facts:
-            for item in _items(block):
-                if item is None:
+        with same_key(), Lines(kept) as conversations, Lines(rows) as facts:
+            items = _items(block)
+            while some := list(islice(items, _BATCH)):
+                if some[-1] is None:
                     return {"rows": 0, "spread": True}
-                count += 1
-                facts.write(packed(self._look(item, screens, conversations)))
+                count += len(some)
+                for row in self._look([item for item in some if item is not None], screens, conversations):
+                    facts.write(packed(row))
         return {"rows": count, "spread": False}
 
-    def _look(self, item: Conversation | tuple[str, str], screens: list[Screen], out: Lines) -> list[Any]:
-        """One row as a list, in the order of `_FORM`; of a malformed one, key and reason alone."""
-        if isinstance(item, tuple):
-            return list(item)
+    def _look(
+        self, items: Sequence[Conversation | tuple[str, str]], screens: Sequence[Screen], out: Lines
+    ) -> Iterator[list[Any]]:
+        """Each row as a list, in the order of `_FORM`; of a malformed one, key and reason alone."""
+        looked = [None if isinstance(item, tuple) else self._early(item) for item in items]
+        known = [one[1] for one in looked if one is not None and one[1] is not None]
+        screened = iter(zip(known, screen_apart(known, screens), strict=True))
+        for item, one in zip(items, looked, strict=True):
+            if isinstance(item, tuple) or one is None:
+                yield list(item)
+            elif one[1] is None:
+                yield [item.conversation_id, checksum(item), one[0], *[None] * 9]
+            else:
+                yield [item.conversation_id, checksum(item), None, *_facts(*next(screened), out)]
+
+    def _early(self, item: Conversation) -> tuple[str | None, Conversation | None]:
+        """What keeps a conversation out before it is looked at, or what may be known of it."""
         known = remembered(item, self.tombstones)
-        early = "forgotten" if known is None else "excluded" if self.exclusions.of(item) is not None else None
-        head: list[Any] = [item.conversation_id, checksum(item), early]
-        if early is not None or known is None:
-            return [*head, *[None] * 9]
-        late, marks, seen = _screen(known, screens)
-        head += [late, marks, seen]
-        if late is not None:
-            return [*head, *[None] * 6]
-        span = span_of(known)
-        times = (known.started_at, span.start if span else None, span.end if span else None)
-        place = out.write(known.to_line())
-        return [*head, known.user_id, *map(microseconds, times), *place]
+        if known is None:
+            return "forgotten", None
+        return ("excluded", None) if self.exclusions.of(item) is not None else (None, known)
 
 
-def _screen(
-    known: Conversation, screens: Iterable[Any]
-) -> tuple[tuple[str, str] | None, list[tuple[str, str]], dict[str, SeenPart]]:
-    """What drops a conversation, what is marked in it, and what screens that compare have read."""
-    marks: list[tuple[str, str]] = []
-    seen: dict[str, SeenPart] = {}
-    for screen in screens:
-        if hasattr(screen, "judge"):
-            seen[screen.name] = screen.read(known)
-        elif screen.name != "user_cap":
-            finding: Finding | None = screen(known)
-            if finding is not None and screen.drops:
-                return (finding.reason, finding.detail), [], {}
-            if finding is not None:
-                marks.append((finding.reason, finding.detail))
-    return None, marks, seen
+def _facts(known: Conversation, found: Screened, out: Lines) -> list[Any]:
+    """What is in a row from ``late`` on."""
+    marks = [(mark.reason, mark.detail) for mark in found.marks]
+    if found.drop is not None:
+        return [(found.drop.reason, found.drop.detail), [], {}, *[None] * 6]
+    span = span_of(known)
+    times = (known.started_at, span.start if span else None, span.end if span else None)
+    place = out.write(known.to_line())
+    return [None, marks, found.seen, known.user_id, *map(microseconds, times), *place]
 
 
 def _items(block: Block) -> Iterator[Conversation | tuple[str, str] | None]:

@@ -7,7 +7,7 @@ times over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import AwareDatetime
 
@@ -30,7 +30,7 @@ class _Turn(NamedTuple):
 
 
 class _Line(Record):
-    """What is written."""
+    """What is written; of our own texts and turns nothing is checked again."""
 
     seq: int
     conversation_id: str
@@ -39,13 +39,14 @@ class _Line(Record):
     language: str | None = None
     source: str
     persona: Persona | None = None
-    texts: tuple[str, ...] = ()
-    messages: tuple[tuple[Role, int], ...] = ()
-    turns: tuple[_Turn, ...] = ()
+    texts: Any = ()
+    messages: Any = ()
+    turns: Any = ()
 
 
 _HEAD = ("seq", "conversation_id", "user_id", "started_at", "language", "source", "persona")
 """Fields that are written as they are."""
+_LABELS = {label.value: label for label in FollowUpLabel}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +104,23 @@ class Learned:
     def from_line(cls, line: bytes) -> Learned:
         """What `to_line` wrote."""
         read = _Line.model_validate_json(line)
-        messages = [ChatMessage(role=role, content=read.texts[place]) for role, place in read.messages]
-        turns = tuple(
-            LabelledTurn(
-                conversation_id=read.conversation_id,
-                user_id=read.user_id,
-                turn=turn.turn,
-                context=tuple(messages[place] for place in turn.context),
-                response=read.texts[turn.response],
-                follow_up=None if turn.follow_up is None else read.texts[turn.follow_up],
-                label=turn.label,
-                request_id=turn.request_id,
-                response_id=turn.response_id,
-                follow_up_id=turn.follow_up_id,
+        texts = read.texts
+        messages = [ChatMessage.trusted(role=role, content=texts[place]) for role, place in read.messages]
+        turns = []
+        for turn, context, response, follow_up, label, *names in read.turns:
+            request_id, response_id, follow_up_id = names
+            turns.append(
+                LabelledTurn.trusted(
+                    conversation_id=read.conversation_id,
+                    user_id=read.user_id,
+                    turn=turn,
+                    context=tuple([messages[place] for place in context]),
+                    response=texts[response],
+                    follow_up=None if follow_up is None else texts[follow_up],
+                    label=None if label is None else _LABELS[label],
+                    request_id=request_id,
+                    response_id=response_id,
+                    follow_up_id=follow_up_id,
+                )
             )
-            for turn in read.turns
-        )
-        return cls(**{name: getattr(read, name) for name in _HEAD}, turns=turns)
+        return cls(**{name: getattr(read, name) for name in _HEAD}, turns=tuple(turns))

@@ -8,6 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
@@ -86,43 +87,73 @@ class Lines:
         self._draft.replace(self._path)
 
 
-class OrderedLines(Lines):
-    """Lines with keys, written in any order and sorted at the end; only keys and places are in memory.
+_IN_MEMORY = 8 << 20
+"""Bytes of lines that wait in memory to be sorted; beyond that they go into a draft (ours)."""
 
-    Each line of the file is its key (numbers with commas between), a tabulator, and what was written.
+
+class OrderedLines(Lines):
+    """Lines with keys, written in any order and sorted at the end; a few of them are in memory, else keys and places.
+
+    Each line of the file is its key (each number in 16 hexadecimal digits, so that keys compare as bytes), a tabulator,
+    and what was written. Lines of one key stay in their order.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._lines: list[tuple[Key, bytes]] = []
+        self._waiting = 0
         self._places: list[tuple[Key, int, int]] = []
 
     def add(self, key: Key, line: bytes) -> None:
         """One line, without its end."""
-        offset, length = self.write(line)
-        self._places.append((key, offset, length))
+        self._lines.append((key, line))
+        self._waiting += len(line)
+        if self._waiting > _IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> None:
+        for key, line in self._lines:
+            offset, length = self.write(line)
+            self._places.append((key, offset, length))
+        self._lines, self._waiting = [], 0
 
     def _finish(self) -> None:
+        if not self._places:
+            self._lines.sort(key=itemgetter(0))
+            for key, line in self._lines:
+                self.write(_spelt(key) + line)
+            super()._finish()
+            return
+        self._spill()
         self._places.sort()
         self._stream.flush()
-        with Lines(self._path) as ordered:
-            if not self._places:
-                return
-            with mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as draft:
-                for key, offset, length in self._places:
-                    ordered.write(b"%b\t%b" % (repr(key)[1:-1].encode(), draft[offset : offset + length]))
+        with Lines(self._path) as ordered, mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as draft:
+            for key, offset, length in self._places:
+                ordered.write(_spelt(key) + draft[offset : offset + length])
 
 
-def keyed(path: Path) -> Iterator[tuple[Key, bytes]]:
-    """The lines of an ordered file."""
+def _spelt(key: Key) -> bytes:
+    return b"%016x" * len(key) % key + b"\t"
+
+
+def keyed(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of an ordered file: the key as it is written, with its tabulator, and what comes behind."""
     with path.open("rb") as lines:
         for line in lines:
-            key, _, rest = line.partition(b"\t")
-            yield tuple(int(part) for part in key.split(b",") if part), rest[:-1]
+            end = line.index(b"\t") + 1
+            yield line[:end], line[end:-1]
 
 
-def merged(paths: Iterable[Path]) -> Iterator[tuple[Key, bytes]]:
-    """The lines of many ordered files, in order."""
-    return heapq.merge(*map(keyed, paths), key=itemgetter(0))
+def merged(paths: Iterable[Path]) -> Iterator[bytes]:
+    """The lines of many ordered files, in order, without their keys and ends."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        for line in heapq.merge(*files, key=_key_of) if len(files) > 1 else (line for file in files for line in file):
+            yield line[line.index(b"\t") + 1 : -1]
+
+
+def _key_of(line: bytes) -> bytes:
+    return line[: line.index(b"\t")]
 
 
 class Passages:

@@ -6,24 +6,29 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlhi_plugin.records import Conversation
 from rlhi_training.contrasting.choosing import share_of
-from rlhi_training.data_card import PairTotals
+from rlhi_training.data_card import PairTotals, counted_of
 from rlhi_training.filters.caps import Claim
-from rlhi_training.pair_rows import write_rows_parquet
+from rlhi_training.pair_rows import row_line, row_of, write_lines_parquet
 from rlhi_training.recipe import Recipe
-from rlhi_training.records import Dropped, PreferencePair
+from rlhi_training.records import Dropped, PreferencePair, ProposedPair
+from rlhi_training.scale.blocks import moment
 from rlhi_training.scale.digest_set import DigestSet
 from rlhi_training.scale.layout import Layout, Summary, finished
-from rlhi_training.scale.lines import PLAIN, Lines, OrderedLines, merged, packed, unpacked
-from rlhi_training.scale.pairing import IRRELEVANT, NEUTRAL, Proposal
+from rlhi_training.scale.lines import PLAIN, Lines, keyed, merged, packed, unpacked
+from rlhi_training.scale.proposal import IRRELEVANT, NEUTRAL, Proposal
 from rlhi_training.stages.audience import Snapshots
 from rlhi_training.stages.filter import capped_pair, what_caps_leave
 from rlhi_training.stages.pair_personas import Circle, put_persona
-from rlhi_training.stages.pairs import PAIRS, PairOrigin, render_pairs
+from rlhi_training.stages.pairs import PairOrigin, render_each
+
+_BATCH = 256
+"""Pairs that are rendered together (ours)."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,16 @@ def circle_of(layout: Layout, extras: Drawn, capped: Mapping[int, str]) -> Circl
     for shard in range(layout.shards):
         for proposal in proposals(layout, shard, extras):
             persona = proposal.pair.persona
-            if persona is not None and proposal.rank not in capped:
+            if persona is not None and proposal.head.rank not in capped:
                 personas[persona.user_id].add(persona)
     return Circle([persona for theirs in personas.values() for persona in theirs.personas], layout.recipe.seed)
 
 
 def proposals(layout: Layout, shard: int, extras: Drawn) -> Iterator[Proposal]:
     """A shard's pairs that passed the filters, in order."""
-    for _, line in merged([layout.shard(shard, "proposals.lines")]):
-        proposal = Proposal.model_validate_json(line)
-        if extras.holds(proposal.extra, proposal.extra_rank):
+    for _, line in keyed(layout.shard(shard, "proposals.lines")):
+        proposal = Proposal.from_line(line)
+        if extras.holds(proposal.head.extra, proposal.head.extra_rank):
             yield proposal
 
 
@@ -118,62 +123,78 @@ class RenderShard:
     def _render(self, shard: int, files: Sequence[Path]) -> Summary:
         counts: Counter[str] = Counter()
         reasons: Counter[str] = Counter()
-        told: set[str] = set()
-        rows, filtered, turns, capped, lost = (OrderedLines(file) for file in files)
+        told: set[tuple[str, int]] = set()
+        # What is read is in order, and so is what is written.
+        rows, filtered, turns, capped, lost = (Lines(file) for file in files)
         with rows, filtered, turns, capped, lost:
-            for key, line in merged([self.layout.shard(shard, "proposals.lines")]):
-                proposal = Proposal.model_validate_json(line)
-                if not self.extras.holds(proposal.extra, proposal.extra_rank):
-                    continue
-                if proposal.extra is not None:
-                    counts["extras_passed"] += 1
-                why = self.capped.get(proposal.rank)
-                if why is not None:
-                    drop = capped_pair(proposal.pair, within=why == "over_limit")
-                    reasons[drop.reason] += 1
-                    capped.add(key, PLAIN + drop.to_line())
-                    continue
-                counts["kept"] += 1
-                counts[f"from:{proposal.pair.source}"] += 1
-                filtered.add(key, proposal.pair.to_line())
-                pair, gone = self._row(proposal)
-                if gone is not None:
-                    counts["lost"] += 1
-                    lost.add(key, PLAIN + gone.to_line())
-                    continue
-                if pair is not None:
-                    row = {"key": proposal.pair.key, "id": pair.pair_id, "row": pair.to_json()}
-                    rows.add(key, packed(row))
-                    if proposal.turn.key not in told:
-                        told.add(proposal.turn.key)
-                        turns.add(key, proposal.turn.to_line())
+            held = self._held(shard)
+            while some := list(islice(held, _BATCH)):
+                for (key, proposal), made in zip(some, self._rows([one for _, one in some]), strict=True):
+                    head = proposal.head
+                    counts["extras_passed"] += head.extra is not None
+                    if head.rank in self.capped:
+                        drop = capped_pair(head.key, within=self.capped[head.rank] == "over_limit")
+                        reasons[drop.reason] += 1
+                        capped.write(key + PLAIN + drop.to_line())
+                        continue
+                    counts["kept"] += 1
+                    counts[f"from:{head.source}"] += 1
+                    filtered.write(key + proposal.pair_line)
+                    if isinstance(made, Dropped):
+                        counts["lost"] += 1
+                        lost.write(key + PLAIN + made.to_line())
+                    elif made is not None:
+                        rows.write(key + _row_line(head.key, row_of(made)))
+                        if proposal.turn_name not in told:
+                            told.add(proposal.turn_name)
+                            turns.write(key + proposal.turn_line)
         return {"counts": dict(counts), "reasons": dict(reasons)}
 
-    def _row(self, proposal: Proposal) -> tuple[PreferencePair | None, Dropped | None]:
-        pair, turn = proposal.pair, proposal.turn
-        placed = put_persona(pair, self.layout.recipe, self.circle)
-        if isinstance(placed, Dropped):
-            return None, placed
-        # Time, log and language are all that is wanted of the conversation.
-        conversation = Conversation(
-            conversation_id=turn.conversation_id,
-            user_id=turn.user_id,
-            messages=(),
-            started_at=proposal.started_at,
-            language=proposal.language,
-            source=proposal.source,
-        )
+    def _held(self, shard: int) -> Iterator[tuple[bytes, Proposal]]:
+        for key, line in keyed(self.layout.shard(shard, "proposals.lines")):
+            proposal = Proposal.from_line(line)
+            if self.extras.holds(proposal.head.extra, proposal.head.extra_rank):
+                yield key, proposal
+
+    def _rows(self, proposals: Sequence[Proposal]) -> list[PreferencePair | Dropped | None]:
+        """What becomes of each pair; None of one that a cap takes."""
+        found: list[PreferencePair | Dropped | None] = [None] * len(proposals)
+        kept: dict[int, ProposedPair] = {}
+        for place, proposal in enumerate(proposals):
+            if proposal.head.rank not in self.capped:
+                placed = put_persona(proposal.pair, self.layout.recipe, self.circle)
+                if isinstance(placed, Dropped):
+                    found[place] = placed
+                else:
+                    kept[place] = placed
+        turns = [proposals[place].turn for place in kept]
         origin = PairOrigin(
-            conversations={turn.conversation_id: conversation},
+            conversations={
+                turn.conversation_id: _conversation(proposals[place]) for place, turn in zip(kept, turns, strict=True)
+            },
             labeller=self.labeller,
             against_refusals=self.layout.recipe.screens.train_against_refusals,
         )
-        result = render_pairs([placed], {turn.key: turn}, origin)
-        if result.dropped:
-            return None, result.dropped[0]
-        (made,) = result.files[PAIRS]
-        assert isinstance(made, PreferencePair)  # noqa: S101 - what render_pairs makes
-        return made, None
+        for place, made in zip(kept, render_each(list(kept.values()), turns, origin), strict=True):
+            found[place] = made
+        return found
+
+
+def _conversation(proposal: Proposal) -> Conversation:
+    """Time, log and language, which is all that is wanted of it."""
+    return Conversation.trusted(
+        conversation_id=proposal.head.conversation_id,
+        user_id=None,
+        messages=(),
+        started_at=moment(proposal.head.started_at),
+        language=proposal.head.language,
+        source=proposal.head.log,
+    )
+
+
+def _row_line(key: str, row: dict[str, Any]) -> bytes:
+    """What `PairFiles` has to know of a row, and the row as it goes into the file."""
+    return packed([row["pair_id"], key, counted_of(row)]) + b"\t" + row_line(row).encode()
 
 
 class PairFiles:
@@ -191,18 +212,18 @@ class PairFiles:
     def write(self, layout: Layout, jsonl: Path, parquet: Path) -> None:
         """Merge."""
         with Lines(jsonl) as out:
-            write_rows_parquet(parquet, self._rows(layout, out))
+            write_lines_parquet(parquet, self._rows(layout, out))
 
-    def _rows(self, layout: Layout, out: Lines) -> Iterator[dict[str, Any]]:
+    def _rows(self, layout: Layout, out: Lines) -> Iterator[bytes]:
         seen = DigestSet()
-        for _, line in merged(layout.shard(shard, "rows.lines") for shard in range(layout.shards)):
-            found = unpacked(line)
-            if seen.first(found["id"], 0) is not None:
-                self.dropped.append(Dropped(stage="pairs", key=found["key"], reason="duplicate"))
+        for line in merged(layout.shard(shard, "rows.lines") for shard in range(layout.shards)):
+            head, _, row = line.partition(b"\t")
+            name, key, counted = unpacked(head)
+            if seen.first(name, 0) is not None:
+                self.dropped.append(Dropped(stage="pairs", key=key, reason="duplicate"))
                 continue
-            out.write(found["row"].encode())
-            row = unpacked(found["row"])
-            self.totals.add(row)
+            out.write(row)
+            self.totals.add(counted)
             yield row
 
 
@@ -210,7 +231,7 @@ def merge_lines(layout: Layout, name: str, out: Path) -> int:
     """One file of the lines of all shards, in order; how many there are."""
     count = 0
     with Lines(out) as lines:
-        for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+        for line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
             lines.write(line)
             count += 1
     return count
@@ -223,7 +244,7 @@ def merge_dropped(
     late: Counter[str] = Counter()
     with Lines(out) as lines:
         for name in names:
-            for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+            for line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
                 if line.startswith(PLAIN):
                     lines.write(line.removeprefix(PLAIN))
                     continue

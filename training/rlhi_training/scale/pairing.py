@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import AwareDatetime
+from typing import cast
 
 from rlhi_plugin import terminal
-from rlhi_plugin.records import FollowUpLabel, Persona, Record
+from rlhi_plugin.records import FollowUpLabel, Persona
 from rlhi_training.filters.caps import claim, owner
 from rlhi_training.generation import Sampling
-from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate, Stage
+from rlhi_training.records import Candidate, Dropped, LabelledTurn, ScoredCandidate, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import StageResult
+from rlhi_training.scale.blocks import microseconds
 from rlhi_training.scale.layout import Layout, Summary, finished, resources_here
 from rlhi_training.scale.learn import reward_key, rewrite_key
 from rlhi_training.scale.learned import Learned
-from rlhi_training.scale.lines import PLAIN, Key, Lines, OrderedLines
+from rlhi_training.scale.ledger import MAKERS, Ledger
+from rlhi_training.scale.lines import Lines, OrderedLines
+from rlhi_training.scale.pair_order import in_order
+from rlhi_training.scale.proposal import IRRELEVANT, NEUTRAL, Head, Proposal
 from rlhi_training.scale.room import Room
 from rlhi_training.stages.audience import Audience
 from rlhi_training.stages.contrast import (
@@ -39,26 +41,8 @@ from rlhi_training.stages.filter import judge_pairs
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
 from rlhi_training.stages.rewrite import REWRITES, REWRITTEN, Writers, rewrite, room_left
 
-MAKERS: tuple[Stage, ...] = ("rewrite", "reward", "contrast", "filter")
-HERE_BATCH, WORKER_BATCH = 2000, 256
+HERE_BATCH, WORKER_BATCH = 2000, 512
 """Conversations at once: many where calls to a model are in flight together, few where nothing is waited for (ours)."""
-NEUTRAL, IRRELEVANT = "neutral", "irrelevant"
-
-
-class Proposal(Record):
-    """A pair that passed the filters, with what it takes to render it."""
-
-    pair: ProposedPair
-    turn: LabelledTurn
-    started_at: AwareDatetime | None = None
-    language: str | None = None
-    source: str
-    rank: int
-    """Its draw, see `rlhi_training.filters.caps.Claim`."""
-    owner: int
-    extra: str | None = None
-    """``neutral`` or ``irrelevant``: only the run's share of these is drawn."""
-    extra_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +101,12 @@ def _audience(room: Path, changed: int) -> Audience:  # noqa: ARG001 - another f
     return Room(room)
 
 
-@dataclass
-class _Counts:
-    """Of one stage."""
-
-    inputs: int = 0
-    passed: int = 0
-    outputs: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-
 class _Pairing:
     """One shard's work."""
 
     def __init__(self, task: PairShard, shard: int, resources: Resources) -> None:
         self._task, self._shard, self._resources = task, shard, resources
         self._recipe = task.layout.recipe
-        self._counts = {stage: _Counts() for stage in MAKERS}
-        self._extras: dict[str, list[int]] = {NEUTRAL: [], IRRELEVANT: []}
-        self._claims: list[tuple[int, int, str, bool, str | None, int]] = []
-        self._drops: dict[Stage, OrderedLines] = {}
-        self._proposed = self._drafts = self._turned = 0
         self._asked = frozenset(self._numbers("asked.npy"))
 
     def _numbers(self, name: str) -> list[int]:
@@ -148,14 +117,17 @@ class _Pairing:
         return found
 
     def run(self, batch: int) -> Summary:
-        layout, shard = self._task.layout, self._shard
+        def file(name: str) -> Path:
+            return self._task.layout.shard(self._shard, name)
+
         with terminal.quietly(), asyncio.Runner() as runner, ExitStack() as stack:
-            self._out = stack.enter_context(OrderedLines(layout.shard(shard, "proposals.lines")))
-            for stage in MAKERS:
-                self._drops[stage] = stack.enter_context(OrderedLines(layout.shard(shard, f"{stage}.dropped")))
+            self._out = stack.enter_context(OrderedLines(file("proposals.lines")))
+            drops = {stage: stack.enter_context(OrderedLines(file(f"{stage}.dropped"))) for stage in MAKERS}
+            self._ledger = Ledger(drops)
             for some in self._batches(batch):
                 runner.run(self._work(some))
-        return self._summary()
+        self._ledger.save_claims(Lines(file("claims.jsonl")))
+        return self._ledger.summary()
 
     def _batches(self, size: int) -> Iterator[list[Learned]]:
         with self._task.layout.shard(self._shard, "learned.jsonl").open("rb") as lines:
@@ -175,6 +147,7 @@ class _Pairing:
     async def _work(self, batch: Sequence[Learned]) -> None:
         turns = [turn for one in batch for turn in one.turns]
         self._seq = {one.conversation_id: one.seq for one in batch}
+        self._ledger.turn_to(self._seq)
         self._of = {one.conversation_id: one for one in batch}
         personas = {one.conversation_id: one.persona for one in batch}
         rewritten = await self._rewrite(turns, personas)
@@ -204,7 +177,7 @@ class _Pairing:
             (self._resources.asked_for, self._resources.encoder),
             (section.model_copy(update={"max_turns": None}), self._sampling("rewrite")),
         )
-        self._count("rewrite", result, over, len(result.files[REWRITES]))
+        self._ledger.count("rewrite", result, over, len(result.files[REWRITES]))
         return result
 
     async def _reward(self, turns: Sequence[LabelledTurn], personas: dict[str, Persona | None]) -> StageResult | None:
@@ -230,7 +203,7 @@ class _Pairing:
             (resources.reward_model, resources.asked_for),
             (section.model_copy(update={"max_turns": None}), self._sampling("reward")),
         )
-        self._count("reward", result, over, len(result.files[REWARDS]))
+        self._ledger.count("reward", result, over, len(result.files[REWARDS]))
         return result
 
     async def _contrast(
@@ -249,9 +222,9 @@ class _Pairing:
         for turn in requests:
             draw = request_rank(turn.key, sampling.seed)
             if draw not in self._asked:
-                dropped.append(Dropped(stage="contrast", key=turn.key, reason="duplicate_request"))
+                dropped.append(Dropped.trusted(stage="contrast", key=turn.key, reason="duplicate_request"))
             elif self._task.limits.requests is not None and draw > self._task.limits.requests:
-                dropped.append(Dropped(stage="contrast", key=turn.key, reason="over_limit"))
+                dropped.append(Dropped.trusted(stage="contrast", key=turn.key, reason="over_limit"))
             else:
                 asked.append(turn)
         asked.sort(key=lambda turn: request_rank(turn.key, sampling.seed))
@@ -268,24 +241,24 @@ class _Pairing:
         open_ended = section.model_copy(update={"max_requests": None})
         slots, unused = seats(asked, material, frozenset(wishes), open_ended, sampling.seed)
         found = await contrast_slots(slots, material, self._resources.client(), (section, sampling), wishes)
-        self._proposed += len(found.proposed)
-        self._drafts += found.drafts
-        self._turned += found.turned
-        counts = self._counts["contrast"]
+        self._ledger.proposed += len(found.proposed)
+        self._ledger.drafts += found.drafts
+        self._ledger.turned += found.turned
+        counts = self._ledger.counts["contrast"]
         counts.inputs += len(turns)
         counts.outputs += len(found.proposed)
         counts.passed += len({f"{p.conversation_id}#{p.turn}" for p in found.proposed})
         for drop in (*dropped, *unused):
-            self._drop("contrast", drop)
+            self._ledger.drop("contrast", drop)
         extras = {
             kind: {f"{pair.conversation_id}#{pair.turn}": extra_rank(pair, sampling.seed) for pair in pairs}
             for kind, pairs in ((NEUTRAL, found.neutral), (IRRELEVANT, found.irrelevant))
         }
         for kind, ranks in extras.items():
-            self._extras[kind] += ranks.values()
+            self._ledger.extras[kind] += ranks.values()
         for key, drop in found.empty_handed.items():
             waiting = [[kind, ranks[key]] for kind, ranks in extras.items() if key in ranks]
-            self._drop("contrast", drop, unless=waiting)
+            self._ledger.drop("contrast", drop, unless=waiting)
         return found
 
     def _audience(self) -> Audience:
@@ -311,115 +284,29 @@ class _Pairing:
         rewarded: StageResult | None,
         contrasted: Contrasted | None,
     ) -> None:
-        proposed = self._in_order(rewritten, rewarded, contrasted)
+        proposed = in_order((rewritten, rewarded), contrasted, self._of)
         by_key = {turn.key: turn for turn in turns}
         tools = (self._resources.encoder, self._resources.rewrite_judges, self._resources.evaluation_prompts)
         verdicts = await judge_pairs([pair for _, pair, _, _ in proposed], by_key, tools, self._recipe.filter)
         for (key, pair, kind, rank), drop in zip(proposed, verdicts, strict=True):
             if kind is None:
-                self._counts["filter"].inputs += 1
+                self._ledger.counts["filter"].inputs += 1
             if drop is not None:
-                self._drop("filter", drop, key=key, only=[kind, rank] if kind else None)
+                self._ledger.drop("filter", drop, key=key, only=[kind, rank] if kind else None)
                 continue
             turn, one = by_key[f"{pair.conversation_id}#{pair.turn}"], self._of[pair.conversation_id]
             claimed = claim(pair, owner(pair, by_key), self._recipe.seed)
-            self._claims.append((claimed.rank, claimed.owner, claimed.source, claimed.neutral, kind, rank))
-            proposal = Proposal(
-                pair=pair,
-                turn=turn,
-                started_at=one.started_at,
-                language=one.language,
-                source=one.source,
+            self._ledger.claim(claimed, kind, rank)
+            head = Head(
+                key=pair.key,
+                source=pair.source,
+                conversation_id=pair.conversation_id,
+                turn=pair.turn,
                 rank=claimed.rank,
-                owner=claimed.owner,
                 extra=kind,
                 extra_rank=rank,
+                started_at=microseconds(one.started_at),
+                language=one.language,
+                log=one.source,
             )
-            self._out.add(key, proposal.to_line())
-
-    def _in_order(
-        self, rewritten: StageResult | None, rewarded: StageResult | None, contrasted: Contrasted | None
-    ) -> list[tuple[Key, ProposedPair, str | None, int]]:
-        """Keys by which the shards' pairs are merged into the order that one process would have written them in."""
-        found: list[tuple[Key, ProposedPair, str | None, int]] = []
-        for number, (result, name) in enumerate(((rewritten, REWRITES), (rewarded, REWARDS))):
-            for pair in cast("Sequence[ProposedPair]", result.files[name] if result else ()):
-                bare = number == 0 and self._of[pair.conversation_id].persona is None
-                found.append(((number, int(bare), self._seq[pair.conversation_id], pair.turn), pair, None, 0))
-        if contrasted is None:
-            return found
-        seed = contrasted.seed
-        rows: Counter[str] = Counter()
-        for pair in contrasted.proposed:
-            key = f"{pair.conversation_id}#{pair.turn}"
-            found.append(((2, 0, request_rank(key, seed), rows[key]), pair, None, 0))
-            rows[key] += 1
-        for number, (kind, pairs) in enumerate(((NEUTRAL, contrasted.neutral), (IRRELEVANT, contrasted.irrelevant))):
-            for pair in pairs:
-                rank = extra_rank(pair, seed)
-                found.append(((2, number + 1, rank, 0), pair, kind, rank))
-        return found
-
-    def _count(self, stage: Stage, result: StageResult, over: Sequence[LabelledTurn], outputs: int) -> None:
-        counts = self._counts[stage]
-        counts.inputs += result.inputs + len(over)
-        counts.passed += result.passed
-        counts.outputs += outputs
-        for drop in result.dropped:
-            self._drop(stage, drop)
-        for turn in over:
-            self._drop(stage, Dropped(stage=stage, key=turn.key, reason="over_limit"))
-
-    def _drop(
-        self,
-        stage: Stage,
-        drop: Dropped,
-        *,
-        key: Key | None = None,
-        unless: Sequence[Any] = (),
-        only: Any = None,
-    ) -> None:
-        """Write down what is dropped; `unless` one of these extra pairs is drawn, or `only` if this one is."""
-        if key is None:
-            name, _, turn = drop.key.rpartition("#")
-            key = (self._seq[name], int(turn))
-        body = drop.to_line()
-        if not unless and only is None:
-            self._counts[stage].reasons[drop.reason] += 1
-            self._drops[stage].add(key, PLAIN + body)
-            return
-        line = b'{"drop":' + body
-        if unless:
-            line += b',"unless":' + _dump(unless)
-        if only is not None:
-            line += b',"only":' + _dump(only)
-        self._drops[stage].add(key, line + b"}")
-
-    def _summary(self) -> Summary:
-        self._save_claims()
-        return {
-            "stages": {
-                stage: {
-                    "inputs": counts.inputs,
-                    "passed": counts.passed,
-                    "outputs": counts.outputs,
-                    "reasons": dict(counts.reasons),
-                }
-                for stage, counts in self._counts.items()
-            },
-            "extras": self._extras,
-            "proposed": self._proposed,
-            "drafts": self._drafts,
-            "turned": self._turned,
-        }
-
-    def _save_claims(self) -> None:
-        with Lines(self._task.layout.shard(self._shard, "claims.jsonl")) as out:
-            for row in self._claims:
-                out.write(_dump(row))
-
-
-def _dump(value: Any) -> bytes:
-    import json
-
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+            self._out.add(key, Proposal(head, pair.to_line(), turn.to_line()).to_line())

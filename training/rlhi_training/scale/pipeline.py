@@ -28,6 +28,7 @@ from rlhi_training.scale.gather import Gathered, Gatherer, SplitShard
 from rlhi_training.scale.layout import Layout, Summary
 from rlhi_training.scale.learn import Learn
 from rlhi_training.scale.learnt import Learnt
+from rlhi_training.scale.ledger import MAKERS
 from rlhi_training.scale.lines import Lines, merged
 from rlhi_training.scale.merge import (
     Drawn,
@@ -39,10 +40,11 @@ from rlhi_training.scale.merge import (
     merge_dropped,
     merge_lines,
 )
-from rlhi_training.scale.pairing import IRRELEVANT, MAKERS, NEUTRAL, Limits, PairShard
+from rlhi_training.scale.pairing import Limits, PairShard
+from rlhi_training.scale.proposal import IRRELEVANT, NEUTRAL
 from rlhi_training.scale.room import Room, build_room, choose_requests, deal, limit_of, places, wishes_of
 from rlhi_training.scale.sharded_run import PASSES, ShardedRun
-from rlhi_training.stages.contrast import Material, seats
+from rlhi_training.stages.contrast import Material, has_seat
 from rlhi_training.stages.fewer_users import drawn_users
 from rlhi_training.stages.filter import KEPT
 from rlhi_training.stages.ingest import HELD_OUT, SPLIT
@@ -230,7 +232,6 @@ class ShardedPipeline(ShardedRun):
     def _last_request(self, rows: Any, wishes: tuple[str, ...], room: Path) -> int | None:
         """The draw of the last request that contrast has room for; None where it has room for all."""
         section, seed = self.recipe.contrast, self._layout.sampling_seed("contrast")
-        open_ended = section.model_copy(update={"max_requests": None})
         audience = Room(room)
         seated = 0
         with Learnt(self._layout) as learnt:
@@ -238,7 +239,7 @@ class ShardedPipeline(ShardedRun):
                 one, turn = learnt.read(place)
                 here = audience.at({one.conversation_id: one.started_at}, {one.conversation_id: one.persona})
                 material = Material(audience=here, asked_for=self.resources.asked_for)
-                seated += len(seats([turn], material, frozenset(wishes), open_ended, seed)[0])
+                seated += has_seat(turn, material, frozenset(wishes), section, seed)
                 if seated == section.max_requests:
                     return place.rank
         return None
@@ -290,7 +291,7 @@ def _join(out: Path, first: Path | None, layout: Layout, name: str | None) -> No
                 for line in known:
                     lines.write(line.rstrip(b"\n"))
         if name is not None:
-            for _, line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
+            for line in merged(layout.shard(shard, name) for shard in range(layout.shards)):
                 lines.write(line)
 
 

@@ -22,7 +22,7 @@ from rlhi_training.records import Stage
 from rlhi_training.run_directory import Manifest, StageEntry, digest_of
 from rlhi_training.scale.engine import Engine, LocalEngine
 from rlhi_training.scale.layout import FOLDER, Layout, MakeResources, Summary
-from rlhi_training.scale.pairing import MAKERS
+from rlhi_training.scale.ledger import MAKERS
 
 PASSES: tuple[tuple[Stage, ...], ...] = (("ingest", "label", "personas"), MAKERS, ("pairs",), ("train",))
 """Stages that are done together."""

@@ -6,9 +6,12 @@ the kinds that people pass on to each other; a new or a subtle one is not found 
 
 from __future__ import annotations
 
-from rlhi_plugin.records import Conversation
-from rlhi_training.screens.patterns import plain_quotes, signs
-from rlhi_training.screens.screen import Finding, quote, requests
+from collections.abc import Sequence
+
+from rlhi_plugin.records import Conversation, Message
+from rlhi_training.screens.batch import Batch
+from rlhi_training.screens.patterns import Sign, plain_quotes, signs
+from rlhi_training.screens.screen import Finding, quote
 
 ENOUGH = 2.0
 """Score from which a message counts: one sign that says it all, or two that each could be innocent (ours)."""
@@ -25,25 +28,37 @@ class Jailbreak:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Look at every user message."""
-        for message in requests(conversation):
-            found = signs_in(message.content)
-            if sum(found.values()) >= ENOUGH:
-                return Finding("jailbreak", f"{', '.join(found)} in message {message.id}: {quote(message.content)}")
-        return None
+        (finding,) = self.screen(Batch([conversation]))
+        return finding
+
+    def screen(self, batch: Batch) -> list[Finding | None]:
+        """The same of many conversations."""
+        found = iter(signs_in_each([message.content for asked in batch.requests for message in asked]))
+        return [_finding(list(zip(asked, found, strict=False))) for asked in batch.requests]
 
 
-def signs_in(text: str) -> dict[str, float]:
-    """The signs that a message shows, with their weights; none where they cannot add up to `ENOUGH`."""
-    read = plain_quotes(text[:_READ])
-    lowered = read.lower()
-    possible = [sign for sign in signs("jailbreak.toml") if sign.possible(lowered)]
+def _finding(asked: Sequence[tuple[Message, dict[str, float]]]) -> Finding | None:
+    for message, found in asked:
+        if sum(found.values()) >= ENOUGH:
+            return Finding("jailbreak", f"{', '.join(found)} in message {message.id}: {quote(message.content)}")
+    return None
+
+
+def signs_in_each(texts: Sequence[str]) -> list[dict[str, float]]:
+    """The signs that each message shows, with their weights; none where they cannot add up to `ENOUGH`."""
+    read = [plain_quotes(text[:_READ]) for text in texts]
+    possible = signs("jailbreak.toml").possible([text.lower() for text in read])
+    return [_found(text, some) if some else {} for text, some in zip(read, possible, strict=True)]
+
+
+def _found(read: str, possible: Sequence[Sign]) -> dict[str, float]:
     left = sum(sign.weight for sign in possible)
     found: set[str] = set()
     # The heaviest first: without them the others need not be looked for.
     for sign in sorted(possible, key=lambda sign: -sign.weight):
         if left < ENOUGH:
             break
-        if sign.pattern.search(read):
+        if sign.search(read):
             found.add(sign.name)
         else:
             left -= sign.weight

@@ -10,22 +10,24 @@ signatures, rbloom the filters; both are Rust.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import MissingExtraError
 from rlhi_plugin.records import Conversation
-from rlhi_training.screens.screen import Finding, SeenPart, quote, requests
+from rlhi_training.screens.batch import Batch
+from rlhi_training.screens.screen import Finding, SeenPart, quote
+from rlhi_training.screens.wording import READ_WORDS, mixed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MIN_WORDS = 20
 """Shorter texts are alike by accident: every "hello" would be a duplicate of the first (ours)."""
 _SHINGLE = 3
-_READ_WORDS = 2000
-_FIRST_CHARS = 8 * _READ_WORDS
-"""Characters in which so many words nearly always are; reading on costs time."""
 _PERMUTATIONS = 128
 _SEED = 1
 _FALSE_ALARM = 1e-3
@@ -34,11 +36,6 @@ _AGREEING = 1 / 3
 """About this share of the bands agrees at the threshold: many enough to count, few enough to tell."""
 _NAMES_KEPT = 100_000
 """Bands whose conversation is remembered by name."""
-# Scripts that put no spaces between words count each character as a word.
-_BETWEEN = bytes(code if chr(code).isalnum() else 32 for code in range(128)).ljust(256)
-"""By ASCII code, what stands there when words are cut."""
-W = TypeVar("W", str, bytes)
-_WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯ก-๿]|[^\W_]+")
 
 
 class NearDuplicates:
@@ -73,15 +70,20 @@ class NearDuplicates:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Compare with all before it, and remember it."""
-        return self.judge(self.read(conversation), conversation.conversation_id)
+        (part,) = self.read(Batch([conversation]))
+        return self.judge(part, conversation.conversation_id)
 
-    def read(self, conversation: Conversation) -> SeenPart:
-        """The keys of the bands."""
-        text = "\n".join(message.content for message in requests(conversation))
-        tokens = words(text)
-        if len(tokens) < MIN_WORDS:
-            return None
-        return tuple(self._keys(shingles(tokens, _SHINGLE))), quote(text)
+    def read(self, batch: Batch) -> list[SeenPart]:
+        """Of each conversation the keys of the bands."""
+        spans = [(start, min(end, start + READ_WORDS)) for start, _, end in batch.first_words]
+        long = [number for number, (start, end) in enumerate(spans) if end - start >= MIN_WORDS]
+        found: list[SeenPart] = [None] * len(spans)
+        if long:
+            keys = self._keys(batch, [spans[number] for number in long])
+            for number, row in zip(long, keys, strict=True):
+                text = "\n".join(message.content for message in batch.requests[number])
+                found[number] = tuple(row), quote(text)
+        return found
 
     def judge(self, part: SeenPart, key: str) -> Finding | None:
         """See `Seen.judge`."""
@@ -108,11 +110,29 @@ class NearDuplicates:
         # unlike that of a text.
         return self._filters()
 
-    def _keys(self, pieces: Iterable[str]) -> list[int]:
-        sketch = self._sketch(num_perm=_PERMUTATIONS, seed=_SEED)
-        sketch.update(list(pieces))
-        digest = sketch.digest()
-        return [hash((band, *digest[band * self._rows : (band + 1) * self._rows])) for band in range(self._bands)]
+    def _keys(self, batch: Batch, spans: list[tuple[int, int]]) -> list[list[int]]:
+        """[spans, bands] For these words of the batch."""
+        import numpy as np
+
+        runs = mixed(batch.wording.runs(_SHINGLE))
+        pieces = [runs[start : end - _SHINGLE + 1] for start, end in spans]
+        ends = np.cumsum([0, *map(len, pieces)]).astype(np.uint64)
+        sketches = self._sketch.digest_matrix_from_flat_token_hashes(
+            np.concatenate(pieces), ends, num_perm=_PERMUTATIONS, seed=_SEED
+        )
+        return self._banded(np.array(sketches.to_rows(), dtype=np.uint64))
+
+    def _banded(self, sketches: NDArray[np.uint64]) -> list[list[int]]:
+        """[texts, bands] A number for what stands in each band of a signature, and for which band it is."""
+        import numpy as np
+
+        rows = sketches[:, : self._bands * self._rows].reshape(len(sketches), self._bands, self._rows)
+        keys = np.tile(np.arange(self._bands, dtype=np.uint64), (len(sketches), 1))
+        for place in range(self._rows):
+            keys = mixed(keys + rows[:, :, place])
+        # Below 2^63, as hashes in Python are.
+        found: list[list[int]] = (keys >> np.uint64(1)).tolist()
+        return found
 
 
 def bands_for(threshold: float) -> tuple[int, int, int]:
@@ -124,30 +144,3 @@ def bands_for(threshold: float) -> tuple[int, int, int]:
     rows = max(1, round(math.log(_AGREEING) / math.log(threshold)))
     bands = max(1, _PERMUTATIONS // rows)
     return bands, rows, max(1, round(bands * threshold**rows))
-
-
-def words(text: str) -> list[str]:
-    """The first `_READ_WORDS` words, in lower case."""
-    return list(map(bytes.decode, encoded_words(text)))
-
-
-@lru_cache(maxsize=1)
-def encoded_words(text: str) -> tuple[bytes, ...]:
-    """`words` in UTF-8. Two screens ask for those of the first message, which in most conversations is the only one."""
-    if text.isascii():
-        # A tenth of the time that the expression takes.
-        return tuple(_first(text.lower(), lambda part: part.encode("ascii").translate(_BETWEEN).split()))
-    return tuple(map(str.encode, _first(text.lower(), _WORD.findall)))
-
-
-def _first(lowered: str, cut: Callable[[str], list[W]]) -> list[W]:
-    found = cut(lowered[:_FIRST_CHARS])
-    if len(found) <= _READ_WORDS and len(lowered) > _FIRST_CHARS:
-        # Very long words, or few.
-        found = cut(lowered)
-    return found[:_READ_WORDS]
-
-
-def shingles(tokens: list[str], size: int) -> list[str]:
-    """Every run of `size` words, in order; repeated ones too."""
-    return list(map(" ".join, zip(*(tokens[place:] for place in range(size)), strict=False)))

@@ -8,9 +8,11 @@ a refusal (`ScreensSection.train_against_refusals`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from rlhi_plugin.records import Conversation
-from rlhi_training.screens.patterns import plain_quotes, signs
+from rlhi_plugin.records import Conversation, Message
+from rlhi_training.screens.batch import Batch
+from rlhi_training.screens.patterns import Sign, plain_quotes, signs
 from rlhi_training.screens.screen import Finding, answers, quote
 
 _TAGS = re.compile(r"<[^>]{1,40}>|\\(?=')")
@@ -23,13 +25,27 @@ def declines(text: str) -> str | None:
 
     Only the opening is read. Not being able to browse, feel or remember is a limit, no refusal, and so is asking back.
     """
+    (passage,) = each_declines([text])
+    return passage
+
+
+def each_declines(texts: Sequence[str]) -> list[str | None]:
+    """`declines` of many answers."""
+    openings = list(map(_opening, texts))
+    possible = signs("refusal.toml").possible([opening.lower() for opening in openings])
+    return [_passage(opening, some) for opening, some in zip(openings, possible, strict=True)]
+
+
+def _opening(text: str) -> str:
     opening = plain_quotes(text[: 2 * _OPENING])
     if "<" in opening or "\\" in opening:
         opening = _TAGS.sub("", opening)
-    opening = opening.lstrip()[:_OPENING]
-    lowered = opening.lower()
-    for sign in signs("refusal.toml"):
-        found = sign.search(opening, lowered)
+    return opening.lstrip()[:_OPENING]
+
+
+def _passage(opening: str, possible: Sequence[Sign]) -> str | None:
+    for sign in possible:
+        found = sign.search(opening)
         if found:
             return quote(opening, found.start())
     return None
@@ -45,8 +61,18 @@ class Refusal:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Look at every answer."""
-        for message in answers(conversation):
-            passage = declines(message.content)
-            if passage:
-                return Finding("refusal", f"message {message.id}: {passage}")
-        return None
+        (finding,) = self.screen(Batch([conversation]))
+        return finding
+
+    def screen(self, batch: Batch) -> list[Finding | None]:
+        """The same of many conversations."""
+        given = [answers(conversation) for conversation in batch.conversations]
+        passages = iter(each_declines([message.content for some in given for message in some]))
+        return [_finding(list(zip(some, passages, strict=False))) for some in given]
+
+
+def _finding(given: Sequence[tuple[Message, str | None]]) -> Finding | None:
+    for message, passage in given:
+        if passage:
+            return Finding("refusal", f"message {message.id}: {passage}")
+    return None

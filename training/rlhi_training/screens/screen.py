@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rlhi_plugin.records import Conversation, Message
+
+if TYPE_CHECKING:
+    from rlhi_training.screens.batch import Batch
 
 _QUOTED = 120
 
@@ -39,18 +43,28 @@ class Screen(Protocol):
         ...
 
 
+@runtime_checkable
+class Several(Protocol):
+    """A screen that takes less time for many conversations at once."""
+
+    def screen(self, batch: Batch) -> Sequence[Finding | None]:
+        """For each conversation what calling the screen says."""
+        ...
+
+
+@runtime_checkable
 class Seen(Protocol):
     """A screen that compares with what came before, in two steps.
 
-    `read` looks at one conversation and can be done for many at once, in any process; `judge` compares what was read,
-    in the order of the log, and remembers it. Calling the screen does both.
+    `read` looks at conversations apart from each other, in any process; `judge` compares what was read, in the order of
+    the log, and remembers it. Calling the screen does both.
     """
 
     name: str
     drops: bool
 
-    def read(self, conversation: Conversation) -> SeenPart:
-        """What `judge` needs; None where the screen has nothing to say."""
+    def read(self, batch: Batch) -> Sequence[SeenPart]:
+        """For each conversation what `judge` needs; None where the screen has nothing to say."""
         ...
 
     def judge(self, part: SeenPart, key: str) -> Finding | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlhi_plugin.records import Conversation
 from rlhi_training.recipe import IngestSection, ScreensSection
+from rlhi_training.screens.batch import Batch
 from rlhi_training.screens.jailbreak import Jailbreak
 from rlhi_training.screens.language import Language
 from rlhi_training.screens.length import Length
 from rlhi_training.screens.near_duplicates import NearDuplicates
 from rlhi_training.screens.refusal import Refusal
-from rlhi_training.screens.screen import Finding, Screen
+from rlhi_training.screens.screen import Finding, Screen, Seen, SeenPart, Several
 from rlhi_training.screens.templates import Templates
 from rlhi_training.screens.toxicity import ClassifiedToxic, FlaggedToxic
 from rlhi_training.screens.turns import EmptyTurns, RolesOutOfOrder, Unanswered
@@ -73,3 +75,46 @@ class Screening:
             if len(shown) < _EXAMPLES:
                 shown.append({"key": conversation.conversation_id, "detail": mark.detail})
         return None
+
+
+@dataclass
+class Screened:
+    """What the screens say of one conversation as far as it alone tells.
+
+    Attributes:
+        drop: Of the first screen that drops it.
+        marks: What is noticed in it all the same; of one that is dropped, nothing.
+        seen: By name, what the screens that compare have read; of one that is dropped, nothing.
+    """
+
+    drop: Finding | None = None
+    marks: list[Finding] = field(default_factory=list)
+    seen: dict[str, SeenPart] = field(default_factory=dict)
+
+
+def screen_apart(conversations: Sequence[Conversation], screens: Sequence[Screen]) -> list[Screened]:
+    """Ask all screens but the user cap about many conversations; those that compare with others only read.
+
+    Each screen is asked about what the ones before it have left, as `Screening` does.
+    """
+    found = [Screened() for _ in conversations]
+    left = list(range(len(conversations)))
+    firsts = not any(isinstance(screen, NearDuplicates) for screen in screens)
+    batch = Batch(conversations, firsts)
+    for screen in screens:
+        if isinstance(screen, UserCap):
+            continue
+        if isinstance(screen, Seen):
+            for place, part in zip(left, screen.read(batch), strict=True):
+                found[place].seen[screen.name] = part
+            continue
+        several = screen.screen(batch) if isinstance(screen, Several) else map(screen, batch.conversations)
+        for place, finding in zip(left, several, strict=True):
+            if finding is not None and screen.drops:
+                found[place] = Screened(finding)
+            elif finding is not None:
+                found[place].marks.append(finding)
+        if any(found[place].drop for place in left):
+            left = [place for place in left if found[place].drop is None]
+            batch = Batch([conversations[place] for place in left], firsts)
+    return found

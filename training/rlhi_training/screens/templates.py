@@ -6,38 +6,20 @@ clicks rather than one person's words, and would swamp what users have to say th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from zlib import crc32
 
 from rlhi_plugin.records import Conversation
 from rlhi_training.recipe import ScreensSection
-from rlhi_training.screens.near_duplicates import encoded_words
-from rlhi_training.screens.screen import Finding, SeenPart, quote, requests
+from rlhi_training.screens.batch import Batch
+from rlhi_training.screens.screen import Finding, SeenPart, quote
 
 MIN_WORDS = 30
 """Shorter openings are often equal because people ask the same things (ours)."""
 _SHINGLE = 8
 _SAMPLED = 4
-"""One shingle in so many is remembered, chosen by its hash, so that equal texts keep equal ones."""
+"""One shingle in so many (a power of two) is remembered, chosen by its hash: equal texts keep equal ones."""
 _REMEMBERED = 1_000_000
 """Shingles in memory, of about 150 bytes each; when there are more, those with the fewest senders are forgotten."""
-
-
-_FACTORS = [pow(0x9E3779B97F4A7C15, place + 1, 1 << 64) for place in range(_SHINGLE)]
-"""By place in the run, what a word's digest is multiplied with: the order of the words counts."""
-
-
-def _sampled(tokens: Sequence[bytes]) -> list[int]:
-    """Of some of the runs of `_SHINGLE` words, 32 bits each, sorted."""
-    import numpy as np
-
-    words = np.fromiter(map(crc32, tokens), dtype=np.uint64, count=len(tokens))
-    runs = len(tokens) - _SHINGLE + 1
-    total = np.zeros(runs, dtype=np.uint64)
-    for place, factor in enumerate(_FACTORS):
-        total += words[place : place + runs] * np.uint64(factor)
-    digests = total >> np.uint64(32)
-    return sorted(set(digests[digests % np.uint64(_SAMPLED) == 0].tolist()))
 
 
 class Templates:
@@ -58,19 +40,29 @@ class Templates:
 
     def __call__(self, conversation: Conversation) -> Finding | None:
         """Compare with all before it, and remember it."""
-        return self.judge(self.read(conversation), conversation.conversation_id)
+        (part,) = self.read(Batch([conversation], firsts=True))
+        return self.judge(part, conversation.conversation_id)
 
-    def read(self, conversation: Conversation) -> SeenPart:
-        """The sender and the sampled pieces of the first message."""
-        asked = requests(conversation)
-        tokens = encoded_words(asked[0].content) if asked else ()
-        if len(tokens) < MIN_WORDS:
-            return None
-        sampled = _sampled(tokens)
-        if not sampled:
-            return None
-        sender = crc32((conversation.user_id or f"\0{conversation.conversation_id}").encode())
-        return (sender, *sampled), quote(asked[0].content)
+    def read(self, batch: Batch) -> list[SeenPart]:
+        """Of each conversation the sender and the sampled pieces of the first message."""
+        import numpy as np
+
+        # 32 bits are enough to tell pieces apart.
+        digests = batch.wording.runs(_SHINGLE) >> np.uint64(32)
+        places = np.flatnonzero(digests & np.uint64(_SAMPLED - 1) == 0)
+        bounds = [(start, max(start, end - _SHINGLE + 1)) for start, end, _ in batch.first_words]
+        pieces, within = digests[places].tolist(), places.searchsorted(np.array(bounds).reshape(-1, 2)).tolist()
+        found: list[SeenPart] = []
+        for number, (start, end, _) in enumerate(batch.first_words):
+            first, last = within[number]
+            if end - start < MIN_WORDS or first == last:
+                found.append(None)
+                continue
+            conversation = batch.conversations[number]
+            sender = crc32((conversation.user_id or f"\0{conversation.conversation_id}").encode())
+            passage = quote(batch.requests[number][0].content)
+            found.append(((sender, *sorted(set(pieces[first:last]))), passage))
+        return found
 
     def judge(self, part: SeenPart, key: str) -> Finding | None:  # noqa: ARG002 - part of the protocol
         """See `Seen.judge`."""

@@ -148,17 +148,38 @@ class Audience:
         that requests can be looked at in any order and apart. Where a reward model ranks, personas need not ask for
         anything checkable, only differ.
         """
+        return list(islice(self._hearing(turn, wishes, asked_for, section, seed=seed), section.personas_per_request))
+
+    def anybody_listens(
+        self,
+        turn: LabelledTurn,
+        wishes: frozenset[str],
+        asked_for: AskedFor,
+        section: ContrastSection,
+        *,
+        seed: int,
+    ) -> bool:
+        """Whether `listeners` finds any: the first one tells."""
+        return next(self._hearing(turn, wishes, asked_for, section, seed=seed), None) is not None
+
+    def _hearing(
+        self,
+        turn: LabelledTurn,
+        wishes: frozenset[str],
+        asked_for: AskedFor,
+        section: ContrastSection,
+        *,
+        seed: int,
+    ) -> Iterator[Listener]:
         checks = section.rank_by == "checks"
-        found: dict[tuple[str, ...], Listener] = {}
+        found: set[tuple[str, ...]] = set()
         candidates = self._candidates(turn, wishes if checks else None, asked_for, section, seed)
         for persona in islice(candidates, _HEARD):
             asked = _counting(persona, turn, wishes, asked_for, section)
             distinct = asked if checks else (persona.digest,)
             if (asked or not checks) and distinct not in found:
-                found[distinct] = Listener(persona, asked)
-            if len(found) == section.personas_per_request:
-                break
-        return list(found.values())
+                found.add(distinct)
+                yield Listener(persona, asked)
 
     def irrelevant(
         self,

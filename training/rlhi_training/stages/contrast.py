@@ -174,7 +174,7 @@ def eligible(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[l
         if reason is None:
             kept.append(turn)
         else:
-            dropped.append(Dropped(stage="contrast", key=turn.key, reason=reason))
+            dropped.append(Dropped.trusted(stage="contrast", key=turn.key, reason=reason))
     return kept, dropped
 
 
@@ -222,6 +222,18 @@ def seats(
             continue
         slots.append(Slot(turn, tuple(listeners), odd))
     return slots, dropped
+
+
+def has_seat(
+    turn: LabelledTurn, material: Material, wishes: frozenset[str], section: ContrastSection, seed: int
+) -> bool:
+    """Whether `seats` gives a request a slot, where no limit is in the way; found out in a fraction of the time."""
+    audience, asked_for = material.audience, material.asked_for
+    if audience.anybody_listens(turn, wishes, asked_for, section, seed=seed):
+        return True
+    if not (section.gate and section.irrelevant_share):
+        return False
+    return audience.irrelevant(turn, wishes, asked_for, section, seed=seed) is not None
 
 
 def _drafts(slot: Slot, section: ContrastSection) -> list[Draft]:

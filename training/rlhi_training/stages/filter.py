@@ -79,11 +79,17 @@ async def judge_pairs(
         times[key] += 1
         number.append(times[key])
         reason = "duplicate" if number[index] > 1 else None
-        reason = reason or _cheap(pair, turns[_turn_key(pair)], section)
+        reason = reason or _cheap(pair, section)
         if reason is not None:
             reasons[index] = (reason, "")
-        elif evaluation is not None and (found := _contaminated(pair, turns[_turn_key(pair)], evaluation)):
-            reasons[index] = ("contaminated", found)
+    if section.quality:
+        left = _left(proposed, reasons)
+        verdicts = other_language([(pair, turns[_turn_key(pair)]) for pair in left.values()], section)
+        reasons |= {index: (reason, "") for index, reason in zip(left, verdicts, strict=True) if reason is not None}
+    if evaluation is not None:
+        for index, pair in _left(proposed, reasons).items():
+            if found := _contaminated(pair, turns[_turn_key(pair)], evaluation):
+                reasons[index] = ("contaminated", found)
     if section.quality:
         left = _left(proposed, reasons)
         wanting = await addresses_feedback(list(left.values()), turns, encoder, judges, section)
@@ -112,8 +118,8 @@ def _drop_key(pair: ProposedPair, number: int) -> str:
     return pair.key if number == 1 else f"{pair.key}@{number}"
 
 
-def _cheap(pair: ProposedPair, turn: LabelledTurn, section: FilterSection) -> str | None:
-    """The first reason that needs no model."""
+def _cheap(pair: ProposedPair, section: FilterSection) -> str | None:
+    """The first reason that one pair tells without a model."""
     always: tuple[Callable[[], str | None], ...] = (
         lambda: identical(pair),
         lambda: without_persona(pair, section),
@@ -122,7 +128,6 @@ def _cheap(pair: ProposedPair, turn: LabelledTurn, section: FilterSection) -> st
         lambda: None if section.not_worse == "off" else unsound(pair, section),
         lambda: small_margin(pair, section),
         lambda: lengths_apart(pair, section),
-        lambda: other_language(pair, turn, section),
     )
     return next((reason for ask in (*always, *(quality if section.quality else ())) if (reason := ask())), None)
 
@@ -139,7 +144,7 @@ def _limit(
     """What the caps leave, and what they take."""
     taken, capped = what_caps_leave([claim(pair, owner(pair, turns), seed) for pair in kept], section)
     return [pair for place, pair in enumerate(kept) if place in taken], [
-        capped_pair(pair, within=place in capped) for place, pair in enumerate(kept) if place not in taken
+        capped_pair(pair.key, within=place in capped) for place, pair in enumerate(kept) if place not in taken
     ]
 
 
@@ -149,6 +154,6 @@ def what_caps_leave(claims: Sequence[Claim], section: FilterSection) -> tuple[se
     return evenly(claims, capped, section.max_pairs), capped
 
 
-def capped_pair(pair: ProposedPair, *, within: bool) -> Dropped:
+def capped_pair(key: str, *, within: bool) -> Dropped:
     """Which cap took a pair: that of its user, or, `within` it, the limit on all."""
-    return Dropped(stage="filter", key=pair.key, reason="over_limit" if within else "user_cap")
+    return Dropped(stage="filter", key=key, reason="over_limit" if within else "user_cap")

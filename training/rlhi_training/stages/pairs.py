@@ -11,7 +11,7 @@ from rlhi_training.filters.rewrites import is_guided
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.records import Dropped, LabelledTurn, PreferencePair, ProposedPair, Provenance
 from rlhi_training.run_directory import StageResult
-from rlhi_training.screens.refusal import declines
+from rlhi_training.screens.refusal import each_declines
 
 PAIRS = "pairs.jsonl"
 
@@ -44,17 +44,15 @@ def render_pairs(
     pairs: list[PreferencePair] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
-    for proposal in proposed:
-        turn = turns[f"{proposal.conversation_id}#{proposal.turn}"]
-        pair = _render(proposal, turn, known)
-        reason, detail = _fault(proposal, turn, known)
-        if reason is None and pair.pair_id in seen:
-            reason = "duplicate"
-        if reason is not None:
-            dropped.append(Dropped(stage="pairs", key=proposal.key, reason=reason, detail=detail))
+    theirs = [turns[f"{proposal.conversation_id}#{proposal.turn}"] for proposal in proposed]
+    for proposal, made in zip(proposed, render_each(proposed, theirs, known), strict=True):
+        if isinstance(made, Dropped):
+            dropped.append(made)
+        elif (name := made.pair_id) in seen:
+            dropped.append(Dropped(stage="pairs", key=proposal.key, reason="duplicate"))
         else:
-            seen.add(pair.pair_id)
-            pairs.append(pair)
+            seen.add(name)
+            pairs.append(made)
     notes = {
         "by_source": dict(sorted(Counter(p.source for p in pairs).items())),
         "users": len({p.user_id for p in pairs if p.user_id}),
@@ -63,18 +61,39 @@ def render_pairs(
     return StageResult(len(proposed), len(pairs), dropped, {PAIRS: pairs}, notes)
 
 
-def _fault(proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin) -> tuple[str | None, str]:
+def render_each(
+    proposed: Sequence[ProposedPair], turns: Sequence[LabelledTurn], known: PairOrigin
+) -> list[PreferencePair | Dropped]:
+    """Each proposal, given with its turn, as a pair or with what is wrong with it, whatever the others are."""
+    refusals = _against_refusals(proposed) if not known.against_refusals else [None] * len(proposed)
+    found: list[PreferencePair | Dropped] = []
+    for proposal, turn, refusal in zip(proposed, turns, refusals, strict=True):
+        reason, detail = _fault(proposal, turn, known, refusal)
+        if reason is not None:
+            found.append(Dropped(stage="pairs", key=proposal.key, reason=reason, detail=detail))
+        else:
+            found.append(_render(proposal, turn, known))
+    return found
+
+
+def _against_refusals(proposed: Sequence[ProposedPair]) -> list[str | None]:
+    """For each pair in which only the rejected answer declines, the passage in which it does."""
+    rejected = each_declines([proposal.rejected.text for proposal in proposed])
+    declining = [proposal.chosen.text for proposal, passage in zip(proposed, rejected, strict=True) if passage]
+    chosen = iter(each_declines(declining))
+    return [passage if passage and not next(chosen) else None for passage in rejected]
+
+
+def _fault(
+    proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin, refusal: str | None
+) -> tuple[str | None, str]:
     persona = proposal.persona
     conversation = known.conversations.get(turn.conversation_id)
     began = conversation.started_at if conversation else None
     # Another user's persona, in a pair of persona contrast, knows nothing of this conversation.
     if persona and began and persona.user_id == turn.user_id and persona.covers_until and persona.covers_until >= began:
         return "persona_too_late", f"it covers words until {persona.covers_until}, the conversation began {began}"
-    if not known.against_refusals and not declines(proposal.chosen.text):
-        passage = declines(proposal.rejected.text)
-        if passage:
-            return "against_refusal", passage
-    return None, ""
+    return ("against_refusal", refusal) if refusal else (None, "")
 
 
 def _render(proposal: ProposedPair, turn: LabelledTurn, known: PairOrigin) -> PreferencePair:

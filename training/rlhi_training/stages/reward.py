@@ -43,19 +43,18 @@ async def reward(
     section, sampling = recipe
     model, asked_for = judge
     eligible = [turn for turn in turns if turn.label is not FollowUpLabel.WITH_FEEDBACK]
-    scored_under = {turn.key: personas.get(turn.conversation_id) if section.persona else None for turn in eligible}
-    used, dropped = _usable(eligible, scored_under, model, section)
-    shown = {turn.key: personas.get(turn.conversation_id) if section.persona_in_prompt else None for turn in used}
-    drafts = [_draft(turn, shown[turn.key], section.samples) for turn in used]
+    used, people, dropped = _usable(eligible, personas, model, section)
+    shown = [personas.get(turn.conversation_id) if section.persona_in_prompt else None for turn in used]
+    drafts = [_draft(turn, persona, section.samples) for turn, persona in zip(used, shown, strict=True)]
     drafted = await generate(drafts, client, sampling, description="sample for rewards")
     pools = [_distinct(drafted.candidates[draft.turn.key, draft.spec]) for draft in drafts]
-    people = [scored_under[turn.key] for turn in used]
     tables = await each(range(len(used)), lambda i: model.score(used[i], pools[i], people[i]), at_once=CONCURRENCY)
     proposed: list[ProposedPair] = []
     scored: list[list[ScoredCandidate]] = []
-    for turn, draft, pool, persona, verdicts in zip(used, drafts, pools, people, tables, strict=True):
+    for draft, pool, persona, seen, verdicts in zip(drafts, pools, people, shown, tables, strict=True):
+        turn = draft.turn
         rated = [
-            ScoredCandidate(
+            ScoredCandidate.trusted(
                 candidate=c, user_id=persona.user_id if persona else None, score=v.value, reward_model=model.name
             )
             for c, v in zip(pool, verdicts, strict=True)
@@ -74,29 +73,36 @@ async def reward(
                 dropped.append(Dropped(stage="reward", key=turn.key, reason="no_difference"))
             else:
                 asked = asked_for.of_persona(persona)
-                proposed.append(_pair(turn, shown[turn.key], best, worst, asked))
+                proposed.append(_pair(turn, seen, best, worst, asked))
     files: dict[str, Sequence[Record]] = {REWARDS: proposed, SCORED: [row for rows in scored for row in rows]}
-    notes = {"client": client.model, "drafts": len(drafts), **_score_notes(model, scored, proposed, tables)}
+    notes = {"client": client.model, "drafts": len(drafts)}
+    if not sampling.part:
+        # Of a part of a run nobody reads them.
+        notes |= _score_notes(model, scored, proposed, tables)
     return StageResult(len(eligible), len(proposed), dropped, files, notes)
 
 
 def _usable(
     turns: Sequence[LabelledTurn],
-    scored_under: Mapping[str, Persona | None],
+    personas: Mapping[str, Persona | None],
     model: RewardModel,
     section: RewardSection,
-) -> tuple[list[LabelledTurn], list[Dropped]]:
-    dropped: list[Dropped] = []
+) -> tuple[list[LabelledTurn], list[Persona | None], list[Dropped]]:
+    """What answers are sampled for, the persona that they are scored under, and what is left out."""
     used: list[LabelledTurn] = []
+    people: list[Persona | None] = []
+    dropped: list[Dropped] = []
     for turn in turns:
-        why_not = model.unscorable(scored_under[turn.key])
+        persona = personas.get(turn.conversation_id) if section.persona else None
+        why_not = model.unscorable(persona)
         if why_not is None and section.max_turns is not None and len(used) >= section.max_turns:
             why_not = "over_limit"
         if why_not is None:
             used.append(turn)
+            people.append(persona)
         else:
-            dropped.append(Dropped(stage="reward", key=turn.key, reason=why_not))
-    return used, dropped
+            dropped.append(Dropped.trusted(stage="reward", key=turn.key, reason=why_not))
+    return used, people, dropped
 
 
 def _draft(turn: LabelledTurn, persona: Persona | None, samples: int) -> Draft:
@@ -139,7 +145,7 @@ def _pair(
     worst: ScoredCandidate,
     asked: tuple[str, ...],
 ) -> ProposedPair:
-    return ProposedPair(
+    return ProposedPair.trusted(
         source="reward",
         conversation_id=turn.conversation_id,
         turn=turn.turn,

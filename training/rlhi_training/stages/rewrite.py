@@ -225,7 +225,7 @@ def _is_sound(candidate: Candidate) -> bool:
 
 
 def _pair(original: Candidate, chosen: Candidate, persona: Persona | None, asked: tuple[str, ...]) -> ProposedPair:
-    return ProposedPair(
+    return ProposedPair.trusted(
         source="rewrite",
         conversation_id=original.conversation_id,
         turn=original.turn,
