@@ -31,9 +31,36 @@ _GROUPS = bytes(ord(c) if c in ".-" else ord("d") if c in _DIGITS else ord(" ") 
 _RUNS = _classes(" ", token=_LETTERS + _DIGITS + "_-./+=~:")
 _OTHERWISE = _classes("x", digit=_DIGITS)
 _BETWEEN_DIGITS = b" ().-\t"
-_NUMBER, _SOCIAL = 7, 9
-"""Digits of the shortest telephone number, and of a social security number."""
+_CHECK_DIGITS, _NUMBER, _SOCIAL = 2, 7, 9
+"""Digits that an IBAN has at least, of the shortest telephone number, and of a social security number."""
 _TOKEN = b"t" * LONG_RUN
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text certainly holds nothing that the default detectors find: True of most of what people write.
+
+    False says nothing. All in one function, in as few steps as there are: it runs for every message.
+    """
+    if not text.isascii() or "\\" in text or "@" in text or "://" in text or "::" in text or "-----" in text:
+        return False
+    lowered = text.lower()
+    if "pass" in lowered and ("passw" in lowered or "passp" in lowered or "passc" in lowered):
+        return False
+    if "pwd" in lowered or "authorization" in lowered:
+        return False
+    # The space stands for the beginning, where a word may begin too.
+    raw = f" {text}".encode("ascii")
+    # So keys are written, MAC addresses, IPv6 addresses without "::", and account numbers without spaces.
+    if _TOKEN in raw.translate(_RUNS):
+        return False
+    groups = raw.translate(_GROUPS)
+    digits = groups.count(b"d")
+    if digits < _CHECK_DIGITS:
+        return True
+    if b" lldd" in raw.translate(_WORDS) or b"d.d.d" in groups or b"d.dd.d" in groups or b"d.ddd.d" in groups:
+        return False
+    # Cards and social security numbers have more digits than telephone numbers.
+    return digits < _NUMBER or b"d" * _NUMBER not in raw.translate(_OTHERWISE, _BETWEEN_DIGITS)
 
 
 @dataclass(frozen=True, slots=True)
