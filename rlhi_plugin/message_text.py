@@ -28,7 +28,8 @@ def is_injected(message: BaseMessage) -> bool:
 
 def role_and_text(message: BaseMessage) -> tuple[Role, str]:
     """Role and text under which a LangChain message is logged; tool traffic, calls and results alike, is ``tool``."""
-    text = _text(message.content)
+    content = message.content
+    text = clean(content) if isinstance(content, str) else _text(content)
     match message:
         case AIMessage(tool_calls=[_, *_] as calls):
             return "tool", _calls(calls, text)
@@ -57,6 +58,8 @@ def clean(text: str) -> str:
     Lone surrogates become ``?``. NUL becomes U+FFFD: SQLite would keep it and PostgreSQL refuse the whole message, and
     a log must not depend on where it is kept.
     """
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
@@ -96,10 +99,8 @@ def _json(body: object) -> str:
         return clean(json.dumps({"unserialisable": shown}, ensure_ascii=False))
 
 
-def _text(content: str | Iterable[str | dict[str, Any]]) -> str:
+def _text(content: Iterable[str | dict[str, Any]]) -> str:
     """The text of a message's content; blocks that are not text are named, as ``[image image/png]``."""
-    if isinstance(content, str):
-        return clean(content)
     parts = []
     for block in content:
         if isinstance(block, str):

@@ -9,6 +9,7 @@ from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.attributes import attribute_of
 from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
@@ -35,9 +36,11 @@ def reply_messages(response: Response | PartialAnswer) -> Sequence[BaseMessage]:
 def model_name(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> str:
     """What the provider says that answered, else what was asked, else the class of the chat model."""
     for message in reply:
-        if name := message.response_metadata.get("model_name") or message.response_metadata.get("model"):
+        said = message.response_metadata
+        if said and (name := said.get("model_name") or said.get("model")):
             return str(name)
     for attribute in ("model_name", "model", "model_id"):
-        if isinstance(name := getattr(request.model, attribute, None), str) and name:
-            return name
+        asked = attribute_of(request.model, attribute)
+        if asked and isinstance(asked, str):
+            return asked
     return type(request.model).__name__

@@ -44,9 +44,7 @@ def is_plain(text: str) -> bool:
     if not text.isascii() or "\\" in text or "@" in text or "://" in text or "::" in text or "-----" in text:
         return False
     lowered = text.lower()
-    if "pass" in lowered and ("passw" in lowered or "passp" in lowered or "passc" in lowered):
-        return False
-    if "pwd" in lowered or "authorization" in lowered:
+    if "passw" in lowered or "passp" in lowered or "passc" in lowered or "pwd" in lowered or "authorization" in lowered:
         return False
     # The space stands for the beginning, where a word may begin too.
     raw = f" {text}".encode("ascii")

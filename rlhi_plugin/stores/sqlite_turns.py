@@ -106,7 +106,7 @@ def _view(kind: Kind, count: int) -> tuple[str, str]:
     if kind is Kind.BEGINS:
         first = "0"
         conversation = (
-            f"INSERT INTO rlhi_conversations ({', '.join(HEAD_COLUMNS)})"
+            f"INSERT INTO rlhi_conversations ({', '.join(HEAD_COLUMNS)})"  # noqa: S608 - as above
             f" VALUES ({', '.join(f'NEW.{name}' for name in HEAD_COLUMNS)})"
         )
     else:
@@ -116,7 +116,7 @@ def _view(kind: Kind, count: int) -> tuple[str, str]:
             " WHERE conversation_id = NEW.conversation_id AND user_id IS NEW.user_id)"
         )
     said = " UNION ALL ".join(
-        f"SELECT {place} AS place, {', '.join(f'NEW.{name}_{place} AS {name}' for name in MESSAGE_COLUMNS)}"  # noqa: S608 - as above
+        f"SELECT {place} AS place, {', '.join(f'NEW.{name}_{place} AS {name}' for name in MESSAGE_COLUMNS)}"
         for place in places
     )
     trigger = (
