@@ -18,6 +18,8 @@ MAX_ID = 256
 
 _NOT_SAID = ("reasoning", "thinking", "tool_use", "tool_call", "tool_call_chunk", "function_call")
 """Blocks of an answer that nobody reads as its text; tool calls are logged from `AIMessage.tool_calls`."""
+_SHA256 = hashlib.sha256()
+"""To begin with: OpenSSL looks a function up each time that it is asked for by its name."""
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)[;,]")
 
 
@@ -73,8 +75,9 @@ def digest_id(role: Role, content: str, number: int | str) -> str:
 
     Unlike its position, that does not change when an app sends only the last messages of a long thread.
     """
-    body = f"{role}\0{number}\0{content}".encode()
-    return f"{role}-{hashlib.sha256(body).hexdigest()[:24]}"
+    hashed = _SHA256.copy()
+    hashed.update(f"{role}\0{number}\0{content}".encode())
+    return f"{role}-{hashed.hexdigest()[:24]}"
 
 
 def edited_id(message_id: str, role: Role, content: str) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage
 
-from rlhi_plugin.attributes import attribute_of
 from rlhi_plugin.call_context import CallContext, UserLookup, app_id, conversation_id, read_call_context
 from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
@@ -28,7 +27,7 @@ from rlhi_plugin.feedback import feedback_event
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.live import Admission, Live, first_request
 from rlhi_plugin.live_options import LiveOptions, PersonaMode
-from rlhi_plugin.model_call import Response, join_persona, model_name, reply_messages
+from rlhi_plugin.model_call import Response, join_persona, names_of, reply_messages
 from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
@@ -314,10 +313,11 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> Turn:
         started_at, latency_s = timing
         messages, system, persona = reply_messages(response), request.system_message, admission.persona
+        model, adapter = names_of(request, messages)
         reply = Reply(
             messages=messages,
-            model=model_name(request, messages),
-            adapter=attribute_of(request.model, "adapter_id"),
+            model=model,
+            adapter=adapter,
             persona_digest=persona.digest if persona is not None and self._live.injects else None,
             latency_s=latency_s,
             structured=isinstance(response, ModelResponse) and response.structured_response is not None,
@@ -331,7 +331,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
             reply=reply,
             stable_ids=call.stable_ids,
             started_at=started_at,
-            first=admission.first(call.history),
+            first=0 if admission.whole else admission.first(call.history),
         )
 
 

@@ -12,8 +12,10 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_t
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables.config import RunnableConfig, ensure_config, var_child_runnable_config
 
-from rlhi_plugin.attributes import attribute_of
+from rlhi_plugin.attributes import attributes_of
 from rlhi_plugin.records import Finish
+
+_STREAMING = ("streaming",)
 
 _log = logging.getLogger("rlhi.middleware")
 
@@ -41,7 +43,7 @@ class PartialAnswer(BaseCallbackHandler):
 
     def __enter__(self) -> None:
         try:
-            if self._model is None or attribute_of(self._model, "streaming") or _somebody_streams():
+            if self._model is None or attributes_of(self._model, _STREAMING)[0] or _somebody_streams():
                 self._token = var_child_runnable_config.set(self._heard(ensure_config()))
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
             _log.exception("a model call goes on unheard: a part of its answer would be lost")

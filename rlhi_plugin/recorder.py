@@ -10,25 +10,25 @@ import logging
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
 from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
 from rlhi_plugin.errors import StoreTimeoutError
-from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
+from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text
 from rlhi_plugin.privacy.messages import MessageRedactor
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.records import FeedbackEvent, Message
-from rlhi_plugin.shown import shown
+from rlhi_plugin.records import FeedbackEvent
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 from rlhi_plugin.turn import Reply, Turn
+from rlhi_plugin.turn_records import records_of
 
 __all__ = ["Recorder", "Reply", "Turn", "clean", "is_injected", "role_and_text"]
 
@@ -188,7 +188,7 @@ class Recorder:
         place.latest = now = max(datetime.now(UTC), started_at)
         if begins:
             if self._writer.begin(
-                turn.conversation_id, user_id=turn.user_id, messages=_messages(turn, said, started_at, now)
+                turn.conversation_id, user_id=turn.user_id, messages=records_of(turn, said, started_at, now)
             ):
                 place.looked_up = True
                 place.thread.remember(said)
@@ -197,7 +197,7 @@ class Recorder:
             said = self._said(turn, place)
         for start in range(0, len(said), _MESSAGES_PER_APPEND):
             part = said[start : start + _MESSAGES_PER_APPEND]
-            messages = _messages(turn, part, started_at, now)
+            messages = records_of(turn, part, started_at, now)
             # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
@@ -258,45 +258,3 @@ def _give_ids(reply: Sequence[BaseMessage]) -> None:
     for message in reply:
         if message.id is None:
             message.id = str(uuid.uuid4())
-
-
-def _messages(turn: Turn, said: Iterable[Said], asked_at: datetime, answered_at: datetime) -> list[Message]:
-    """What is stored of them."""
-    return [
-        _answer(turn.reply, one, answered_at)
-        if one.is_reply
-        else Message(id=one.id, role=one.role, content=one.text, created_at=asked_at, parent_id=one.parent_id)
-        for one in said
-    ]
-
-
-def _answer(reply: Reply, said: Said, at: datetime) -> Message:
-    message, role, content = said.message, said.role, said.text
-    spoken = message if isinstance(message, AIMessage) else None
-    if reply.structured and spoken is not None and (answer := structured_answer(spoken)) is not None:
-        role, content = "assistant", answer
-    is_answer = role == "assistant"
-    usage = spoken.usage_metadata if spoken is not None else None
-    return Message(
-        id=said.id,
-        role=role,
-        content=content,
-        created_at=at,
-        model=_name(reply.model) if is_answer else None,
-        adapter=_name(reply.adapter) if is_answer else None,
-        persona_digest=reply.persona_digest if is_answer else None,
-        parent_id=said.parent_id,
-        latency_s=reply.latency_s if spoken is not None else None,
-        input_tokens=_count(usage["input_tokens"]) if usage else None,
-        output_tokens=_count(usage["output_tokens"]) if usage else None,
-        finish=reply.finish,
-    )
-
-
-def _name(given: object) -> str | None:
-    return None if given is None else clean(given if isinstance(given, str) else shown(given))
-
-
-def _count(given: object) -> int | None:
-    """A number of tokens; None for what a provider said that cannot be one, which must not cost the turn."""
-    return given if isinstance(given, int) and 0 <= given < 2**63 else None

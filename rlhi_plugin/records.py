@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -75,6 +75,20 @@ class Message(Record):
     finish: Finish | None = None
     """Why it is only a part of an answer (what a model says); None is a whole one, as far as is known. An answer that
     a limit of tokens cut short is whole in this sense: it came as the model gave it."""
+
+    @classmethod
+    def of_valid(cls, values: dict[str, Any]) -> Self:
+        """A message of values of which it is known that they are valid, all of them: checking takes time.
+
+        Args:
+            values: Of every field, in the order of the fields; it becomes the message's own.
+        """
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", values)
+        object.__setattr__(made, "__pydantic_fields_set__", set(values))
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
     def as_chat(self) -> ChatMessage:
         """Role and text alone, as a prompt holds them."""

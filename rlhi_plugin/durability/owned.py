@@ -10,7 +10,7 @@ from rlhi_plugin.durability.journal import Key
 from rlhi_plugin.durability.turn_file import JournalledTurn, Write
 from rlhi_plugin.errors import OwnerMismatchError, StoreError
 from rlhi_plugin.records import FeedbackEvent
-from rlhi_plugin.stores import BeginningStore, ConversationStore, FeedbackStore
+from rlhi_plugin.stores import ConversationStore, FeedbackStore
 
 _REMEMBERED = 10_000
 
@@ -63,20 +63,9 @@ class OwnedAppends:
                 self._names.popitem(last=False)
         return True
 
-    def begin(self, turn: Write, store: BeginningStore, timeout_s: float) -> bool:
-        """Write a turn that begins its conversation; False where nothing was written, since there may be one already.
-
-        Errors as for `put`, but for the owner's: somebody else's conversation is one that is there.
-
-        Args:
-            turn: What was said.
-            store: The store, which finds that out while it writes.
-            timeout_s: The time limit.
-        """
-        conversation_id, user_id, messages, _ = turn
-        if (conversation_id, user_id) in self._names:
-            return False
-        return store.submit_new(conversation_id, user_id=user_id, messages=messages).result(timeout_s) > 0
+    def has_other_name(self, conversation_id: str, user_id: str | None) -> bool:
+        """Whether the conversation is known to be the user's own one, since its name was taken."""
+        return (conversation_id, user_id) in self._names
 
     def _put_feedback(self, event: FeedbackEvent) -> bool:
         if not isinstance(self._store, FeedbackStore):

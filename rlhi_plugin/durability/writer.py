@@ -105,13 +105,14 @@ class DurableWriter:
         Returns:
             Whether it is on disk. False says nothing: ask for the end, and `write`.
         """
-        if self._begins is None or self._open:
+        # Somebody else's conversation of this name is one that is there.
+        if self._begins is None or self._open or self._owned.has_other_name(conversation_id, user_id):
             return False
         if self._journal is not None and self._journal.holds((conversation_id, user_id)):
             return False
         try:
-            turn = Write(conversation_id, user_id, messages)
-            begun = self._owned.begin(turn, self._begins, self._options.store_timeout_s)
+            submitted = self._begins.submit_new(conversation_id, user_id=user_id, messages=messages)
+            begun = submitted.result(self._options.store_timeout_s) > 0
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
             self._failed(error)
             return False

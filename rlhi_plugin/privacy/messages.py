@@ -158,9 +158,10 @@ class MessageRedactor:
         """
         changes: dict[str, Any] = {}
         said = message.content
-        content = self.text(said, scope) if isinstance(said, str) else self._content(said, scope)
-        if content != said:
-            changes["content"] = content
+        if not isinstance(said, str) or self._spares is None or not self._spares(said):
+            content = self.text(said, scope) if isinstance(said, str) else self._content(said, scope)
+            if content != said:
+                changes["content"] = content
         for name in ("tool_calls", "invalid_tool_calls"):
             # Its fields are there; to be asked for one that it lacks takes pydantic longer than all the rest.
             if calls := message.__dict__.get(name):

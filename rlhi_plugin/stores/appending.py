@@ -174,6 +174,9 @@ def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
         else:
             said = _after(part, row.forgotten_at)
             outcomes.append(stored.insert(row.number, said) if said else 0)
+            if said:
+                # What an earlier part has begun begins no more.
+                known.add(part.head.conversation_id)
     return outcomes
 
 

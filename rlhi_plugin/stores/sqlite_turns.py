@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from rlhi_plugin.records import Message
@@ -25,7 +25,7 @@ MESSAGES_AT_MOST = 8
 """A turn is two messages, four with a tool; SQLite compiles a statement for each number of them once."""
 
 _head_of = attrgetter(*HEAD_COLUMNS)
-_message_of = attrgetter(*("id" if name == "message_id" else name for name in MESSAGE_COLUMNS))
+_message_of = itemgetter(*("id" if name == "message_id" else name for name in MESSAGE_COLUMNS))
 _STARTED_AT, _CREATED_AT = HEAD_COLUMNS.index("started_at"), MESSAGE_COLUMNS.index("created_at")
 
 
@@ -79,7 +79,8 @@ class SQLiteTurns:
 
 def message_columns(message: Message) -> list[Any]:
     """Values of `MESSAGE_COLUMNS` as SQLite keeps them."""
-    values = list(_message_of(message))
+    # Fields of a record are looked up here in half the time.
+    values = list(_message_of(message.__dict__))
     values[_CREATED_AT] = time_text(values[_CREATED_AT])
     return values
 

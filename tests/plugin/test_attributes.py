@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from rlhi_plugin.attributes import attribute_of
+from rlhi_plugin.attributes import attributes_of
 
 
 class Plain:
@@ -63,11 +63,12 @@ def set_past_pydantic():
     ],
 )  # fmt: skip
 def test_where_an_attribute_may_be(thing, found):
-    assert attribute_of(thing, "adapter_id") == found
-    assert attribute_of(thing, "adapter_id") == found, "asked again"
+    assert attributes_of(thing, ("adapter_id", "nothing_of_that_name"))[0] == found
+    assert attributes_of(thing, ("adapter_id",)) == [found]
+    assert attributes_of(thing, ("adapter_id",)) == [found], "asked again"
 
 
 def test_private_ones_and_fields_of_messages():
-    assert attribute_of(Private(), "_secret") == "private"
-    assert attribute_of(HumanMessage("hi"), "tool_calls") is None
-    assert attribute_of(AIMessage("hi"), "tool_calls") == []
+    assert attributes_of(Private(), ("_secret", "other")) == ["private", None]
+    assert attributes_of(HumanMessage("hi"), ("tool_calls", "id")) == [None, None]
+    assert attributes_of(AIMessage("hi", id="m"), ("tool_calls", "id")) == [[], "m"]
