@@ -17,7 +17,7 @@ from rlhi_plugin.stores.checkpoints import Checkpoints
 from rlhi_plugin.stores.dialects import BUSY_TIMEOUT_MS
 from rlhi_plugin.stores.direct import driver_of
 from rlhi_plugin.stores.sqlite_rows import SQLiteRows
-from rlhi_plugin.stores.sqlite_turns import MESSAGES_AT_MOST, Kind, SQLiteTurns
+from rlhi_plugin.stores.sqlite_turns import MESSAGES_AT_MOST, PARTS_AT_MOST, Kind, SQLiteTurns
 
 _STEP_S = 0.1
 """A limit is rounded up to a multiple of this, so that the connection is not told another one for each turn (ours)."""
@@ -47,7 +47,7 @@ class SQLiteAppends:
             kept = self._connected()
             if limit_s != kept.limit_s:
                 kept.wait_at_most(limit_s)
-            outcomes = _at_once(kept.turns, parts) or _one_by_one(kept, parts)
+            outcomes = _at_once(kept.turns, parts) or _in_a_transaction(kept, parts)
         except BaseException:
             # Whatever state the connection is in: the next one is fresh.
             self._drop()
@@ -98,29 +98,35 @@ class _Kept:
 
 
 def _at_once(turns: SQLiteTurns, parts: Sequence[Part]) -> list[int | Exception] | None:
-    """Add parts in one statement, as one transaction; None where nothing was written, and all is to be looked at."""
+    """Add parts in one statement; None where nothing was written, and all is to be looked at."""
     first, count = parts[0], len(parts[0].offered)
     if len(parts) == 1:
         return [count] if _is_written(turns, first) else None
+    if len(parts) > PARTS_AT_MOST or not 0 < count <= MESSAGES_AT_MOST:
+        return None
     for part in parts:
         if part.opens is not first.opens or len(part.offered) != count:
             return None
-    kind = Kind.BEGINS if first.opens else Kind.GOES_ON
-    return [count] * len(parts) if 0 < count <= MESSAGES_AT_MOST and turns.write(kind, parts) else None
+    return [count] * len(parts) if turns.write(Kind.BEGINS if first.opens else Kind.GOES_ON, parts) else None
 
 
-def _one_by_one(kept: _Kept, parts: Sequence[Part]) -> list[int | Exception]:
-    """Add parts, each in statements of its own, in one transaction."""
+def _in_a_transaction(kept: _Kept, parts: Sequence[Part]) -> list[int | Exception]:
+    """Add parts of which one needs another look, or more than one statement takes."""
     kept.driver.execute("BEGIN IMMEDIATE")
     outcomes: list[int | Exception] = [len(part.offered) for part in parts]
     rest: list[int] = []
     late: set[str] = set()
-    for index, part in enumerate(parts):
-        name = part.head.conversation_id
-        # One alone was tried before. No part overtakes another one of its conversation.
-        if len(parts) == 1 or name in late or not _is_written(kept.turns, part):
-            late.add(name)
-            rest.append(index)
+    for start in range(0, len(parts), PARTS_AT_MOST):
+        some = parts[start : start + PARTS_AT_MOST]
+        # As many as one statement takes were tried before.
+        if len(parts) > PARTS_AT_MOST and not late and _at_once(kept.turns, some):
+            continue
+        for index, part in enumerate(some, start):
+            name = part.head.conversation_id
+            # No part overtakes another one of its conversation.
+            if len(parts) == 1 or name in late or not _is_written(kept.turns, part):
+                late.add(name)
+                rest.append(index)
     if rest:
         looked_at = append_to(SQLiteRows(kept.driver), [parts[index] for index in rest])
         for index, outcome in zip(rest, looked_at, strict=True):

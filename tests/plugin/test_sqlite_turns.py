@@ -31,13 +31,23 @@ def store(tmp_path):
         yield opened
 
 
+class Told:
+    """A connection that notes what it is told."""
+
+    def __init__(self, driver):
+        self._driver, self.seen = driver, []
+
+    def execute(self, statement, *values):
+        self.seen.append(statement.split()[0])
+        return self._driver.execute(statement, *values)
+
+
 @pytest.fixture
 def statements(store):
-    """What the connection that appends is told, without what its triggers do."""
-    seen, inner = [], ("INSERT INTO rlhi_conversations", "INSERT INTO rlhi_messages")
-    told = lambda line: line.startswith(("--", *inner)) or seen.append(line.split()[0])  # noqa: E731 - an expression
-    store._sqlite._kept.driver.set_trace_callback(told)
-    return seen
+    """What the connection that appends is told."""
+    kept = store._sqlite._kept
+    kept.driver = kept.turns._driver = Told(kept.driver)
+    return kept.driver.seen
 
 
 def stored(store):
@@ -64,11 +74,23 @@ def test_a_thread_begins_and_goes_on_in_one_statement_each(store, statements):
 def test_threads_that_begin_together_are_one_statement(store, statements):
     warmed(store, statements)
     parts = [part(f"t{number}", said("a", "b"), user=f"u_{number}", opens=True) for number in range(40)]
-    assert store._append_group(parts) == [2] * 40
+    assert store._append_group(parts[:16]) == [2] * 16
     assert statements == ["INSERT"]
+    statements.clear()
+    assert store._append_group(parts[16:]) == [2] * 24
+    assert statements == ["BEGIN", "INSERT", "INSERT", "COMMIT"]
     assert [(c.conversation_id, c.user_id, len(c.messages)) for c in store.conversations()][2:] == [
         (f"t{number}", f"u_{number}", 2) for number in range(40)
     ]
+
+
+def test_of_many_together_only_those_beside_one_that_is_there_are_written_alone(store, statements):
+    store.append("t20", user_id="u_1", messages=said("x"))
+    warmed(store, statements)
+    parts = [part(f"t{number}", said("a", "b"), opens=True) for number in range(48)]
+    assert store._append_group(parts) == [0 if number == 20 else 2 for number in range(48)]
+    assert stored(store)["t20"] == ["x"]
+    assert statements[:3] == ["BEGIN", "INSERT", "INSERT"]
 
 
 def test_one_that_is_there_already_leaves_the_others_alone(store):
