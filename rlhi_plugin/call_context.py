@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AnyMessage
-from langgraph.config import get_config
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.runtime import Runtime
 
 from rlhi_plugin.errors import ConfigError
@@ -33,12 +33,13 @@ MAX_THREAD_ID = 200
 """Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallContext:
     """Where one model call belongs.
 
     Attributes:
         thread_id: The app's thread; None where the run has none.
+        conversation_id: The thread's own id; without a thread, one that lasts as long as the run does.
         user_id: Pseudonym, or None for an anonymous user.
         history: The thread as the agent's state holds it: what people and tools said, without what inner or outer
             middleware adds to the prompt.
@@ -47,6 +48,7 @@ class CallContext:
     """
 
     thread_id: str | None
+    conversation_id: str
     user_id: str | None
     history: tuple[AnyMessage, ...]
     stable_ids: bool
@@ -65,29 +67,42 @@ def app_id(value: object, name: str) -> str | None:
     return str(value)
 
 
-def read_call_context(request: ModelRequest[Any], lookup: UserLookup | None) -> CallContext:
+def read_call_context(
+    request: ModelRequest[Any], lookup: UserLookup | None, pseudonym_of: Callable[[str], str] = pseudonym
+) -> CallContext:
     """Read the context of a model call that is in progress.
 
     The user is what `lookup` says or, without one, ``config["configurable"]["user_id"]``, else the `user_id` of the
     runtime's context, else whom the authentication of LangGraph's server found. Whatever goes wrong on the way leaves
     the user anonymous and is logged as an error.
+
+    Args:
+        request: The call.
+        lookup: See `UserLookup`.
+        pseudonym_of: `pseudonym`, or one that remembers what it gave.
     """
-    configurable = _configurable()
-    info = getattr(request.runtime, "execution_info", None)
-    thread_id = getattr(info, "thread_id", None) or configurable.get("thread_id")
+    # What `langgraph.config.get_config` gives; nothing where the middleware is being called outside of a graph.
+    config = var_child_runnable_config.get()
+    configurable: Mapping[str, Any] = (config.get("configurable") if config else None) or {}
+    thread_id = getattr(getattr(request.runtime, "execution_info", None), "thread_id", None)
+    thread_id = thread_id or configurable.get("thread_id")
+    if thread_id is not None and not isinstance(thread_id, str):
+        thread_id = shown(thread_id)
+    history = tuple(request.state.get("messages") or request.messages)
     return CallContext(
-        thread_id=None if thread_id is None else shown(thread_id),
-        user_id=_user(request.runtime, configurable, lookup),
-        history=tuple(request.state.get("messages") or request.messages),
+        thread_id=thread_id,
+        conversation_id=conversation_id(thread_id, history),
+        user_id=_user(request.runtime, configurable, lookup, pseudonym_of),
+        history=history,
         stable_ids=bool(configurable.get(_CHECKPOINTER)),
     )
 
 
-def conversation_id(call: CallContext) -> str:
-    """The thread's own id; without a thread, one that lasts as long as the run does."""
-    if call.thread_id:
-        return stored_thread_id(call.thread_id)
-    return stored_thread_id(f"run-{call.history[0].id}") if call.history else "run-empty"
+def conversation_id(thread_id: str | None, history: Sequence[AnyMessage]) -> str:
+    """See `CallContext.conversation_id`."""
+    if thread_id:
+        return stored_thread_id(thread_id)
+    return stored_thread_id(f"run-{history[0].id}") if history else "run-empty"
 
 
 def stored_thread_id(thread_id: str) -> str:
@@ -96,31 +111,29 @@ def stored_thread_id(thread_id: str) -> str:
     return cleaned if len(cleaned) <= MAX_THREAD_ID else f"thread-{hashlib.sha256(cleaned.encode()).hexdigest()}"
 
 
-def _configurable() -> Mapping[str, Any]:
+def _user(
+    runtime: Runtime[Any],
+    configurable: Mapping[str, Any],
+    lookup: UserLookup | None,
+    pseudonym_of: Callable[[str], str],
+) -> str | None:
     try:
-        return get_config().get("configurable", {})
-    except RuntimeError:  # the middleware is being called outside of a graph
-        return {}
-
-
-def _user(runtime: Runtime[Any], configurable: Mapping[str, Any], lookup: UserLookup | None) -> str | None:
-    try:
-        user = lookup(runtime, configurable) if lookup else _given_user(runtime, configurable)
+        user = lookup(runtime, configurable) if lookup else configurable.get("user_id")
+        if user is None and lookup is None:
+            user = _given_user(runtime, configurable)
         if user is None or user == "":
             return None
         # True is an int, and as a user id always a mistake.
         if isinstance(user, bool) or not isinstance(user, str | int | UUID):
             raise TypeError(f"a user id is a str, an int or a UUID, not {type(user).__name__}")  # noqa: TRY301 - one place reports every cause
-        return pseudonym(str(user))
+        return pseudonym_of(str(user))
     except Exception:  # noqa: BLE001 - the app's own lookup may raise anything, and must not end the turn
         _log.exception("the user of this turn could not be identified; it is logged as anonymous")
         return None
 
 
 def _given_user(runtime: Runtime[Any], configurable: Mapping[str, Any]) -> Any:
-    given = configurable.get("user_id")
-    if given is not None:
-        return given
+    """The user of a run that does not name one under ``user_id``."""
     context = getattr(runtime, "context", None)
     given = context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)
     # LangGraph's server puts whom its authentication found here.

@@ -38,7 +38,7 @@ COMMAND_PATIENCE = 5
 """How many times longer than a turn a command waits for the store: its user asked for just that (ours)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admission:
     """What may be done with one model call.
 
@@ -90,6 +90,8 @@ class Live:
         self._personas: PersonaCache | None = None
         self._persona_store: PersonaStore | None = None
         self._commands: ChatCommands | None = None
+        self.takes_commands = options.commands
+        """Whether users may give commands in the chat."""
         self._worker: PersonaWorker | None = None
         if options.persona != "off" or options.commands:
             self._persona_store = _checked_persona_store(self.store, options.persona_store)
@@ -125,19 +127,21 @@ class Live:
         known = self._personas is None or user_id is None or self._personas.is_ready(conversation_id, user_id)
         return known and self.consent.is_ready(user_id)
 
-    def admit(self, conversation_id: str, user_id: str | None, first_request: str | None = None) -> Admission:
+    def admit(
+        self, conversation_id: str, user_id: str | None, first_request: Callable[[], str | None] | None = None
+    ) -> Admission:
         """Ask the user's consent and look their persona up. Never raises.
 
         Args:
             conversation_id: The thread.
             user_id: Pseudonym; None for an anonymous user.
-            first_request: What the thread began with, for the relevance gate.
+            first_request: Tells what the thread began with, for the relevance gate.
         """
-        logged = self.consent.allows(user_id, Purpose.LOG)
+        standing = self.consent.standing(user_id)
         persona = None
-        if self._personas is not None and user_id is not None and self._may_personalise(user_id):
+        if self._personas is not None and user_id is not None and Purpose.PERSONALISE in standing.allowed:
             persona = self._personas.get(conversation_id, user_id, first_request)
-        return Admission(logged, persona, whole=not self.consent.may_hold_refused(user_id))
+        return Admission(Purpose.LOG in standing.allowed, persona, standing.is_whole)
 
     def prepare(self, conversation_id: str, user_id: str | None, history: Sequence[BaseMessage]) -> None:
         """Begin, while the model answers, what `record` would have to do afterwards. Never raises, waits for nothing.
@@ -147,13 +151,9 @@ class Live:
             user_id: Pseudonym or None.
             history: It, up to what the model is asked.
         """
-        asked = history[_last_request(history) :]
-        self.recorder.prepare(conversation_id, user_id, asked, begins=len(history) == 1)
-
-    @property
-    def takes_commands(self) -> bool:
-        """Whether users may give commands in the chat."""
-        return self._commands is not None
+        begins = len(history) == 1
+        asked = history if begins else history[_last_request(history) :]
+        self.recorder.prepare(conversation_id, user_id, asked, begins=begins)
 
     def command(self, messages: Sequence[BaseMessage]) -> str | None:
         """The command that a thread ends with; None where there is none, or commands are off: the model answers."""
@@ -188,7 +188,7 @@ class Live:
 
         The past of a thread that is new to this process is stored only after asking the user's consent again.
         """
-        self.recorder.record(lambda: self._asked_again(describe()))
+        self.recorder.record(describe, self._asked_again)
         if self._worker is not None and user_id is not None and self._may_personalise(user_id):
             self._worker.notice(user_id, conversation_id)
 
@@ -237,7 +237,9 @@ class Live:
         What is remembered of a user is up to half a minute old. That is soon enough for what is said now, which another
         half minute would not bring back; a past that comes with an app's own history would come back for good.
         """
-        if turn.user_id is None or turn.first or self.recorder.knows(turn.conversation_id, turn.user_id):
+        if len(turn.history) <= 1 or turn.user_id is None or turn.first:
+            return turn
+        if self.recorder.knows(turn.conversation_id, turn.user_id):
             return turn
         first = _last_request(turn.history)
         if not first:

@@ -18,6 +18,8 @@ MAX_ID = 256
 
 _NOT_SAID = ("reasoning", "thinking", "tool_use", "tool_call", "tool_call_chunk", "function_call")
 """Blocks of an answer that nobody reads as its text; tool calls are logged from `AIMessage.tool_calls`."""
+_SHA256 = hashlib.sha256()
+"""To begin with: OpenSSL looks a function up each time that it is asked for by its name."""
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)[;,]")
 
 
@@ -28,7 +30,8 @@ def is_injected(message: BaseMessage) -> bool:
 
 def role_and_text(message: BaseMessage) -> tuple[Role, str]:
     """Role and text under which a LangChain message is logged; tool traffic, calls and results alike, is ``tool``."""
-    text = _text(message.content)
+    content = message.content
+    text = clean(content) if isinstance(content, str) else _text(content)
     match message:
         case AIMessage(tool_calls=[_, *_] as calls):
             return "tool", _calls(calls, text)
@@ -57,6 +60,8 @@ def clean(text: str) -> str:
     Lone surrogates become ``?``. NUL becomes U+FFFD: SQLite would keep it and PostgreSQL refuse the whole message, and
     a log must not depend on where it is kept.
     """
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
@@ -70,8 +75,9 @@ def digest_id(role: Role, content: str, number: int | str) -> str:
 
     Unlike its position, that does not change when an app sends only the last messages of a long thread.
     """
-    body = f"{role}\0{number}\0{content}".encode()
-    return f"{role}-{hashlib.sha256(body).hexdigest()[:24]}"
+    hashed = _SHA256.copy()
+    hashed.update(f"{role}\0{number}\0{content}".encode())
+    return f"{role}-{hashed.hexdigest()[:24]}"
 
 
 def edited_id(message_id: str, role: Role, content: str) -> str:
@@ -96,10 +102,8 @@ def _json(body: object) -> str:
         return clean(json.dumps({"unserialisable": shown}, ensure_ascii=False))
 
 
-def _text(content: str | Iterable[str | dict[str, Any]]) -> str:
+def _text(content: Iterable[str | dict[str, Any]]) -> str:
     """The text of a message's content; blocks that are not text are named, as ``[image image/png]``."""
-    if isinstance(content, str):
-        return clean(content)
     parts = []
     for block in content:
         if isinstance(block, str):

@@ -12,8 +12,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from rlhi_plugin.feedback import feedback_event
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.live import Admission, Live, first_request
 from rlhi_plugin.live_options import LiveOptions, PersonaMode
-from rlhi_plugin.model_call import Response, join_persona, model_name, reply_messages
+from rlhi_plugin.model_call import Response, join_persona, names_of, reply_messages
 from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.building import BuilderOption
 from rlhi_plugin.persona.cache import RenderedPersona
@@ -41,6 +41,8 @@ from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn
 from rlhi_plugin.records import FeedbackKind, Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
+
+_USERS_REMEMBERED = 4096
 
 
 class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -111,6 +113,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 'and give config={"configurable": {"user_id": ...}} with each call.'
             )
         self._lookup = user_id
+        self._pseudonym = lru_cache(_USERS_REMEMBERED)(pseudonym)
         self._live = Live(
             store,
             LiveOptions(
@@ -236,65 +239,65 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> Response:
         """Put the persona in, call the model, log the turn."""
         call, command = self._heard(request)
-        started, conversation = time.perf_counter(), conversation_id(call)
-        admission = self._live.admit(conversation, call.user_id, first_request(call.history))
+        began = (datetime.now(UTC), time.perf_counter())
+        admission = self._live.admit(call.conversation_id, call.user_id, partial(first_request, call.history))
         if command is not None:
             return self._answer(command, call, admission)
         if admission.logged:
-            self._live.prepare(conversation, call.user_id, call.history)
-        response, answer = None, PartialAnswer()
+            self._live.prepare(call.conversation_id, call.user_id, call.history)
+        response, answer = None, PartialAnswer(request.model)
         try:
-            with answer.listening(request.model):
+            with answer:
                 response = handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
                 said = answer if response is None else response
-                describe = partial(self._turn, request, call, admission, said, _timing(started))
-                self._live.record(describe, conversation, call.user_id)
+                describe = partial(self._turn, request, call, admission, said, _timing(began))
+                self._live.record(describe, call.conversation_id, call.user_id)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Response:
         """The same for ``ainvoke`` and ``astream``; the store is used in a thread, never in the event loop."""
         call, command = self._heard(request)
-        started, conversation = time.perf_counter(), conversation_id(call)
-        admission = await self._aadmit(call, conversation)
+        began = (datetime.now(UTC), time.perf_counter())
+        admission = await self._aadmit(call)
         if command is not None:
             return await asyncio.to_thread(self._answer, command, call, admission)
         if admission.logged:
-            self._live.prepare(conversation, call.user_id, call.history)
-        response, answer = None, PartialAnswer()
+            self._live.prepare(call.conversation_id, call.user_id, call.history)
+        response, answer = None, PartialAnswer(request.model)
         try:
-            with answer.listening(request.model):
+            with answer:
                 response = await handler(self._prompt(request, admission.persona))
             return response
         finally:
             if admission.logged:
                 said = answer if response is None else response
-                describe = partial(self._turn, request, call, admission, said, _timing(started))
+                describe = partial(self._turn, request, call, admission, said, _timing(began))
                 # A cancelled run must not cancel the writing of what was said before.
-                record = partial(self._live.record, describe, conversation, call.user_id)
+                record = partial(self._live.record, describe, call.conversation_id, call.user_id)
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, record))
 
-    async def _aadmit(self, call: CallContext, conversation: str) -> Admission:
-        ask = partial(self._live.admit, conversation, call.user_id, first_request(call.history))
-        return ask() if self._live.is_ready(conversation, call.user_id) else await asyncio.to_thread(ask)
+    async def _aadmit(self, call: CallContext) -> Admission:
+        ask = partial(self._live.admit, call.conversation_id, call.user_id, partial(first_request, call.history))
+        return ask() if self._live.is_ready(call.conversation_id, call.user_id) else await asyncio.to_thread(ask)
 
     def _heard(self, request: ModelRequest[Any]) -> tuple[CallContext, str | None]:
         """Where a call belongs, with a history that holds no commands, and the command that it is, if it is one."""
-        call = read_call_context(request, self._lookup)
+        call = read_call_context(request, self._lookup, self._pseudonym)
         if not self._live.takes_commands:
             return call, None
-        return replace(call, history=tuple(self._live.said(call.history))), self._live.command(call.history)
+        command, history = self._live.command(call.history), tuple(self._live.said(call.history))
+        return replace(call, history=history, conversation_id=conversation_id(call.thread_id, history)), command
 
     def _answer(self, command: str, call: CallContext, admission: Admission) -> AIMessage:
         named = call.thread_id is not None
-        return self._live.answer(command, conversation_id(call), call.user_id, admission, named=named)
+        return self._live.answer(command, call.conversation_id, call.user_id, admission, named=named)
 
     def _prompt(self, request: ModelRequest[Any], persona: RenderedPersona | None) -> ModelRequest[Any]:
-        said = self._live.said(request.messages)
-        if said is not request.messages:
+        if self._live.takes_commands and (said := self._live.said(request.messages)) is not request.messages:
             request = request.override(messages=list(said))
         if persona is None or not self._live.injects:
             return request
@@ -308,25 +311,27 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         response: Response | PartialAnswer,
         timing: tuple[datetime, float],
     ) -> Turn:
-        messages, (started_at, latency_s) = reply_messages(response), timing
-        injected = admission.persona if self._live.injects else None
+        started_at, latency_s = timing
+        messages, system, persona = reply_messages(response), request.system_message, admission.persona
+        model, adapter = names_of(request, messages)
+        reply = Reply(
+            messages=messages,
+            model=model,
+            adapter=adapter,
+            persona_digest=persona.digest if persona is not None and self._live.injects else None,
+            latency_s=latency_s,
+            structured=isinstance(response, ModelResponse) and response.structured_response is not None,
+            finish=response.finish if isinstance(response, PartialAnswer) else None,
+        )
         return Turn(
-            conversation_id=conversation_id(call),
+            conversation_id=call.conversation_id,
             user_id=call.user_id,
-            system=request.system_message.text if request.system_message else None,
+            system=system.text if system else None,
             history=call.history,
-            reply=Reply(
-                messages=messages,
-                model=model_name(request, messages),
-                adapter=getattr(request.model, "adapter_id", None),
-                persona_digest=injected.digest if injected else None,
-                latency_s=latency_s,
-                structured=isinstance(response, ModelResponse) and response.structured_response is not None,
-                finish=response.finish if isinstance(response, PartialAnswer) else None,
-            ),
+            reply=reply,
             stable_ids=call.stable_ids,
             started_at=started_at,
-            first=admission.first(call.history),
+            first=0 if admission.whole else admission.first(call.history),
         )
 
 
@@ -334,7 +339,7 @@ def _stored_user(user_id: str) -> str:
     return pseudonym(app_id(user_id, "user_id") or "")
 
 
-def _timing(started: float) -> tuple[datetime, float]:
+def _timing(began: tuple[datetime, float]) -> tuple[datetime, float]:
     """When a call began that is over now, and how many seconds it took."""
-    took = time.perf_counter() - started
-    return datetime.now(UTC) - timedelta(seconds=took), took
+    started_at, clock = began
+    return started_at, time.perf_counter() - clock

@@ -9,6 +9,7 @@ from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
+from rlhi_plugin.attributes import attributes_of
 from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
@@ -32,12 +33,20 @@ def reply_messages(response: Response | PartialAnswer) -> Sequence[BaseMessage]:
     return (response.model_response if isinstance(response, ExtendedModelResponse) else response).result
 
 
-def model_name(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> str:
-    """What the provider says that answered, else what was asked, else the class of the chat model."""
+_NAMES = ("model_name", "model", "model_id", "adapter_id")
+
+
+def names_of(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> tuple[str, Any]:
+    """Names of the model that answered and of its adapter, if it has one.
+
+    Of the model it is what the provider says, else what was asked, else the class of the chat model.
+    """
+    *asked, adapter = attributes_of(request.model, _NAMES)
     for message in reply:
-        if name := message.response_metadata.get("model_name") or message.response_metadata.get("model"):
-            return str(name)
-    for attribute in ("model_name", "model", "model_id"):
-        if isinstance(name := getattr(request.model, attribute, None), str) and name:
-            return name
-    return type(request.model).__name__
+        said = message.response_metadata
+        if said and (name := said.get("model_name") or said.get("model")):
+            return str(name), adapter
+    for name in asked:
+        if name and isinstance(name, str):
+            return name, adapter
+    return type(request.model).__name__, adapter

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextvars import Token
 from typing import Any
 from uuid import UUID
 
@@ -13,47 +12,48 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_t
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables.config import RunnableConfig, ensure_config, var_child_runnable_config
 
+from rlhi_plugin.attributes import attributes_of
 from rlhi_plugin.records import Finish
+
+_STREAMING = ("streaming",)
 
 _log = logging.getLogger("rlhi.middleware")
 
 
 class PartialAnswer(BaseCallbackHandler):
-    """Listens to the chat model calls inside `listening`, and keeps the pieces of the last one until it is whole.
+    """Listens to the chat model calls inside ``with``, and keeps the pieces of the last one until it is whole.
 
-    One object for one call. It asks for no stream: where nobody else does, there are no pieces.
+    One object for one call; it hears the calls made in this thread or task. What they raise goes on, and sets `finish`.
+    It asks for no stream: where nobody else does, there are no pieces.
+
+    Args:
+        model: The one that is called, where that is known: where neither it nor whoever called the graph streams,
+            nothing is listened to, which would take a tenth of the time of a turn.
     """
 
     ignore_chain = ignore_agent = ignore_retriever = True
     # A piece is put into a list, for which no thread has to be started.
     run_inline = True
 
-    def __init__(self) -> None:
+    def __init__(self, model: object = None) -> None:
         self.finish: Finish | None = None
+        self._model = model
         self._pieces: list[AIMessageChunk] = []
+        self._token: Token[RunnableConfig | None] | None = None
 
-    @contextmanager
-    def listening(self, model: object = None) -> Iterator[None]:
-        """Hear the calls made inside, in this thread or task; what they raise goes on, and sets `finish`.
-
-        Args:
-            model: The one that is called, where that is known: where neither it nor whoever called the graph streams,
-                nothing is listened to, which would take a tenth of the time of a turn.
-        """
-        token = None
+    def __enter__(self) -> None:
         try:
-            if model is None or getattr(model, "streaming", False) or _somebody_streams():
-                token = var_child_runnable_config.set(self._heard(ensure_config()))
+            if self._model is None or attributes_of(self._model, _STREAMING)[0] or _somebody_streams():
+                self._token = var_child_runnable_config.set(self._heard(ensure_config()))
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
             _log.exception("a model call goes on unheard: a part of its answer would be lost")
-        try:
-            yield
-        except BaseException as error:
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
             self.finish = finish_of(error)
-            raise
-        finally:
-            if token is not None:
-                var_child_runnable_config.reset(token)
+        if self._token is not None:
+            var_child_runnable_config.reset(self._token)
+            self._token = None
 
     def messages(self) -> list[BaseMessage]:
         """What had come, as one message; empty where nothing had."""
@@ -87,9 +87,12 @@ class PartialAnswer(BaseCallbackHandler):
 
 def _somebody_streams() -> bool:
     """Whether a handler asks models to stream: LangChain knows it by this method."""
-    callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
-    handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ()
-    return any(hasattr(handler, "tap_output_iter") for handler in handlers)
+    config = var_child_runnable_config.get()
+    callbacks = config.get("callbacks") if config else None
+    for handler in callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ():
+        if hasattr(handler, "tap_output_iter"):
+            return True
+    return False
 
 
 def finish_of(error: BaseException | None) -> Finish | None:

@@ -14,19 +14,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
 from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
 from rlhi_plugin.errors import StoreTimeoutError
-from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text, structured_answer
-from rlhi_plugin.privacy.messages import MessageRedactor, RedactedMessages
+from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text
+from rlhi_plugin.privacy.messages import MessageRedactor
 from rlhi_plugin.privacy.placeholders import Scope
-from rlhi_plugin.records import FeedbackEvent, Finish, Message
-from rlhi_plugin.shown import shown
+from rlhi_plugin.records import FeedbackEvent
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
+from rlhi_plugin.turn import Reply, Turn
+from rlhi_plugin.turn_records import records_of
 
 __all__ = ["Recorder", "Reply", "Turn", "clean", "is_injected", "role_and_text"]
 
@@ -40,55 +42,6 @@ _MESSAGES_PER_APPEND = 500
 _WORTH_A_THREAD = 2_000
 """Characters of a request from which it is redacted while the model answers: of shorter ones another thread, which
 waits for the interpreter twice, would make more work than it saves (ours)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What answered one model call.
-
-    Attributes:
-        messages: What came back; empty when the call failed or was abandoned.
-        model: Name of the model.
-        adapter: Id of the adapter that was active.
-        persona_digest: Digest of the persona that was in the prompt.
-        latency_s: Seconds from the call to its whole answer.
-        structured: Whether the answer is the call of a tool that stands for a schema.
-        finish: Why the answer is only a part of one; None where it is whole.
-    """
-
-    messages: Sequence[BaseMessage] = ()
-    model: str | None = None
-    adapter: str | None = None
-    persona_digest: str | None = None
-    latency_s: float | None = None
-    structured: bool = False
-    finish: Finish | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One model call as it is to be logged.
-
-    Attributes:
-        conversation_id: The thread.
-        user_id: Pseudonym or None.
-        system: The app's own system prompt, without any persona.
-        history: The thread up to and including what the model was asked.
-        reply: What it answered.
-        stable_ids: Whether the ids of LangChain's messages may be used; else ids are digests.
-        started_at: When the model was called.
-        first: Index in `history` of the first message that may be stored; what stands before it only tells the ids of
-            those apart that say the same.
-    """
-
-    conversation_id: str
-    user_id: str | None
-    system: str | None
-    history: Sequence[AnyMessage]
-    reply: Reply
-    stable_ids: bool
-    started_at: datetime
-    first: int = 0
 
 
 @dataclass(slots=True)
@@ -166,10 +119,20 @@ class Recorder:
             asked: What is new in it.
             begins: Whether it is all that there is.
         """
-        if self._is_little(conversation_id, user_id, asked, begins=begins):
-            return
-        with suppress(StoreTimeoutError):  # too much waits already; `record` does it all itself
-            self._preparations.submit(_Preparation(conversation_id, user_id, asked))
+        if not (begins and self._writer.may_begin):
+            place = self._places.get((conversation_id, user_id))
+            little = place is not None and place.looked_up
+        else:
+            little = True
+        for one in asked if little and self._redaction is not None else ():
+            text = one.content if isinstance(one, BaseMessage) else None
+            if not isinstance(text, str) or len(text) >= _WORTH_A_THREAD:
+                little = False
+                break
+        # A preparation that is no more work than handing it to another thread is none.
+        if not little:
+            with suppress(StoreTimeoutError):  # too much waits already; `record` does it all itself
+                self._preparations.submit(_Preparation(conversation_id, user_id, asked))
 
     def knows(self, conversation_id: str, user_id: str | None) -> bool:
         """Whether turns of this conversation were recorded here, and are remembered."""
@@ -178,13 +141,15 @@ class Recorder:
         # A place may be there already because its turn was prepared.
         return place is not None and bool(place.thread.prints)
 
-    def record(self, describe: Callable[[], Turn]) -> None:
+    def record(self, describe: Callable[[], Turn], reviewed: Callable[[Turn], Turn] | None = None) -> None:
         """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
 
-        The turn comes as a function, so that a failure to describe it is caught here as well.
+        Args:
+            describe: Gives the turn: a function, so that a failure to describe it is caught here as well.
+            reviewed: Gives what may be stored of it; all without.
         """
         try:
-            turn = describe()
+            turn = describe() if reviewed is None else reviewed(describe())
             place = self._place(turn.conversation_id, turn.user_id)
             with place.lock:
                 before = len(place.thread.prints)
@@ -213,59 +178,41 @@ class Recorder:
         if turn.stable_ids:
             _give_ids(turn.reply.messages)
         # What a thread begins with is written without a look at the store, which tells if it was there already.
-        if not place.looked_up and len(turn.history) == 1 and self._writer.may_begin and self._begin(turn, place):
-            return
-        self._look_up(place, turn.conversation_id, turn.user_id)
-        said = self._said(turn, place)
-        started_at, now = _times(turn, place)
+        begins = not place.looked_up and len(turn.history) == 1 and self._writer.may_begin
+        if not begins:
+            self._look_up(place, turn.conversation_id, turn.user_id)
+        said, started_at = self._said(turn, place), turn.started_at
+        # A clock that was set back must not turn the order of a conversation around.
+        if place.latest is not None and place.latest > started_at:
+            started_at = place.latest
+        place.latest = now = max(datetime.now(UTC), started_at)
+        if begins:
+            if self._writer.begin(
+                turn.conversation_id, user_id=turn.user_id, messages=records_of(turn, said, started_at, now)
+            ):
+                place.looked_up = True
+                place.thread.remember(said)
+                return
+            self._look_up(place, turn.conversation_id, turn.user_id)
+            said = self._said(turn, place)
         for start in range(0, len(said), _MESSAGES_PER_APPEND):
             part = said[start : start + _MESSAGES_PER_APPEND]
-            messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in part]
+            messages = records_of(turn, part, started_at, now)
             # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
             place.thread.remember(part)
 
-    def _begin(self, turn: Turn, place: _Place) -> bool:
-        """Write a turn as the first of its thread; False where nothing was written, and the store has to be asked."""
-        said = self._said(turn, place)
-        started_at, now = _times(turn, place)
-        messages = [_message(turn.reply, one, now if one.is_reply else started_at) for one in said]
-        if not self._writer.begin(turn.conversation_id, user_id=turn.user_id, messages=messages):
-            return False
-        place.looked_up = True
-        place.thread.remember(said)
-        return True
-
     def _said(self, turn: Turn, place: _Place) -> list[Said]:
         """What is new in a turn."""
+        redact = None
+        if self._redaction is not None:
+            redact = partial(self._redaction.message, scope=Scope(turn.conversation_id, turn.user_id))
+        if not turn.system:
+            return new_in_thread(place.thread, turn, redact, root=FOLLOWS_NOTHING)
         system = self._system(turn)
-        root = FOLLOWS_NOTHING if system is None else system.id
-        said = new_in_thread(
-            place.thread,
-            self._redacted(turn.history, turn),
-            self._redacted(turn.reply.messages, turn),
-            stable_ids=turn.stable_ids,
-            root=root,
-            first=turn.first,
-        )
-        if system is not None and system.id not in place.thread.prints:
-            said.insert(0, system)
-        return said
-
-    def _is_little(
-        self, conversation_id: str, user_id: str | None, asked: Sequence[BaseMessage], *, begins: bool
-    ) -> bool:
-        """Whether a preparation would be no more work than handing it to another thread."""
-        if not (begins and self._writer.may_begin):
-            with self._lock:
-                place = self._places.get((conversation_id, user_id))
-            if place is None or not place.looked_up:
-                return False
-        if self._redaction is None:
-            return True
-        texts = [one.content if isinstance(one, BaseMessage) else None for one in asked]
-        return all(isinstance(text, str) and len(text) < _WORTH_A_THREAD for text in texts)
+        said = new_in_thread(place.thread, turn, redact, root=system.id)
+        return said if system.id in place.thread.prints else [system, *said]
 
     def _look_up(self, place: _Place, conversation_id: str, user_id: str | None) -> None:
         if not place.looked_up:
@@ -283,16 +230,8 @@ class Recorder:
                         self._redaction.message(message, Scope(one.conversation_id, one.user_id))
         return [None] * len(wanted)
 
-    def _redacted(self, messages: Sequence[BaseMessage], turn: Turn) -> Sequence[BaseMessage]:
-        """Messages of a turn without what is private. What cannot be redacted raises, and so is not stored."""
-        if self._redaction is None:
-            return messages
-        return RedactedMessages(messages, self._redaction, Scope(turn.conversation_id, turn.user_id))
-
-    def _system(self, turn: Turn) -> Said | None:
-        if not turn.system:
-            return None
-        text = turn.system
+    def _system(self, turn: Turn) -> Said:
+        text = turn.system or ""
         if self._redaction is not None:
             text = self._redaction.text(text, Scope(turn.conversation_id, turn.user_id))
         text = clean(text)
@@ -303,19 +242,15 @@ class Recorder:
     def _place(self, conversation_id: str, user_id: str | None) -> _Place:
         key = (conversation_id, user_id)
         with self._lock:
-            place = self._places.setdefault(key, _Place())
-            self._places.move_to_end(key)
+            place = self._places.get(key)
+            if place is None:
+                place = self._places[key] = _Place()
+            else:
+                self._places.move_to_end(key)
             while len(self._places) > _THREADS_REMEMBERED or (self._ids > _IDS_REMEMBERED and len(self._places) > 1):
                 _, oldest = self._places.popitem(last=False)
                 self._ids -= len(oldest.thread.prints)
             return place
-
-
-def _times(turn: Turn, place: _Place) -> tuple[datetime, datetime]:
-    """When a turn began and ended. A clock that was set back must not turn the order of a conversation around."""
-    started_at = max(turn.started_at, place.latest or turn.started_at)
-    place.latest = now = max(datetime.now(UTC), started_at)
-    return started_at, now
 
 
 def _give_ids(reply: Sequence[BaseMessage]) -> None:
@@ -323,34 +258,3 @@ def _give_ids(reply: Sequence[BaseMessage]) -> None:
     for message in reply:
         if message.id is None:
             message.id = str(uuid.uuid4())
-
-
-def _message(reply: Reply, said: Said, at: datetime) -> Message:
-    answers = said.is_reply and isinstance(said.message, AIMessage)
-    answer = structured_answer(said.message) if answers and reply.structured else None
-    role, content = (said.role, said.text) if answer is None else ("assistant", answer)
-    is_answer = said.is_reply and role == "assistant"
-    usage = said.message.usage_metadata if answers and isinstance(said.message, AIMessage) else None
-    return Message(
-        id=said.id,
-        role=role,
-        content=content,
-        created_at=at,
-        model=_name(reply.model) if is_answer else None,
-        adapter=_name(reply.adapter) if is_answer else None,
-        persona_digest=reply.persona_digest if is_answer else None,
-        parent_id=said.parent_id,
-        latency_s=reply.latency_s if answers else None,
-        input_tokens=_count(usage["input_tokens"]) if usage else None,
-        output_tokens=_count(usage["output_tokens"]) if usage else None,
-        finish=reply.finish if said.is_reply else None,
-    )
-
-
-def _name(given: object) -> str | None:
-    return None if given is None else clean(shown(given))
-
-
-def _count(given: object) -> int | None:
-    """A number of tokens; None for what a provider said that cannot be one, which must not cost the turn."""
-    return given if isinstance(given, int) and 0 <= given < 2**63 else None

@@ -7,14 +7,15 @@ an edit further back than that, with everything after it kept, is not seen.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from langchain_core.messages import BaseMessage
 
 from rlhi_plugin.message_text import digest_id, edited_id, is_injected, own_id, role_and_text
 from rlhi_plugin.records import Role
+from rlhi_plugin.turn import Turn
 
 SETTLED = 64
 """Known messages in a row after which older ones are known too (ours)."""
@@ -23,6 +24,8 @@ COUNTED = 2000
 its text and its place, so an app that resends ever more than these has them stored once only while it resends all."""
 IDS_REMEMBERED = COUNTED + SETTLED
 """Ids of one thread that are kept in memory, the latest ones (ours)."""
+Redact = Callable[[BaseMessage], BaseMessage]
+"""A message without what is private. What cannot be redacted raises, and so is not stored."""
 FOLLOWS_NOTHING = ""
 """`Message.parent_id` of an edited first message: a second beginning of the conversation."""
 
@@ -73,36 +76,29 @@ class Said:
     parent_id: str | None = None
 
 
-def new_in_thread(
-    thread: Thread,
-    history: Sequence[BaseMessage],
-    reply: Sequence[BaseMessage],
-    *,
-    stable_ids: bool,
-    root: str,
-    first: int = 0,
-) -> list[Said]:
-    """The messages that are not stored yet, in order, each with its parent where it begins a branch.
+def new_in_thread(thread: Thread, turn: Turn, redact: Redact | None, *, root: str) -> list[Said]:
+    """The messages of a turn that are not stored yet, in order, each with its parent where it begins a branch.
 
     Args:
         thread: What is known of it.
-        history: What the model was asked.
-        reply: What it answered.
-        stable_ids: Whether LangChain's ids stay the same from run to run.
+        turn: What the model was asked, and what it answered.
+        redact: Takes out what is private of each message that is looked at; None for nothing.
         root: Parent of an edited first message: the id of the system prompt, or `FOLLOWS_NOTHING`.
-        first: Index in the history before which nothing may be stored, nor be named as a parent.
     """
     path: list[Said] = []
     settled = 0
-    for said in _backwards(history, reply, stable_ids=stable_ids, first=first):
-        _recognise(thread, said)
+    for said in _backwards(turn, redact):
+        if said.id in thread.prints:
+            _recognise(thread, said)
         path.append(said)
         settled = settled + 1 if said.known else 0
         if settled == SETTLED:
             break
     path.reverse()
     # A summary stands for what was said before, and a history without ids may be only the end of a longer one.
-    whole = stable_ids and not first and settled < SETTLED and not any(is_injected(message) for message in history[:1])
+    whole = turn.stable_ids and not turn.first and settled < SETTLED
+    if whole and turn.history and is_injected(turn.history[0]):
+        whole = False
     _set_parents(thread, path, first_parent=root if whole else thread.tail)
     return [said for said in path if not said.known]
 
@@ -131,45 +127,46 @@ def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | No
 
 
 def _recognise(thread: Thread, said: Said) -> None:
-    known = thread.prints.get(said.id)
-    fingerprint = hash((said.role, said.text))
-    if known is not None and known != fingerprint:
+    """Whether a message is stored whose id is; under an id of its own where its content is another."""
+    said.known = thread.prints[said.id] == hash((said.role, said.text))
+    if not said.known:
         said.id = edited_id(said.id, said.role, said.text)
-        known = thread.prints.get(said.id)
-    said.known = known is not None
+        said.known = said.id in thread.prints
 
 
-def _backwards(
-    history: Sequence[BaseMessage], reply: Sequence[BaseMessage], *, stable_ids: bool, first: int
-) -> Iterator[Said]:
-    total = len(history) + len(reply)
+def _backwards(turn: Turn, redact: Redact | None) -> Iterator[Said]:
+    history, reply, stable_ids = turn.history, turn.reply.messages, turn.stable_ids
+    asked, total = len(history), len(history) + len(reply)
     counted = 0 if stable_ids else min(total, COUNTED)
-    for position in range(total - 1, max(counted, first) - 1, -1):
-        message, is_reply = _at(history, reply, position)
+    for position in range(total - 1, max(counted, turn.first) - 1, -1):
+        message = history[position] if position < asked else reply[position - asked]
         if not is_injected(message):
+            message = message if redact is None else redact(message)
             role, text = role_and_text(message)
             identity = (own_id(message) if stable_ids else None) or digest_id(role, text, _place(position, stable_ids))
-            yield Said(identity, role, text, message, is_reply)
-    yield from reversed(list(_counted(history, reply, counted, first)))
+            yield Said(identity, role, text, message, position >= asked)
+    if counted:
+        yield from reversed(_counted(turn, redact, counted))
 
 
-def _counted(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], counted: int, first: int) -> Iterator[Said]:
-    seen: Counter[tuple[Role, str]] = Counter()
+def _counted(turn: Turn, redact: Redact | None, counted: int) -> list[Said]:
+    """The first messages of a turn, each known by how often the same was said before."""
+    history, reply = turn.history, turn.reply.messages
+    path: list[Said] = []
+    seen: dict[tuple[Role, str], int] = {}
+    asked = len(history)
     for position in range(counted):
-        message, is_reply = _at(history, reply, position)
+        message = history[position] if position < asked else reply[position - asked]
         if not is_injected(message):
-            role, text = role_and_text(message)
-            if position >= first:
-                yield Said(digest_id(role, text, seen[role, text]), role, text, message, is_reply)
-            seen[role, text] += 1
+            message = message if redact is None else redact(message)
+            what = role, text = role_and_text(message)
+            number = seen.get(what, 0)
+            seen[what] = number + 1
+            if position >= turn.first:
+                path.append(Said(digest_id(role, text, number), role, text, message, position >= asked))
+    return path
 
 
 def _place(position: int, stable_ids: bool) -> int | str:
     # A saved state gives every message an id; should one lack it, its text alone tells.
     return 0 if stable_ids else f"at {position}"
-
-
-def _at(history: Sequence[BaseMessage], reply: Sequence[BaseMessage], position: int) -> tuple[BaseMessage, bool]:
-    if position < len(history):
-        return history[position], False
-    return reply[position - len(history)], True

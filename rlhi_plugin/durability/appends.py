@@ -26,7 +26,8 @@ class TimedAppends:
     def __init__(self, store: ConversationStore, name: str, *, may_hang: bool = False) -> None:
         self._store = store
         self._submits = store if isinstance(store, SubmittingStore) and not may_hang else None
-        self._begins = store if isinstance(store, BeginningStore) and not may_hang else None
+        self.begins = store if isinstance(store, BeginningStore) and not may_hang else None
+        """The store, where it can be given what begins a conversation."""
         self._threads = DeadlineThreads(name)
 
     @property
@@ -46,20 +47,6 @@ class TimedAppends:
             self._submits.submit(name, user_id=user_id, messages=messages).result(timeout_s)
         else:
             self._threads.call(lambda: store.append(name, user_id=user_id, messages=messages), timeout_s)
-
-    @property
-    def may_begin(self) -> bool:
-        """Whether `begin` can write anything."""
-        return self._begins is not None
-
-    def begin(self, name: str, user_id: str | None, messages: Sequence[Message], timeout_s: float) -> bool:
-        """Write what begins a conversation; False where nothing was written, since there may be one already.
-
-        Raises:
-            StoreTimeoutError, Exception: see `append`.
-        """
-        store = self._begins
-        return store is not None and store.submit_new(name, user_id=user_id, messages=messages).result(timeout_s) > 0
 
     @property
     def reads_in_time(self) -> bool:

@@ -119,7 +119,8 @@ class Journal:
 
     def holds(self, key: Key) -> bool:
         """Whether turns of this conversation wait, which later ones must not overtake."""
-        return self._held[key] > 0
+        # A counter asked for what it lacks calls a method to say 0.
+        return self._held.get(key, 0) > 0
 
     def append(self, turn: JournalledTurn | Write) -> Entry:
         """Write one turn. On return it is on disk, and waits.

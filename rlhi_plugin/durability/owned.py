@@ -63,14 +63,9 @@ class OwnedAppends:
                 self._names.popitem(last=False)
         return True
 
-    def begin(self, turn: Write, appends: TimedAppends, timeout_s: float) -> bool:
-        """Write a turn that begins its conversation; False where nothing was written, since there may be one already.
-
-        Arguments and errors as for `put`, but for the owner's: somebody else's conversation is one that is there.
-        """
-        if (turn.conversation_id, turn.user_id) in self._names:
-            return False
-        return appends.begin(turn.conversation_id, turn.user_id, turn.messages, timeout_s)
+    def has_other_name(self, conversation_id: str, user_id: str | None) -> bool:
+        """Whether the conversation is known to be the user's own one, since its name was taken."""
+        return (conversation_id, user_id) in self._names
 
     def _put_feedback(self, event: FeedbackEvent) -> bool:
         if not isinstance(self._store, FeedbackStore):

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -43,8 +44,7 @@ class JournalledTurn(Record):
         return len(self.messages) + (self.feedback is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """The same, of records that are valid already: most never see a journal, and checking takes time."""
 
     conversation_id: str

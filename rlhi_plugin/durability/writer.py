@@ -78,6 +78,9 @@ class DurableWriter:
         self._appends = TimedAppends(
             self._store, "rlhi-store", may_hang=may_outlive(self._options.journal, self._store)
         )
+        self._begins = self._appends.begins if self._options.durability == "sync" else None
+        self.may_begin = self._begins is not None
+        """Whether `begin` can write anything."""
         self._probes = DeadlineThreads("rlhi-probe")
         self._queue: queue.Queue[Write] = queue.Queue(self._options.queue_size)
         self._queue_thread: threading.Thread | None = None
@@ -96,22 +99,20 @@ class DurableWriter:
         """
         return self._take(Write(conversation_id, user_id, messages))
 
-    @property
-    def may_begin(self) -> bool:
-        """Whether `begin` can write anything."""
-        return self._options.durability == "sync" and self._appends.may_begin
-
     def begin(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> bool:
         """Write what begins a conversation, without asking the store for its end first.
 
         Returns:
             Whether it is on disk. False says nothing: ask for the end, and `write`.
         """
-        turn = Write(conversation_id, user_id, messages)
-        if not self.may_begin or self._open or not self._may_try(turn):
+        # Somebody else's conversation of this name is one that is there.
+        if self._begins is None or self._open or self._owned.has_other_name(conversation_id, user_id):
+            return False
+        if self._journal is not None and self._journal.holds((conversation_id, user_id)):
             return False
         try:
-            begun = self._owned.begin(turn, self._appends, self._options.store_timeout_s)
+            submitted = self._begins.submit_new(conversation_id, user_id=user_id, messages=messages)
+            begun = submitted.result(self._options.store_timeout_s) > 0
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
             self._failed(error)
             return False

@@ -95,7 +95,7 @@ class _Node:
             if self.observer.takes_commands and (answer := self.observer.answer(call, visit.history)):
                 return {self.key: [answer]}
             try:
-                with visit.partial.listening():
+                with visit.partial:
                     output = node(self.prompted(state, call), *arguments, **injected)
                 return visit.answered(output)
             finally:
@@ -112,7 +112,7 @@ class _Node:
             if self.observer.takes_commands and (answer := await self.observer.aanswer(call, visit.history)):
                 return {self.key: [answer]}
             try:
-                with visit.partial.listening():
+                with visit.partial:
                     output = await node(self.prompted(state, call), *arguments, **injected)
                 return visit.answered(output)
             finally:

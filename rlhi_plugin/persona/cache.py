@@ -6,9 +6,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from rlhi_plugin.persona.cohort import CohortPrior
 from rlhi_plugin.persona.gate import GateMode, gate
@@ -20,8 +19,6 @@ _log = logging.getLogger("rlhi.middleware")
 
 USERS_REMEMBERED = 10_000
 THREADS_REMEMBERED = 10_000
-
-_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,52 +62,60 @@ class PersonaCache:
         self._max_age_s = max_age_s
         self._gate_mode = gate_mode
         self._prior = _rendered_prior(prior)
-        self._users: _Recent[tuple[float, Persona | None]] = _Recent(USERS_REMEMBERED)
-        self._threads: _Recent[RenderedPersona | None] = _Recent(THREADS_REMEMBERED)
+        # The entries used last stand last.
+        self._users: OrderedDict[str, tuple[float, Persona | None]] = OrderedDict()
+        self._threads: OrderedDict[str, RenderedPersona | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def is_ready(self, thread: str, user_id: str) -> bool:
         """Whether `get` would answer from memory."""
         with self._lock:
-            return f"{thread}\0{user_id}" in self._threads
+            return f"{thread}\0{user_id}" in self._threads or self._remembers(user_id)
 
-    def get(self, thread: str, user_id: str, request: str | None = None) -> RenderedPersona | None:
+    def get(
+        self, thread: str, user_id: str, request: Callable[[], str | None] | str | None = None
+    ) -> RenderedPersona | None:
         """The persona of this user in this thread; reads the store where it must. None when there is none.
 
         Args:
             thread: The conversation.
             user_id: Pseudonym.
-            request: What the thread began with, for the relevance gate; without it nothing is left out. Give the
-                thread's first user message at every call: a thread that was pushed out of memory, or goes on in another
-                process, then gets the same persona again unless the stored one has changed.
+            request: What the thread began with, for the relevance gate, or a function that tells when it is needed;
+                without it nothing is left out. Give the thread's first user message at every call: a thread that was
+                pushed out of memory, or goes on in another process, then gets the same persona again unless the stored
+                one has changed.
         """
         key = f"{thread}\0{user_id}"
         with self._lock:
             if key in self._threads:
-                return self._threads.get(key)
+                self._threads.move_to_end(key)
+                return self._threads[key]
         current = self._current(user_id, request)
         with self._lock:
-            if key not in self._threads:
-                self._threads.put(key, current)
-            return self._threads.get(key)
+            kept = self._threads.setdefault(key, current)
+            if len(self._threads) > THREADS_REMEMBERED:
+                self._threads.popitem(last=False)
+            return kept
 
     def expire(self, user_id: str) -> None:
         """Read this user's persona anew where their next thread begins; running threads keep what they have."""
         with self._lock:
-            self._users.remove(user_id)
+            self._users.pop(user_id, None)
 
     def drop(self, user_id: str) -> None:
         """Read this user's persona anew at the next call, in their running threads too: they changed it themselves."""
         with self._lock:
-            self._users.remove(user_id)
+            self._users.pop(user_id, None)
             for key in [key for key in self._threads if key.endswith(f"\0{user_id}")]:
-                self._threads.remove(key)
+                self._threads.pop(key, None)
 
-    def _current(self, user_id: str, request: str | None) -> RenderedPersona | None:
+    def _current(self, user_id: str, request: Callable[[], str | None] | str | None) -> RenderedPersona | None:
         try:
             persona = self._persona(user_id)
             if persona is None:
                 return self._prior
+            if callable(request):
+                request = None if self._gate_mode is GateMode.OFF else request()
             fitting = persona if request is None else gate(persona, request, self._gate_mode)
             text = render_persona(fitting)
         except Exception:  # noqa: BLE001 - any store may raise anything, and must not end the turn
@@ -120,44 +125,23 @@ class PersonaCache:
 
     def _persona(self, user_id: str) -> Persona | None:
         with self._lock:
-            if user_id in self._users:
-                read_at, persona = self._users.get(user_id)
-                if time.monotonic() - read_at < self._max_age_s:
-                    return persona
+            if self._remembers(user_id):
+                self._users.move_to_end(user_id)
+                return self._users[user_id][1]
         persona = self._store.get_persona(user_id)
         with self._lock:
-            self._users.put(user_id, (time.monotonic(), persona))
+            self._users[user_id] = (time.monotonic(), persona)
+            self._users.move_to_end(user_id)
+            if len(self._users) > USERS_REMEMBERED:
+                self._users.popitem(last=False)
         return persona
+
+    def _remembers(self, user_id: str) -> bool:
+        known = self._users.get(user_id)
+        return known is not None and time.monotonic() - known[0] < self._max_age_s
 
 
 def _rendered_prior(prior: CohortPrior | None) -> RenderedPersona | None:
     if prior is None or not prior.sentences:
         return None
     return RenderedPersona(render_prior(prior.sentences), prior.digest)
-
-
-class _Recent(Generic[_V]):
-    """The entries used last, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: OrderedDict[str, _V] = OrderedDict()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def get(self, key: str) -> _V:
-        self._entries.move_to_end(key)
-        return self._entries[key]
-
-    def put(self, key: str, value: _V) -> None:
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
-
-    def remove(self, key: str) -> None:
-        self._entries.pop(key, None)

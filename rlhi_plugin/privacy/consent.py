@@ -37,11 +37,24 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What counts for a user: looked up once for all that is done in a turn.
+
+    Attributes:
+        allowed: Purposes for which their words may be used.
+        is_whole: Whether nothing of theirs may be missing from the store on purpose; else the app's history of a thread
+            may hold turns that must not be stored.
+    """
+
+    allowed: frozenset[Purpose]
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     read_at: float
     decisions: Mapping[Purpose, ConsentDecision]
-    # Nothing of this user may be missing from the store on purpose.
-    is_whole: bool
+    standing: Standing
 
 
 class ConsentCache:
@@ -76,9 +89,12 @@ class ConsentCache:
         if unread not in ("policy", "deny"):
             raise ConfigError(f"unread={unread!r} is not an answer. Choose 'policy' or 'deny'.")
         self.policy = policy or default_policy()
+        self._anonymous = Standing(_allowed(self.policy.anonymous), is_whole=True)
+        by_policy = _allowed(self.policy.default)
+        self._undecided = Standing(by_policy, Purpose.LOG in by_policy)
+        self._unreadable = Standing(by_policy if unread == "policy" else frozenset(), is_whole=False)
         self._store = store
         self._max_age_s = max_age_s
-        self._unread = unread
         self._users: OrderedDict[str, _Known] = OrderedDict()
         # A read that began before a decision must not overwrite it.
         self._generation: dict[str, int] = {}
@@ -90,6 +106,21 @@ class ConsentCache:
         """Whether `allows` would answer from memory, without the store: in an event loop, ask in a thread if not."""
         return user_id is None or self._store is None or self._remembered(user_id) is not None
 
+    def standing(self, user_id: str | None) -> Standing:
+        """What counts for a user now; for a turn, ask this once in place of the two below.
+
+        Args:
+            user_id: Pseudonym; None is an anonymous user.
+        """
+        if user_id is None:
+            return self._anonymous
+        if self._store is None:
+            return self._undecided
+        known = self._users.get(user_id)
+        if known is None or time.monotonic() - known.read_at >= self._max_age_s:
+            known = self._read(user_id)
+        return self._unreadable if known is None else known.standing
+
     def allows(self, user_id: str | None, purpose: Purpose) -> bool:
         """Whether this user's words may be used for this purpose.
 
@@ -97,12 +128,7 @@ class ConsentCache:
             user_id: Pseudonym; None is an anonymous user.
             purpose: See `Purpose`. Both others also need ``log``.
         """
-        if user_id is None:
-            return self.policy.allows(purpose, anonymous=True)
-        known = self._known(user_id)
-        if known is None:
-            return self._unread == "policy" and self.policy.allows(purpose)
-        return self._decided(known, Purpose.LOG) and self._decided(known, purpose)
+        return purpose in self.standing(user_id).allowed
 
     def may_hold_refused(self, user_id: str | None) -> bool:
         """Whether the app's history of a thread may hold turns that must not be stored.
@@ -111,10 +137,7 @@ class ConsentCache:
         forgotten: what they said before must not be stored now that they are logged. Store `since_last_request` of
         the history instead of all of it.
         """
-        if user_id is None:
-            return False
-        known = self._known(user_id)
-        return known is None or not known.is_whole
+        return not self.standing(user_id).is_whole
 
     def decide(self, user_id: str, purpose: Purpose, *, granted: bool) -> ConsentDecision:
         """Keep a decision, first in the store; on return it counts.
@@ -132,8 +155,8 @@ class ConsentCache:
             known = self._users.get(user_id)
             if known is not None:
                 decisions = {**known.decisions, purpose: decision}
-                whole = known.is_whole and purpose is not Purpose.LOG
-                self._users[user_id] = _Known(known.read_at, decisions, whole)
+                whole = known.standing.is_whole and purpose is not Purpose.LOG
+                self._users[user_id] = _Known(known.read_at, decisions, self._standing(decisions, whole=whole))
         return decision
 
     def grant(self, user_id: str, purpose: Purpose) -> ConsentDecision:
@@ -150,20 +173,17 @@ class ConsentCache:
             self._users.pop(user_id, None)
             self._generation[user_id] = self._generation.get(user_id, 0) + 1
 
-    def _decided(self, known: _Known, purpose: Purpose) -> bool:
-        decision = known.decisions.get(purpose)
-        return self.policy.default[purpose] if decision is None else decision.granted
+    def _standing(self, decisions: Mapping[Purpose, ConsentDecision], *, whole: bool) -> Standing:
+        decided = {purpose: decision.granted for purpose, decision in decisions.items()}
+        return Standing(_allowed({**self.policy.default, **decided}), whole)
 
     def _remembered(self, user_id: str) -> _Known | None:
-        with self._lock:
-            known = self._users.get(user_id)
-            return known if known and time.monotonic() - known.read_at < self._max_age_s else None
+        known = self._users.get(user_id)
+        return known if known and time.monotonic() - known.read_at < self._max_age_s else None
 
-    def _known(self, user_id: str) -> _Known | None:
-        if self._store is None:
-            return _Known(0.0, {}, self.policy.allows(Purpose.LOG))
-        if remembered := self._remembered(user_id):
-            return remembered
+    def _read(self, user_id: str) -> _Known | None:
+        """What the store says of a user, else what it said last; None where it never did."""
+        assert self._store is not None  # noqa: S101 - without a store, nobody asks
         with self._lock:
             generation = self._generation.get(user_id, 0)
         try:
@@ -176,7 +196,7 @@ class ConsentCache:
             with self._lock:
                 return self._users.get(user_id)
         whole = self.policy.allows(Purpose.LOG) and Purpose.LOG not in decisions and not forgotten
-        fresh = _Known(time.monotonic(), dict(decisions), whole)
+        fresh = _Known(time.monotonic(), dict(decisions), self._standing(decisions, whole=whole))
         with self._lock:
             if self._generation.get(user_id, 0) == generation:
                 self._users[user_id] = fresh
@@ -185,7 +205,12 @@ class ConsentCache:
                     gone, _ = self._users.popitem(last=False)
                     self._generation.pop(gone, None)
                 return fresh
-        return self._known(user_id)
+        return self._remembered(user_id) or self._read(user_id)
+
+
+def _allowed(rules: Mapping[Purpose, bool]) -> frozenset[Purpose]:
+    """What rules allow: nothing without a log."""
+    return frozenset(purpose for purpose in Purpose if rules[Purpose.LOG] and rules[purpose])
 
 
 def since_last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) -> Sequence[_T]:
@@ -200,7 +225,10 @@ def since_last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) ->
 
 def last_request(messages: Sequence[_T], is_user: Callable[[_T], bool]) -> int:
     """Index of the last thing that the user said; 0 where they said nothing. Arguments as for `since_last_request`."""
-    return next((index for index in range(len(messages) - 1, -1, -1) if is_user(messages[index])), 0)
+    for index in range(len(messages) - 1, 0, -1):
+        if is_user(messages[index]):
+            return index
+    return 0
 
 
 def for_purpose(

@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy.patterns import PatternFinder
@@ -89,6 +89,8 @@ class MessageRedactor:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
+        # Of another class it is not known what it does to a text without anything private.
+        self._spares = redactor.spares if type(redactor) is SpanRedactor else None
         self._counts: Counter[str] = Counter()
         self._memo: OrderedDict[bytes, str | None] = OrderedDict()
         # The memo's keys must not become what ids may not be.
@@ -103,6 +105,8 @@ class MessageRedactor:
 
     def text(self, text: str, scope: Scope = NO_SCOPE) -> str:
         """A text without what is private: a system prompt, the comment of a feedback event."""
+        if self._spares is not None and self._spares(text):
+            return text
         if len(text) < _MEMO_FROM:
             return self._counted(self._redactor.redact(text, scope=scope))
         key = self._key(text, scope)
@@ -153,12 +157,14 @@ class MessageRedactor:
         The very same object when nothing was found. What the model says, streamed or not, arrives here whole.
         """
         changes: dict[str, Any] = {}
-        content = self._content(message.content, scope)
-        if content != message.content:
-            changes["content"] = content
+        said = message.content
+        if not isinstance(said, str) or self._spares is None or not self._spares(said):
+            content = self.text(said, scope) if isinstance(said, str) else self._content(said, scope)
+            if content != said:
+                changes["content"] = content
         for name in ("tool_calls", "invalid_tool_calls"):
-            calls = getattr(message, name, None)
-            if calls:
+            # Its fields are there; to be asked for one that it lacks takes pydantic longer than all the rest.
+            if calls := message.__dict__.get(name):
                 clean = [{**call, "args": self.json(call["args"], scope)} for call in calls]
                 if clean != calls:
                     changes[name] = clean
@@ -175,8 +181,6 @@ class MessageRedactor:
         return conversation.model_copy(update={"messages": messages})
 
     def _content(self, content: Any, scope: Scope) -> Any:
-        if isinstance(content, str):
-            return self.text(content, scope)
         texts = iter(self.texts([_block_text(b) for b in content if _block_text(b) is not None], scope))  # type: ignore[misc] # None is left out
         return [self._block(block, texts, scope) for block in content]
 
@@ -207,33 +211,6 @@ class MessageRedactor:
     def _key(self, text: str, scope: Scope) -> bytes:
         body = f"{scope.user_id or ''}\0{scope.conversation_id}\0{text}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(body, digest_size=16, key=self._memo_key).digest()
-
-
-class RedactedMessages(Sequence["BaseMessage"]):
-    """Messages that are redacted when they are looked at: of a long thread that is only its end.
-
-    Args:
-        messages: As they were said.
-        redaction: What is private.
-        scope: Where they were said.
-    """
-
-    def __init__(self, messages: Sequence[BaseMessage], redaction: MessageRedactor, scope: Scope) -> None:
-        self._messages = messages
-        self._redaction = redaction
-        self._scope = scope
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    @overload
-    def __getitem__(self, index: int) -> BaseMessage: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[BaseMessage]: ...
-    def __getitem__(self, index: int | slice) -> BaseMessage | Sequence[BaseMessage]:
-        if isinstance(index, slice):
-            return [self._redaction.message(message, self._scope) for message in self._messages[index]]
-        return self._redaction.message(self._messages[index], self._scope)
 
 
 def _block_text(block: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy.credentials import CredentialFinder
@@ -10,6 +10,7 @@ from rlhi_plugin.privacy.folding import fold
 from rlhi_plugin.privacy.personal import PersonalFinder
 from rlhi_plugin.privacy.placeholders import PLACEHOLDER
 from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, KINDS, Span
+from rlhi_plugin.privacy.screening import is_plain
 
 
 class PatternFinder:
@@ -30,6 +31,8 @@ class PatternFinder:
                 f"{', '.join(unknown) or 'nothing'} cannot be redacted. Choose from: {', '.join(KINDS)}; or 'off'."
             )
         self._finders = (CredentialFinder(chosen), PersonalFinder(chosen))
+        # See `rlhi_plugin.privacy.redaction.Screen`.
+        self.spares: Callable[[str], bool] = is_plain if chosen <= frozenset(DEFAULT_KINDS) else _never
 
     def find(self, text: str) -> Iterator[Span]:
         """See `rlhi_plugin.privacy.redaction.Finder.find`."""
@@ -40,3 +43,8 @@ class PatternFinder:
                 # A setting whose value is a placeholder already would be found for ever.
                 if not PLACEHOLDER.fullmatch(text, found.start, found.end):
                     yield found
+
+
+def _never(text: str) -> bool:
+    del text
+    return False

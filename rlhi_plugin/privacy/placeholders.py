@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rlhi_plugin.identity import load_key
 
@@ -28,8 +28,7 @@ PLACEHOLDER = re.compile(rf"\[[a-z][a-z_]{{0,40}}_[{_LETTERS}]{{{_LENGTH}}}\]")
 _NUMBERS = frozenset({"phone", "credit_card", "iban", "us_ssn", "mac_address"})
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """Where a placeholder stands for the same value.
 
     Attributes:

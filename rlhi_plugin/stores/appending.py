@@ -7,7 +7,6 @@ others alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +34,8 @@ _FORGOTTEN = select(tombstones.c.user_id, tombstones.c.forgotten_at).where(
 )
 MESSAGE_COLUMNS = tuple(column.name for column in messages.columns if column.name not in ("conversation", "sequence"))
 """Those that a message brings along; see `message_values`."""
+HEAD_COLUMNS = ("conversation_id", "user_id", "started_at", "language", "toxic", "source")
+"""Those of a conversation that it brings along; see `head_values`."""
 _ALIASED = messages.alias()
 _NEXT_SEQUENCE = (
     select(func.coalesce(func.max(_ALIASED.c.sequence) + 1, 0))
@@ -69,8 +70,7 @@ class Opening(tuple[Message, ...]):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One call of `append`: messages for one conversation.
 
     Attributes:
@@ -174,6 +174,9 @@ def append_to(stored: Rows, parts: Sequence[Part]) -> list[int | Exception]:
         else:
             said = _after(part, row.forgotten_at)
             outcomes.append(stored.insert(row.number, said) if said else 0)
+            if said:
+                # What an earlier part has begun begins no more.
+                known.add(part.head.conversation_id)
     return outcomes
 
 
@@ -210,14 +213,7 @@ def _begin(stored: Rows, parts: Sequence[Part]) -> dict[str, Row]:
 
 def head_values(head: Head | Conversation) -> dict[str, Any]:
     """A conversation's columns."""
-    return {
-        "conversation_id": head.conversation_id,
-        "user_id": head.user_id,
-        "started_at": head.started_at,
-        "language": head.language,
-        "toxic": head.toxic,
-        "source": head.source,
-    }
+    return {name: getattr(head, name) for name in HEAD_COLUMNS}
 
 
 def message_values(message: Message) -> dict[str, Any]:

@@ -15,13 +15,16 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from operator import attrgetter
+from typing import Any, Generic, TypeVar
 
 from rlhi_plugin.errors import StoreError, StoreTimeoutError
 from rlhi_plugin.stores.group_commit import LARGEST_GROUP, LONGEST_QUEUE
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_item_of = attrgetter("item")
 
 
 class Combined(Generic[Item, Result]):
@@ -31,13 +34,12 @@ class Combined(Generic[Item, Result]):
 
     def __init__(self, item: Item, commit: CombiningCommit[Item, Result]) -> None:
         self.item = item
-        self.outcome: Result | BaseException | None = None
+        self.outcome: Any = None
         self.settled = False
         self.waits = False
         """Whether its caller sleeps, and may be woken to write."""
         self._commit = commit
-        self._woken = threading.Lock()
-        self._woken.acquire()
+        self._woken: threading.Lock | None = None
 
     def result(self, timeout_s: float | None = None) -> Result:
         """Write this part, or wait until somebody has.
@@ -53,14 +55,22 @@ class Combined(Generic[Item, Result]):
             self._commit.settle(self, timeout_s)
         if isinstance(self.outcome, BaseException):
             raise self.outcome
-        return cast("Result", self.outcome)
+        return self.outcome  # type: ignore[no-any-return] # what is no error is a result
+
+    def will_sleep(self) -> None:
+        """Say that its caller is about to, so that it can be woken."""
+        self._woken = threading.Lock()
+        self._woken.acquire()
+        self.waits = True
 
     def wake(self) -> None:
         """Let its caller go on; at most once for each `sleep`."""
+        assert self._woken is not None  # noqa: S101 - see `will_sleep`
         self._woken.release()
 
     def sleep(self, timeout_s: float | None) -> bool:
         """Wait for `wake`; False when it did not come in time."""
+        assert self._woken is not None  # noqa: S101 - see `will_sleep`
         return self._woken.acquire(timeout=-1 if timeout_s is None else timeout_s)
 
 
@@ -102,8 +112,7 @@ class CombiningCommit(Generic[Item, Result]):
         Raises:
             StoreTimeoutError: another thread took longer.
         """
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
-        writes = False
+        began, writes = time.monotonic(), False
         try:
             with self._lock:
                 if part.settled:
@@ -111,11 +120,13 @@ class CombiningCommit(Generic[Item, Result]):
                 if not self._writing:
                     self._writing = writes = True
                 else:
-                    part.waits = True
-            if not writes:
+                    part.will_sleep()
+            waited = not writes
+            if waited:
                 writes = self._waited(part, timeout_s)
             while writes and not part.settled:
-                self._write_group(None if ends is None else max(ends - time.monotonic(), 0.0))
+                self._write_group(_left(timeout_s, began) if waited else timeout_s)
+                waited = True
         finally:
             if writes:
                 self._hand_over()
@@ -145,7 +156,7 @@ class CombiningCommit(Generic[Item, Result]):
         try:
             while self._queue and len(group) < LARGEST_GROUP:
                 group.append(self._queue.popleft())
-            outcomes = self._write([part.item for part in group], limit_s)
+            outcomes = self._write(list(map(_item_of, group)), limit_s)
             if len(outcomes) != len(group):
                 raise RuntimeError(f"{len(outcomes)} results for {len(group)} parts")  # noqa: TRY301 - goes to every caller, as any other failure
         except Exception as error:  # noqa: BLE001 - whatever it is, it is every caller's
@@ -165,12 +176,16 @@ class CombiningCommit(Generic[Item, Result]):
     def _hand_over(self) -> None:
         """Let a caller who waits write what came meanwhile; without one, whoever comes next will."""
         with self._lock:
-            heir = next((part for part in self._queue if part.waits), None)
+            heir = next((part for part in self._queue if part.waits), None) if self._queue else None
             if heir is None:
                 self._writing = False
             else:
                 heir.waits = False
                 heir.wake()
+
+
+def _left(timeout_s: float | None, began: float) -> float | None:
+    return None if timeout_s is None else max(began + timeout_s - time.monotonic(), 0.0)
 
 
 _all: weakref.WeakSet[CombiningCommit[Any, Any]] = weakref.WeakSet()

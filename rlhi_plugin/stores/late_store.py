@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.stores.address import database_file, parse_url
 from rlhi_plugin.stores.appending import Part
-from rlhi_plugin.stores.combining import CombiningCommit
 from rlhi_plugin.stores.dialects import make_engine
 from rlhi_plugin.stores.engine import prepare
 from rlhi_plugin.stores.group_commit import GroupCommit
@@ -43,6 +42,8 @@ class LateStore(SQLStore):
         self._given, self._file = url, file
         self._is_open = False
         self._opening = threading.Lock()
+        # Opening may take longer than a caller waits.
+        self._queue_when_open, self._queue = self._queue, GroupCommit(self._append_late)
 
     def open(self) -> None:
         """Open it now, unless it is open.
@@ -56,7 +57,7 @@ class LateStore(SQLStore):
             if not self._is_open:
                 self._find_folder()
                 prepare(self._engine, self._given, create=True)
-                self._is_open = True
+                self._is_open, self._queue = True, self._queue_when_open
 
     def _find_folder(self) -> None:
         if self._file is None or self._file.parent.is_dir():
@@ -76,13 +77,9 @@ class LateStore(SQLStore):
         self.open()
         return super()._write(doing, work)
 
-    def _queue(self) -> GroupCommit[Part, int] | CombiningCommit[Part, int]:
-        # Opening may take longer than a caller waits.
-        return super()._queue() if self._is_open else self._appends
-
-    def _append_together(self, parts: Sequence[Part], limit_s: float | None) -> list[int | Exception]:
+    def _append_late(self, parts: Sequence[Part]) -> Sequence[int | Exception]:
         self.open()
-        return super()._append_together(parts, limit_s)
+        return self._append_group(parts)
 
     def last_message_id_within(self, conversation_id: str, limit_s: float | None) -> str | None:
         """See `SQLStore.last_message_id_within`."""

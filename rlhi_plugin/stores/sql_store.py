@@ -50,8 +50,8 @@ from rlhi_plugin.stores.group_commit import GroupCommit
 from rlhi_plugin.stores.protocols import Forgotten, Submitted
 from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
 from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
+from rlhi_plugin.stores.sqlite_appends import SQLiteAppends
 from rlhi_plugin.stores.sqlite_end import SQLiteEnds
-from rlhi_plugin.stores.sqlite_rows import SQLiteAppends
 
 T = TypeVar("T")
 
@@ -115,6 +115,9 @@ class SQLStore:
         self._ends = SQLiteEnds(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
         self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
+        # Who writes: a thread, whose connection to a server may hang, or the callers themselves, into a file.
+        self._queue: GroupCommit[Part, int] | CombiningCommit[Part, int]
+        self._queue = self._appends if self._sqlite is None else self._combined
         _open.add(self)
 
     @property
@@ -128,14 +131,19 @@ class SQLStore:
 
     def submit(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
         """See `SubmittingStore.submit`."""
-        started_at = next((m.created_at for m in messages if m.created_at is not None), None)
-        if not _is_id(conversation_id) or not (user_id is None or _is_pseudonym(user_id)):
+        started_at = None
+        for message in messages:
+            if message.created_at is not None:
+                started_at = message.created_at
+                break
+        is_named = isinstance(conversation_id, str) and 0 < len(conversation_id) <= _LONGEST_ID
+        if not is_named or not (user_id is None or (isinstance(user_id, str) and _PSEUDONYM.fullmatch(user_id))):
             raise StoreError(
                 f"{conversation_id!r} of {user_id!r} is not a conversation. Give an id of 1 to 256 characters, and a "
                 "pseudonym."
             )
         head = Head(conversation_id, user_id, started_at)
-        return self._queue().submit(Part(head, messages, isinstance(messages, Opening)))
+        return self._queue.submit(Part(head, messages, isinstance(messages, Opening)))
 
     def submit_new(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> Submitted:
         """See `BeginningStore.submit_new`; by way of `submit`, which a class of your own may have."""
@@ -151,7 +159,7 @@ class SQLStore:
             OwnerMismatchError: a conversation of this name belongs to somebody else.
             StoreError: the store cannot be written.
         """
-        return self._queue().submit(Part(conversation, conversation.messages)).result()
+        return self._queue.submit(Part(conversation, conversation.messages)).result()
 
     def conversations(self, *, user_id: str | None = None) -> Iterator[Conversation]:
         """See `ConversationStore.conversations`. Reads one consistent snapshot, a few rows at a time."""
@@ -343,10 +351,6 @@ class SQLStore:
         with self._writer.begin() as connection:
             return work(connection)
 
-    def _queue(self) -> GroupCommit[Part, int] | CombiningCommit[Part, int]:
-        """Who writes: a thread, whose connection to a server may hang, or the callers themselves, into a file."""
-        return self._appends if self._sqlite is None else self._combined
-
     def _append_group(self, parts: Sequence[Part], limit_s: float | None = None) -> Sequence[int | Exception]:
         """Write a group; where the database refuses a value in it, each part alone, so that only the bad one fails."""
         try:
@@ -374,14 +378,6 @@ class SQLStore:
                 raise
         finally:
             self._write_lock.release()
-
-
-def _is_id(given: object) -> bool:
-    return isinstance(given, str) and 0 < len(given) <= _LONGEST_ID
-
-
-def _is_pseudonym(given: object) -> bool:
-    return isinstance(given, str) and _PSEUDONYM.fullmatch(given) is not None
 
 
 def _is_about_a_value(cause: BaseException | None) -> bool:

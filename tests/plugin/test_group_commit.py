@@ -217,7 +217,7 @@ def count_transactions(store):
         counted.append(len(parts))
         return write(parts, limit_s)
 
-    store._queue()._write = counting
+    store._queue._write = counting
     return counted
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from rlhi_plugin.privacy import credentials, personal
 from rlhi_plugin.privacy.patterns import PatternFinder
-from rlhi_plugin.privacy.redaction import KINDS, Span
-from rlhi_plugin.privacy.screening import LONG_RUN, Shape, has_long_run, shape
+from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, KINDS, Span, SpanRedactor
+from rlhi_plugin.privacy.screening import LONG_RUN, Shape, has_long_run, is_plain, shape
 
 FINDER = PatternFinder(KINDS)
 PRIVATE = (
@@ -47,6 +47,47 @@ def everything_looked_at():
 @given(text=st.lists(PIECES, max_size=8).map("".join))
 def test_nothing_is_missed(everything_looked_at, text):
     assert list(FINDER.find(text)) == everything_looked_at(text)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(text=st.lists(PIECES, max_size=8).map("".join))
+def test_what_is_spared_holds_nothing(everything_looked_at, text):
+    if is_plain(text):
+        assert [span for span in everything_looked_at(text) if span.kind in DEFAULT_KINDS] == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text("2345aAbBgGlL0 .-:()+", max_size=24),
+    word=st.sampled_from(["", "ssn ", "call me ", "phone: ", "ip "]),
+)
+def test_numbers_of_every_form_are_spared_only_where_nothing_is_found(everything_looked_at, text, word):
+    if is_plain(word + text):
+        assert [span for span in everything_looked_at(word + text) if span.kind in DEFAULT_KINDS] == []
+
+
+def test_prose_and_numbers_that_are_nobodys_are_spared():
+    assert is_plain("")
+    assert is_plain("In 1905 he wrote 4 papers, at 26; see chapter 2.1 - and the compass of his father, 10:30.")
+    assert not is_plain("Ein Satz \u00fcber nichts: ü")
+
+
+@pytest.mark.parametrize(
+    "hint", sorted({hint for pattern in credentials.PATTERNS if pattern.short for hint in pattern.hints})
+)
+def test_no_hint_of_a_short_secret_is_spared(hint):
+    assert not is_plain(f"It says {hint.upper()} there.")
+
+
+@pytest.mark.parametrize("secret", PRIVATE)
+def test_none_of_them_is_spared(secret):
+    assert not is_plain(secret)
+    assert not is_plain(f"It says {secret} there.")
+
+
+def test_kinds_that_are_only_on_request_are_looked_for():
+    redactor = SpanRedactor(PatternFinder(["url"]))
+    assert redactor.redact("See www.example.com/a now.").counts == {"url": 1}
 
 
 @pytest.mark.parametrize("secret", PRIVATE)
