@@ -15,8 +15,9 @@ from rlhi_training.labelling.phrases import Phrases
 
 _Search = Callable[[str], object]
 _DIGIT = re.compile(r"\d")
-_LITERAL = re.compile(r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s])+")
-"""Expressions that match one string."""
+_PLAIN = r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s])"
+_LITERAL = re.compile(rf"({_PLAIN}*)(?:\(\?:({_PLAIN}+(?:\|{_PLAIN}+)*)\))?({_PLAIN}*)")
+"""Expressions that match a few strings: ``one(?:two|three)``."""
 
 
 class Cues:
@@ -33,13 +34,16 @@ class Cues:
         parts = [(name, part) for name, cue in wordings.items() for part in cue.get("parts", ())]
         foreign = [one for one in parts if _needs_foreign(one[1])]
         plain = [one for one in parts if one not in foreign]
-        literal = [one for one in plain if _LITERAL.fullmatch(one[1])]
         counting = [one for one in plain if _counts(one[1])]
-        self._literal = [(name, re.sub(r"\\(.)", r"\1", part)) for name, part in literal]
+        self._literal = [(name, literal) for name, part in plain for literal in _literals(part)]
         self._counting = _searches(counting)
-        self._plain = _searches([one for one in plain if one not in literal and one not in counting])
-        self._foreign = _searches(foreign)
-        letters = "".join(sorted(set().union(*(theirs for _, _, theirs in self._foreign))))
+        self._plain = _searches([one for one in plain if one not in counting and not _literals(one[1])])
+        self._foreign = _searches([one for one in foreign if not _literals(one[1])])
+        self._begun: dict[str, list[tuple[str, str]]] = {}
+        for name, part in foreign:
+            for literal in _literals(part):
+                self._begun.setdefault(literal[0], []).append((name, literal))
+        letters = "".join(sorted(set(self._begun).union(*(theirs for _, _, theirs in self._foreign))))
         self._letters = re.compile(f"[{letters}]" if letters else r"(?!)")
 
     def heard(self, text: str, words: Sequence[str]) -> set[str]:
@@ -53,6 +57,10 @@ class Cues:
             found.update([name for name, search, _ in self._counting if search(text)])
         if not text.isascii():
             letters = set(self._letters.findall(text))
+            for letter in letters:
+                for name, literal in self._begun.get(letter, ()):
+                    if name not in found and literal in text:
+                        found.add(name)
             for name, search, theirs in self._foreign:
                 if not (theirs and theirs.isdisjoint(letters)) and search(text):
                     found.add(name)
@@ -69,6 +77,15 @@ def _searches(parts: Sequence[tuple[str, str]]) -> list[tuple[str, _Search, froz
         search = pattern.match if all(part.startswith("^") for part in theirs) else pattern.search
         found.append((name, search, _letters_in(pattern.pattern)))
     return found
+
+
+def _literals(part: str) -> list[str]:
+    """The strings that a part matches; none where these are not a few."""
+    match = _LITERAL.fullmatch(part)
+    if match is None:
+        return []
+    head, middle, tail = match.groups()
+    return [re.sub(r"\\(.)", r"\1", f"{head}{one}{tail}") for one in (middle or "").split("|")]
 
 
 def _needs_foreign(part: str) -> bool:

@@ -41,14 +41,10 @@ SAID_FIRST, SAID_PAIRED, SAID_LAST = 12, 9, 10
 """Words of a reply that are terms: the first, those of them in pairs, and the last; of a request, the first."""
 
 
-def _share(part: int, whole: int) -> float:
-    return part / max(1, whole)
-
-
 def _overlap(first: frozenset[str | int], second: frozenset[str | int]) -> float:
     """Jaccard index, in [0, 1]."""
     common = len(first & second)
-    return _share(common, len(first) + len(second) - common)
+    return common / ((len(first) + len(second) - common) or 1)
 
 
 def _size(text: str) -> float:
@@ -63,7 +59,7 @@ def relations(exchange: Exchange) -> dict[str, float]:
     n_said, n_asked, n_answered = len(follow_up.wide), len(request.wide), len(reply.wide)
     n_same, n_taken = len(repeated), len(follow_up.wide & reply.wide)
     n_known = n_same + n_taken - len(repeated & reply.wide)
-    same = _share(n_same, n_said + n_asked - n_same)
+    same = n_same / ((n_said + n_asked - n_same) or 1)
     added, removed = n_said - n_same, n_asked - n_same
     mine, theirs = follow_up.words, request.words
     end = reply.raw.rstrip()[-1:]
@@ -117,12 +113,12 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "extends": removed == 0 and added > 0 and n_asked > 2,  # noqa: PLR2004 - more than a greeting
         "cuts": added == 0 and removed > 0,
         "swaps": 0 < added <= 3 and 0 < removed <= 3 and same > _HALF,  # noqa: PLR2004 - an item in a sentence
-        "reply_on_request": _share(len(request.wide & reply.wide), n_asked),
-        "in_request": _share(n_same, n_said),
-        "request_in": _share(n_same, n_asked),
-        "in_reply": _share(n_taken, n_said),
-        "news": 1.0 - _share(n_known, n_said),
-        "reply_in": _share(n_taken, n_answered),
+        "reply_on_request": len(request.wide & reply.wide) / (n_asked or 1),
+        "in_request": n_same / (n_said or 1),
+        "request_in": n_same / (n_asked or 1),
+        "in_reply": n_taken / (n_said or 1),
+        "news": 1.0 - n_known / (n_said or 1),
+        "reply_in": n_taken / (n_answered or 1),
         "opening": min(opening, 6) / 6,
         "template": opening >= 2 and same < _SIMILAR,  # noqa: PLR2004 - two words begin alike
         "longer": math.log((len(follow_up.raw) + 10) / (len(request.raw) + 10)) / 4,

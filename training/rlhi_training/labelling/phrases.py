@@ -33,13 +33,11 @@ class Phrases:
     def heard(self, words: Sequence[str]) -> set[str]:
         """The names of all phrases in a text with these words."""
         found: set[str] = set()
-        for place, begun in enumerate(map(self._start.__getitem__, words)):
-            state, following = begun, place + 1
-            while state is not None:
+        for following, state in enumerate(map(self._start.__getitem__, words), start=1):
+            if state is not None:
                 found |= state.ended
-                if not state.goes_on or following == len(words):
-                    break
-                state, following = state[words[following]], following + 1
+                if state.goes_on:
+                    found |= _ended(state, words, following)
         return found
 
     def name(self, number: int) -> str:
@@ -60,6 +58,17 @@ class Phrases:
         if found is None:
             found = self._states[heard] = _State(self, heard, _REMEMBERED_NEXT)
         return found
+
+
+def _ended(begun: _State, words: Sequence[str], place: int) -> set[str]:
+    """Names of the phrases that words from a place on bring to their end."""
+    found: set[str] = set()
+    state: _State | None = begun
+    while state is not None and state.goes_on and place < len(words):
+        state, place = state[words[place]], place + 1
+        if state is not None:
+            found |= state.ended
+    return found
 
 
 class _State(dict[str, "_State | None"]):

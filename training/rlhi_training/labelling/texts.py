@@ -20,13 +20,13 @@ HEAD, TAIL = 240, 100
 _WIDE = 800
 """Characters of a text that overlaps are computed on."""
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_FIRST_RUN = "\u3040"
-"""From here on, scripts that run their words together."""
-_RUNS = re.compile(f"[{_FIRST_RUN}-\U0010ffff]")
+_FOREIGN, _CHEROKEE, _FIRST_RUN = 0x400, 0x13A0, 0x3040
+"""Codes: up to the first all is Latin, and from the last on are scripts that run their words together."""
 _BITS, _BREAK = 21, ord("\n")
-_BETWEEN = bytes(code if chr(code).isalnum() or chr(code) in "_'" else 32 for code in range(128)).ljust(256)
-"""By ASCII code, what stands there when words are cut: what no word holds is a space."""
-_SCRIPTS = ((0x0400, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
+_BETWEEN = bytes(code if chr(code).isalnum() or chr(code) in "_'" else 32 for code in range(256))
+"""By code of Latin-1, what stands there when words are cut: what no word holds is a space."""
+_SCRIPTS = ((0x0401, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
+_TELLING = re.compile(f"[{''.join(f'{chr(low)}-{chr(high)}' for low, high, _ in _SCRIPTS)}]")
 _CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
 _CODE_NEEDS = ("```", "{", "}", ";", "</", "def ", "#include", "import ")
 """Of which one is in every text that `_CODE` matches: looking for them takes a tenth of the time."""
@@ -60,16 +60,18 @@ class LookedAt:
 
 
 def _look(raw: str) -> LookedAt:
-    plain = raw.isascii()
-    spaced = plain or is_spaced(raw)
+    highest = _highest(raw)
+    spaced = highest < _FIRST_RUN
     if len(raw) <= HEAD + TAIL:
         shown = read = raw.lower().strip()
         words = wide = words_of(shown)
     else:
         shown, read = f"{raw[:HEAD]} \n {raw[-TAIL:]}".lower().strip(), raw[:_WIDE].lower()
         words, wide = words_of(shown), words_of(read)
-    distinct = frozenset(wide) if plain else _distinct(wide, read, spaced=spaced)
-    return LookedAt(raw, shown, words, distinct, "latin" if plain else _script(shown), spaced)
+    # Capital letters of Cherokee have small ones beyond the first script that runs its words together.
+    plain = spaced and (highest < _CHEROKEE or _highest(read) < _FIRST_RUN)
+    distinct = frozenset(wide) if plain else _distinct(wide, spaced=spaced)
+    return LookedAt(raw, shown, words, distinct, _script(shown) if highest > _FOREIGN else "latin", spaced)
 
 
 look = lru_cache(maxsize=256)(_look)
@@ -79,10 +81,10 @@ look = lru_cache(maxsize=256)(_look)
 def words_of(text: str) -> list[str]:
     """The words of a text in its order; an apostrophe within a word belongs to it."""
     # Cutting at spaces is five times as fast as the expression, which is still asked about what an apostrophe is in.
-    if text.isascii():
-        words = text.encode("ascii").translate(_BETWEEN).decode("ascii").split()
+    try:
+        words = text.encode("latin-1").translate(_BETWEEN).decode("latin-1").split()
         apostrophes = "'" in text
-    else:
+    except UnicodeEncodeError:
         cut = _cut(text)
         if cut is None:
             return _WORD.findall(text)
@@ -95,13 +97,20 @@ def words_of(text: str) -> list[str]:
 
 def _cut(text: str) -> str | None:
     """The text with a space for all that no word holds; None beyond the first 65,536 characters of Unicode."""
+    codes = _codes(text)
+    return _between().take(codes).tobytes().decode("utf-16-le") if len(codes) == len(text) else None
+
+
+def _codes(text: str) -> NDArray[np.uint16]:
+    """In UTF-16: what is beyond the first 65,536 characters is two numbers from 0xD800 on."""
     import numpy as np
 
-    try:
-        codes = np.frombuffer(text.encode("utf-16-le"), dtype="<u2")
-    except UnicodeEncodeError:
-        return None
-    return _between()[codes].tobytes().decode("utf-16-le") if len(codes) == len(text) else None
+    return np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
+
+
+def _highest(text: str) -> int:
+    """The largest of `_codes`; 0 in ASCII."""
+    return 0 if text.isascii() else int(_codes(text).max())
 
 
 @cache
@@ -110,13 +119,14 @@ def _between() -> NDArray[np.uint16]:
     import numpy as np
 
     codes = np.arange(1 << 16, dtype="<u2")
+    # Half a character is in no word.
     inside = [(char := chr(code)).isalnum() or char in "_'\u2019" for code in range(1 << 16)]
     return np.where(inside, codes, 32).astype("<u2")
 
 
 def is_spaced(text: str) -> bool:
     """Whether no script of this text runs its words together."""
-    return text.isascii() or not _RUNS.search(text)
+    return _highest(text) < _FIRST_RUN
 
 
 def split_runs(words: Sequence[str], *, spaced: bool) -> Sequence[str]:
@@ -138,45 +148,41 @@ def last_of(text: LookedAt, count: int) -> Sequence[str]:
 
 def _parts(word: str, read: str) -> Iterable[str]:
     """The pairs of what is read of a word, where it is a run of ideographs."""
-    return map(add, read, read[1:]) if len(word) > 1 and word[0] >= _FIRST_RUN else (word,)
+    return map(add, read, read[1:]) if _is_run(word) else (word,)
 
 
-def _distinct(words: Sequence[str], text: str, *, spaced: bool) -> frozenset[str | int]:
+def _is_run(word: str) -> bool:
+    return len(word) > 1 and ord(word[0]) >= _FIRST_RUN
+
+
+def _distinct(words: Sequence[str], *, spaced: bool) -> frozenset[str | int]:
     """The different ones of `split_runs`.
 
     A pair with an ideograph in it is a number: there are hundreds in a text, and strings take several times as long.
     """
-    if is_spaced(text):
-        return frozenset(words)
     import numpy as np
 
-    runs = [] if spaced else [word for word in words if len(word) > 1 and word[0] >= _FIRST_RUN]
-    whole = words if spaced else [word for word in words if len(word) == 1 or word[0] < _FIRST_RUN]
-    found: set[str | int] = {_pair(word) if len(word) == 2 else word for word in whole}  # noqa: PLR2004 - a pair
+    runs = [] if spaced else [word for word in words if _is_run(word)]
+    whole = [word for word in words if not _is_run(word)] if runs else words
+    found: list[str | int] = [_pair(word) if len(word) == 2 else word for word in whole]  # noqa: PLR2004 - a pair
     if runs:
         codes = np.frombuffer("\n".join(runs).encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64)
         first, second = codes[:-1], codes[1:]
-        inside = (first != _BREAK) & (second != _BREAK)
-        ideographs = np.maximum(first, second) >= ord(_FIRST_RUN)
-        found.update((first << _BITS | second)[inside & ideographs].tolist())
-        plain = np.flatnonzero(inside & ~ideographs)
-        found.update(chr(first[k]) + chr(second[k]) for k in plain.tolist())
+        inside = np.minimum(first, second) != _BREAK
+        ideographs = np.maximum(first, second) >= _FIRST_RUN
+        found += (first << _BITS | second)[inside & ideographs].tolist()
+        found += [chr(first[k]) + chr(second[k]) for k in np.flatnonzero(inside & ~ideographs).tolist()]
     return frozenset(found)
 
 
 def _pair(word: str) -> str | int:
-    first, second = word
-    return ord(first) << _BITS | ord(second) if max(first, second) >= _FIRST_RUN else word
+    first, second = map(ord, word)
+    return first << _BITS | second if max(first, second) >= _FIRST_RUN else word
 
 
 def _script(text: str) -> str:
-    for char in text[:60]:
-        if char > "\u0400":
-            code = ord(char)
-            for low, high, name in _SCRIPTS:
-                if low <= code <= high:
-                    return name
-    return "latin"
+    found = _TELLING.search(text[:60])
+    return "latin" if found is None else next(name for low, high, name in _SCRIPTS if low <= ord(found[0]) <= high)
 
 
 def script_of(text: str) -> str:
