@@ -33,7 +33,10 @@ class Phrases:
     def heard(self, words: Sequence[str]) -> set[str]:
         """The names of all phrases in a text with these words."""
         found: set[str] = set()
-        for following, state in enumerate(map(self._start.__getitem__, words), start=1):
+        begun = list(map(self._start.__getitem__, words))
+        if begun.count(None) == len(begun):
+            return found
+        for following, state in enumerate(begun, start=1):
             if state is not None:
                 found |= state.ended
                 if state.goes_on:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlhi_training.labelling.cues import CUES
 
@@ -22,7 +22,7 @@ _WIDE = 800
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _FOREIGN, _CHEROKEE, _FIRST_RUN = 0x400, 0x13A0, 0x3040
 """Codes: up to the first all is Latin, and from the last on are scripts that run their words together."""
-_BITS, _BREAK = 21, ord("\n")
+_BITS, _SPREAD, _BREAK = 21, 40_503, ord("\n")
 _BETWEEN = bytes(code if chr(code).isalnum() or chr(code) in "_'" else 32 for code in range(256))
 """By code of Latin-1, what stands there when words are cut: what no word holds is a space."""
 _SCRIPTS = ((0x0401, 0x052F, "cyrillic"), (0x0600, 0x06FF, "arabic"), (0x3040, 0x30FF, "kana"), (0x4E00, 0x9FFF, "han"))
@@ -110,7 +110,9 @@ def _codes(text: str) -> NDArray[np.uint16]:
 
 def _highest(text: str) -> int:
     """The largest of `_codes`; 0 in ASCII."""
-    return 0 if text.isascii() else int(_codes(text).max())
+    import numpy as np
+
+    return 0 if text.isascii() else int(np.maximum.reduce(_codes(text)))
 
 
 @cache
@@ -170,14 +172,19 @@ def _distinct(words: Sequence[str], *, spaced: bool) -> frozenset[str | int]:
         first, second = codes[:-1], codes[1:]
         inside = np.minimum(first, second) != _BREAK
         ideographs = np.maximum(first, second) >= _FIRST_RUN
-        found += (first << _BITS | second)[inside & ideographs].tolist()
+        found += _number(first, second)[inside & ideographs].tolist()
         found += [chr(first[k]) + chr(second[k]) for k in np.flatnonzero(inside & ~ideographs).tolist()]
     return frozenset(found)
 
 
 def _pair(word: str) -> str | int:
     first, second = map(ord, word)
-    return first << _BITS | second if max(first, second) >= _FIRST_RUN else word
+    return _number(first, second) if max(first, second) >= _FIRST_RUN else word
+
+
+def _number(first: Any, second: Any) -> Any:
+    """A number for two codes, or for many; both are in its lower bits, by which a set finds it."""
+    return first << _BITS | (second ^ (first * _SPREAD & (1 << _BITS) - 1))
 
 
 def _script(text: str) -> str:

@@ -89,7 +89,7 @@ class Learned:
                 tuple(map(message, turn.context)),
                 text(turn.response),
                 None if turn.follow_up is None else text(turn.follow_up),
-                turn.label,
+                turn.label and str(turn.label),
                 turn.request_id,
                 turn.response_id,
                 turn.follow_up_id,
