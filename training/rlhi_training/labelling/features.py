@@ -19,8 +19,10 @@ from rlhi_training.labelling.cues import CUES
 from rlhi_training.labelling.texts import (
     HEAD,
     first_of,
+    has_capitals,
     has_code,
     has_item,
+    has_quote,
     is_spaced,
     last_of,
     look,
@@ -32,9 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_QUOTE = re.compile('["\u201c\u300c\u00ab]')
 _DIGIT = re.compile(r"\d")
-_CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
 _ENDED = ".!?)]}\"'`:*>|~\u3002\uff01\uff1f\u201d\u300d\u2026"
 _SAME, _SIMILAR, _HALF = 0.9, 0.5, 0.4
 SAID_FIRST, SAID_PAIRED, SAID_LAST = 12, 9, 10
@@ -79,11 +79,11 @@ def relations(exchange: Exchange) -> dict[str, float]:
         "question_inside": "?" in follow_up.shown or "\uff1f" in follow_up.shown,
         "exclaims": "!" in follow_up.shown or "\uff01" in follow_up.shown,
         "colon": follow_up.shown.endswith((":", "\uff1a")),
-        "quotes": _QUOTE.search(follow_up.shown) is not None,
+        "quotes": has_quote(follow_up.shown),
         "ellipsis": "..." in follow_up.shown or "\u2026" in follow_up.shown,
         "code": has_code(follow_up.raw[:2000]),
         "digits": bool(_DIGIT.search(follow_up.shown)),
-        "capitals": bool(_CAPITAL.search(follow_up.raw[:HEAD])),
+        "capitals": has_capitals(follow_up.raw[:HEAD]),
         "starts_small": follow_up.raw.lstrip()[:1].islower(),
         "script_changed": bool(request.words) and follow_up.script != request.script,
         "script_answered": bool(reply.words) and reply.script != request.script,

@@ -30,6 +30,7 @@ _TELLING = re.compile(f"[{''.join(f'{chr(low)}-{chr(high)}' for low, high, _ in 
 _CODE = re.compile(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+")
 _CODE_NEEDS = ("```", "{", "}", ";", "</", "def ", "#include", "import ")
 """Of which one is in every text that `_CODE` matches: looking for them takes a tenth of the time."""
+_FOUR, _CAPITALS = re.compile(r"[A-Z]{4}"), re.compile(r"\b[A-Z]{4,}\b")
 _ITEM = r"\s*(?:[-*\u2022]|\d+[.)])\s"
 _FIRST_ITEM, _NEXT_ITEM = re.compile(_ITEM), re.compile(rf"\n{_ITEM}")
 
@@ -203,6 +204,17 @@ def has_code(text: str) -> bool:
         if need in text:
             return _CODE.search(text) is not None
     return False
+
+
+def has_capitals(text: str) -> bool:
+    """Whether a text holds a word of four capital letters or more."""
+    # An expression that begins with a border of words is tried at each letter.
+    return _FOUR.search(text) is not None and _CAPITALS.search(text) is not None
+
+
+def has_quote(text: str) -> bool:
+    """Whether something in a text is quoted."""
+    return '"' in text or "\u201c" in text or "\u300c" in text or "\u00ab" in text
 
 
 def has_item(text: str) -> bool:

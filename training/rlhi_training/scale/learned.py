@@ -83,8 +83,9 @@ class Learned:
         def message(value: ChatMessage) -> int:
             return messages.setdefault((value.role, text(value.content)), len(messages))
 
+        # In the order of `_Turn`; labels as strings, since an enum is asked for its value.
         turns = [
-            _Turn(
+            (
                 turn.turn,
                 tuple(map(message, turn.context)),
                 text(turn.response),
