@@ -212,26 +212,38 @@ def follow_up_cues(text: str) -> set[str]:
     return look(text).heard("follow_up")
 
 
-def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
+Seen = tuple[list[float], list[int]]
+"""What was seen of one exchange: the values of `relations`, and the columns of the cues that were heard."""
+
+
+def see(exchange: Exchange) -> Seen:
+    """Look at an exchange."""
+    related = list(relations(exchange).values())
+    follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
+    heard: list[int] = []
+    for text, (group, columns) in zip((follow_up, request, request, reply), _HEARD, strict=True):
+        heard += [columns[name] for name in text.heard(group)]
+    return related, heard
+
+
+def as_rows(seen: Sequence[Seen]) -> NDArray[np.float32]:
     """Facts as rows: shape (exchanges, len(fact_names()))."""
     import numpy as np
 
-    rows = np.zeros((len(exchanges), len(_NAMES)))
-    if not len(rows):
+    rows = np.zeros((len(seen), len(_NAMES)))
+    if not seen:
         return rows.astype(np.float32)
-    related: list[list[float]] = []
-    heard: list[int] = []
-    for row, exchange in enumerate(exchanges):
-        begin = row * len(_NAMES)
-        related.append(list(relations(exchange).values()))
-        follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
-        for text, (group, columns) in zip((follow_up, request, request, reply), _HEARD, strict=True):
-            heard += [begin + columns[name] for name in text.heard(group)]
-    rows[:, : len(related[0])] = related
-    rows.reshape(-1)[heard] = 1.0
+    rows[:, : len(seen[0][0])] = [related for related, _ in seen]
+    places = [number * len(_NAMES) + column for number, (_, heard) in enumerate(seen) for column in heard]
+    rows.reshape(-1)[places] = 1.0
     product, first, second = (list(columns) for columns in zip(*_PRODUCTS, strict=True))
     rows[:, product] = rows[:, first] * rows[:, second]
     return rows.astype(np.float32)
+
+
+def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
+    """The facts of exchanges as rows."""
+    return as_rows([see(exchange) for exchange in exchanges])
 
 
 def clause_terms(clause: str) -> list[str]:

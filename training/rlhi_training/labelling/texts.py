@@ -75,7 +75,7 @@ def _look(raw: str) -> LookedAt:
     return LookedAt(raw, shown, words, distinct, _script(shown) if highest > _FOREIGN else "latin", spaced)
 
 
-look = lru_cache(maxsize=256)(_look)
+look = lru_cache(maxsize=64)(_look)
 """A conversation's texts come up in several of its exchanges."""
 
 
