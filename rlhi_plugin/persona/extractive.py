@@ -24,6 +24,8 @@ MAX_QUOTE = 160
 MIN_WORDS = 2
 """A shorter quotation ("No.") says nothing to a later prompt."""
 
+_SHORT = 200
+"""Characters of a message that may be remembered (ours)."""
 _UNSURE = 0.7
 """Probability assumed where the labeller gives none."""
 
@@ -91,12 +93,10 @@ class ExtractivePersonaBuilder:
 def _statement(turn: UserTurn) -> PersonaStatement | None:
     """What one turn adds, or None: no feedback, not safe, too short, or meant for this once."""
     label = turn.follow_up
-    # One suspicious sentence puts the whole message in doubt.
-    if label is None or label.label is not FollowUpLabel.WITH_FEEDBACK or not is_safe(turn.text):
+    if label is None or label.label is not FollowUpLabel.WITH_FEEDBACK:
         return None
-    quote = feedback_quote(turn.text, label.evidence)
-    words = {word.casefold() for word in _WORD.findall(quote)}
-    if len(words) < MIN_WORDS or not is_safe(quote) or is_one_off(quote):
+    quote = (_known_quote if len(turn.text) <= _SHORT else _safe_quote)(turn.text, label.evidence)
+    if not quote:
         return None
     return PersonaStatement(
         text=quote,
@@ -106,6 +106,20 @@ def _statement(turn: UserTurn) -> PersonaStatement | None:
         first_seen=turn.said_at,
         last_seen=turn.said_at,
     )
+
+
+def _safe_quote(text: str, evidence: str | None) -> str:
+    """What may be quoted of a message; empty where nothing may."""
+    # One suspicious sentence puts the whole message in doubt.
+    if not is_safe(text):
+        return ""
+    quote = feedback_quote(text, evidence)
+    words = {word.casefold() for word in _WORD.findall(quote)}
+    return "" if len(words) < MIN_WORDS or not is_safe(quote) or is_one_off(quote) else quote
+
+
+_known_quote = lru_cache(maxsize=8192)(_safe_quote)
+"""Many people say the same in few words."""
 
 
 def _is_manner(statement: PersonaStatement) -> bool:

@@ -141,6 +141,9 @@ def arrange(
         The rendered ones (locked first, then those that matter, each newest first), and the reserve, newest first.
     """
     newest = sorted(known, key=recency, reverse=True)
+    if len(newest) <= 1:
+        few = tuple(fit(newest, at, options))
+        return few, () if few else tuple(newest)
     ranked = sorted(newest, key=lambda s: (not s.locked, not matters(s), -strength(s, at, options)))
     kept = fit(ranked, at, options)
     # Equal statements have equal words: comparing whole ones with each other takes longer than all the rest.

@@ -28,6 +28,8 @@ def is_removed(statement: PersonaStatement, removed: Sequence[Removal]) -> bool:
     removed one quoted. Quoting the same is no reason where both wishes are known and differ: "shorter, and no emojis"
     may be forgotten for its length alone.
     """
+    if not removed:
+        return False
     wishes = frozenset(read_wishes(statement.text))
     mine = [_fingerprint(text) for text in _wordings(statement)]
     for removal in removed:

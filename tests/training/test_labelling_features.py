@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import string
+import tomllib
+from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_plugin.labelling import Exchange
+from rlhi_plugin.labelling import Exchange, exchanges
+from rlhi_plugin.logs import read_conversations
+from rlhi_plugin.records import Conversation
 from rlhi_training.labelling.cues import CUES, Cues
+from rlhi_training.labelling.decision import GOES_WITH, SUBTYPES, Decision, verdicts
 from rlhi_training.labelling.features import fact_names, facts, matrix, relations, terms
 from rlhi_training.labelling.term_index import TermIndex
-from rlhi_training.labelling.texts import has_code, has_item, words_of
+from rlhi_training.labelling.texts import (
+    first_of,
+    has_capitals,
+    has_code,
+    has_item,
+    has_quote,
+    last_of,
+    look,
+    split_runs,
+    words_of,
+)
 
 
 def exchange(follow_up, request="How do I keep basil alive?", reply="Give it light and water.", earlier=(), turn=1):
@@ -43,8 +59,6 @@ def exchange(follow_up, request="How do I keep basil alive?", reply="Give it lig
     ],
 )
 def test_cues_are_heard(text, cues):
-    import re
-
     heard = CUES["follow_up"].heard(text, re.findall(r"\w+(?:['\u2019]\w+)*", text))
     assert cues <= heard
 
@@ -54,6 +68,47 @@ def test_a_cue_of_several_words_needs_all_of_them_in_order():
     assert cues.heard("", ["but", "are", "you", "certain"]) == {"sure"}
     assert cues.heard("", ["are", "you"]) == set()
     assert cues.heard("", ["you", "are", "sure"]) == set()
+
+
+WORDINGS = tomllib.loads((files("rlhi_training") / "labelling" / "cues.toml").read_text("utf-8"))
+
+
+def heard_plainly(group: str, text: str, words: list[str]) -> set[str]:
+    """Each wording on its own, in the order of the file."""
+    found = set()
+    for name, cue in WORDINGS[group].items():
+        phrases = [phrase.split(" ") for phrase in cue.get("words", ())]
+        begun = [(phrase, words[i : i + len(phrase)]) for phrase in phrases for i in range(len(words))]
+        said = any(
+            len(some) == len(phrase) and all(map(re.fullmatch, phrase, some))
+            for phrase, some in begun
+            if re.fullmatch(phrase[0], some[0])
+        )
+        # What no ASCII text can hold is not looked for in one.
+        parts = [
+            part
+            for part in cue.get("parts", ())
+            if not text.isascii() or part.isascii() or re.search("[a-z]", re.sub(r"\\.", "", part))
+        ]
+        if said or any(re.search(part, text) for part in parts):
+            found.add(name)
+    return found
+
+
+PHRASES = (
+    "you are sure said i mean it's no more than 3 words line 12 more !! ?? ?! def import function select x from y"
+    " https://x ``` : 作为ai 加上 删 吗 你好 什么 不对 не работает «да»"
+)
+SAID = st.lists(
+    st.sampled_from(PHRASES.split()) | st.sampled_from([*"éü🌱,.?\n"]),
+    max_size=14,
+).map(" ".join)
+
+
+@settings(max_examples=40)
+@given(SAID, st.sampled_from(list(WORDINGS)))
+def test_the_quick_way_hears_what_each_wording_on_its_own_finds(text, group):
+    assert CUES[group].heard(text, words_of(text)) == heard_plainly(group, text, words_of(text))
 
 
 def test_what_a_reply_does_is_heard():
@@ -110,11 +165,64 @@ def test_the_index_finds_what_spelling_the_terms_finds(follow_up, request, reply
 
 @given(TEXTS | WORDS.map(" ".join))
 def test_words_items_and_code_are_what_plain_expressions_find(text):
-    import re
-
     assert words_of(text) == re.findall(r"\w+(?:['\u2019]\w+)*", text)
     assert has_item(text) == bool(re.search(r"^\s*(?:[-*\u2022]|\d+[.)])\s", text, re.MULTILINE))
+    assert has_capitals(text) == bool(re.search(r"\b[A-Z]{4,}\b", text))
+    assert has_quote(text) == any(quote in text for quote in '"\u201c\u300c\u00ab')
     assert has_code(text) == bool(re.search(r"```|[{};]\s*\n|</\w+>|\bdef \w+\(|#include|\bimport \w+", text))
+
+
+def wide(text: str) -> set[str]:
+    """The words that overlaps are computed on, all of them as strings."""
+    shown = text.lower().strip() if len(text) <= 340 else text[:800].lower()
+    return set(split_runs(words_of(shown), spaced=look(text).spaced))
+
+
+def assert_overlaps(one: Exchange) -> None:
+    """Overlaps are those of the sets of words."""
+    said, asked, answered = wide(one.follow_up), wide(one.request), wide(one.reply)
+    found = relations(one)
+    assert found["same"] == len(said & asked) / max(1, len(said | asked))
+    assert found["in_request"] == len(said & asked) / max(1, len(said))
+    assert found["in_reply"] == len(said & answered) / max(1, len(said))
+    assert found["reply_in"] == len(said & answered) / max(1, len(answered))
+    assert found["reply_on_request"] == len(asked & answered) / max(1, len(asked))
+    assert found["news"] == 1.0 - len(said & (asked | answered)) / max(1, len(said))
+    assert found["cuts"] == (not said - asked and bool(asked - said))
+
+
+SCRIPTS = st.text(alphabet="ab 'é\u2019我你AI가\u13a0\u13a1\uab70\uab71🌱\u3002", max_size=60)
+
+
+@given(SCRIPTS, SCRIPTS, SCRIPTS)
+def test_overlaps_are_those_of_words_and_pairs_of_ideographs(follow_up, request, reply):
+    assert_overlaps(exchange(follow_up, request=request, reply=reply))
+
+
+@given(SCRIPTS, st.integers(1, 12))
+def test_the_first_and_last_words_are_those_of_all(text, count):
+    looked_at = look(text)
+    every = list(split_runs(looked_at.words, spaced=looked_at.spaced))
+    assert list(first_of(looked_at, count)) == every[:count]
+    assert list(last_of(looked_at, count)) == every[-count:]
+
+
+@pytest.mark.slow
+def test_real_texts_are_heard_and_compared_as_plainly(wildchat_path):
+    log = [one for one in read_conversations(wildchat_path) if isinstance(one, Conversation)]
+    real = [found for conversation in log for found in exchanges(conversation)][::16]
+    assert len(real) > 50
+    for one in real:
+        assert_overlaps(one)
+        for group, text in (("follow_up", look(one.follow_up)), ("reply", look(one.reply))):
+            assert text.heard(group) == heard_plainly(group, text.shown, list(text.words))
+
+
+@given(st.lists(st.lists(st.sampled_from([-1.0, 0.0, 0.5]), min_size=20, max_size=20), min_size=1, max_size=5))
+def test_the_subtype_is_the_likeliest_of_the_label_and_of_equal_ones_the_last_by_name(scores):
+    found = verdicts([exchange("?")] * len(scores), np.array(scores, dtype=np.float32), Decision())
+    for label, subtype, row in zip(found.labels, found.subtypes, scores, strict=True):
+        assert subtype == max(GOES_WITH[label], key=lambda kind: (row[4 + SUBTYPES.index(kind)], kind))
 
 
 def test_a_megabyte_costs_no_more_than_its_ends():

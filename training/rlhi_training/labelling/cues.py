@@ -1,7 +1,7 @@
 """Cues: groups of wordings (``cues.toml``), heard in a text.
 
-A wording of one or several words is matched word by word, and what a word can begin is remembered, so that hearing some
-forty cues in a message takes microseconds.
+What a wording begins with is looked for first, and what words can go on with is remembered, so that hearing some forty
+cues in a message takes microseconds.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
-_REMEMBERED = 50_000
-"""Distinct words whose meaning is remembered, some megabytes."""
+from rlhi_training.labelling.phrases import Phrases
 
-
-_Begun = tuple[tuple[str, list[re.Pattern[str]]], ...]
-"""Names of the cues whose wordings a word begins, each with the words that must follow."""
+_Search = Callable[[str], object]
+_DIGIT = re.compile(r"\d")
+_PLAIN = r"(?:[^\\.^$*+?{}\[\]|()]|\\[^\w\s])"
+_LITERAL = re.compile(rf"({_PLAIN}*)(?:\(\?:({_PLAIN}+(?:\|{_PLAIN}+)*)\))?({_PLAIN}*)")
+"""Expressions that match a few strings: ``one(?:two|three)``."""
 
 
 class Cues:
@@ -29,74 +30,77 @@ class Cues:
 
     def __init__(self, wordings: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         self.names = tuple(wordings)
-        self._phrases = [
-            (name, [re.compile(word) for word in phrase.split(" ")])
-            for name, cue in wordings.items()
-            for phrase in cue.get("words", ())
-        ]
-        firsts = "|".join(f"(?:{phrase[0].pattern})" for _, phrase in self._phrases)
-        self._known = re.compile(firsts) if firsts else re.compile(r"(?!)")
-        self._parts = _compiled(wordings, foreign=False)
-        self._foreign = _compiled(wordings, foreign=True)
-        self._begins = _Begins(self._begun_by)
+        self._phrases = Phrases((name, phrase) for name, cue in wordings.items() for phrase in cue.get("words", ()))
+        parts = [(name, part) for name, cue in wordings.items() for part in cue.get("parts", ())]
+        foreign = [one for one in parts if _needs_foreign(one[1])]
+        plain = [one for one in parts if one not in foreign]
+        counting = [one for one in plain if _counts(one[1])]
+        self._literal = [(name, literal) for name, part in plain for literal in _literals(part)]
+        self._counting = _searches(counting)
+        self._plain = _searches([one for one in plain if one not in counting and not _literals(one[1])])
+        self._foreign = _searches([one for one in foreign if not _literals(one[1])])
+        self._begun: dict[str, list[tuple[str, str]]] = {}
+        for name, part in foreign:
+            for literal in _literals(part):
+                self._begun.setdefault(literal[0], []).append((name, literal))
+        letters = "".join(sorted(set(self._begun).union(*(theirs for _, _, theirs in self._foreign))))
+        self._letters = re.compile(f"[{letters}]" if letters else r"(?!)")
 
     def heard(self, text: str, words: Sequence[str]) -> set[str]:
         """Names of the cues in a lower-case text with these words."""
-        found = {name for name, search in self._parts if search(text)}
+        found = self._phrases.heard(words)
+        found.update([name for name, search, _ in self._plain if search(text)])
+        for name, literal in self._literal:
+            if literal in text:
+                found.add(name)
+        if self._counting and _DIGIT.search(text):
+            found.update([name for name, search, _ in self._counting if search(text)])
         if not text.isascii():
-            found |= {name for name, search in self._foreign if search(text)}
-        begun = list(map(self._begins.__getitem__, words))
-        if any(begun):
-            for place, phrases in enumerate(begun):
-                for name, rest in phrases:
-                    if name not in found and (not rest or _follows(words, place, rest)):
+            letters = set(self._letters.findall(text))
+            for letter in letters:
+                for name, literal in self._begun.get(letter, ()):
+                    if name not in found and literal in text:
                         found.add(name)
-        return found
-
-    def _begun_by(self, word: str) -> _Begun:
-        # One expression for all: most words begin nothing, and asking each phrase takes a hundred times as long.
-        if not self._known.fullmatch(word):
-            return ()
-        return tuple((name, phrase[1:]) for name, phrase in self._phrases if phrase[0].fullmatch(word))
-
-
-class _Begins(dict[str, _Begun]):
-    """What words begin, found once for the first `_REMEMBERED` words."""
-
-    def __init__(self, find: Callable[[str], _Begun]) -> None:
-        super().__init__()
-        self._find = find
-
-    def __missing__(self, word: str) -> _Begun:
-        found = self._find(word)
-        if len(self) < _REMEMBERED:
-            self[word] = found
+            for name, search, theirs in self._foreign:
+                if not (theirs and theirs.isdisjoint(letters)) and search(text):
+                    found.add(name)
         return found
 
 
-def _follows(words: Sequence[str], place: int, rest: Sequence[re.Pattern[str]]) -> bool:
-    """Whether the words after `place` are the rest of a phrase."""
-    return place + len(rest) < len(words) and all(
-        pattern.fullmatch(words[place + k]) for k, pattern in enumerate(rest, start=1)
-    )
-
-
-def _compiled(
-    wordings: Mapping[str, Mapping[str, Sequence[str]]], *, foreign: bool
-) -> list[tuple[str, Callable[[str], object]]]:
-    """Searches of the parts that can, or cannot, only be in a text that is not ASCII."""
-    found: list[tuple[str, Callable[[str], object]]] = []
-    for name, cue in wordings.items():
-        parts = [part for part in cue.get("parts", ()) if _needs_foreign(part) is foreign]
-        if parts:
-            pattern = re.compile("|".join(parts))
-            # An expression that can only match at the beginning need not be tried elsewhere.
-            found.append((name, pattern.match if all(part.startswith("^") for part in parts) else pattern.search))
+def _searches(parts: Sequence[tuple[str, str]]) -> list[tuple[str, _Search, frozenset[str]]]:
+    """A search for the parts of each cue, and the letters of which one is in every text that it finds something in."""
+    found: list[tuple[str, _Search, frozenset[str]]] = []
+    for name in dict.fromkeys(name for name, _ in parts):
+        theirs = [part for one, part in parts if one == name]
+        pattern = re.compile("|".join(theirs))
+        # An expression that can only match at the beginning need not be tried elsewhere.
+        search = pattern.match if all(part.startswith("^") for part in theirs) else pattern.search
+        found.append((name, search, _letters_in(pattern.pattern)))
     return found
 
 
+def _literals(part: str) -> list[str]:
+    """The strings that a part matches; none where these are not a few."""
+    match = _LITERAL.fullmatch(part)
+    if match is None:
+        return []
+    head, middle, tail = match.groups()
+    return [re.sub(r"\\(.)", r"\1", f"{head}{one}{tail}") for one in (middle or "").split("|")]
+
+
 def _needs_foreign(part: str) -> bool:
+    """Whether a part can only be in a text that is not ASCII."""
     return not part.isascii() and not re.search(r"[a-z]", re.sub(r"\\.", "", part))
+
+
+def _letters_in(pattern: str) -> frozenset[str]:
+    """The letters that are not ASCII; none where a text may have others, or ASCII ones, in their place."""
+    return frozenset(() if "[" in pattern else (char for char in pattern if not char.isascii()))
+
+
+def _counts(part: str) -> bool:
+    """Whether a part can only be in a text with a digit."""
+    return part.removeprefix(r"\b").startswith(r"\d+") or part.endswith(r" \d+")
 
 
 CUES: dict[str, Cues] = {

@@ -141,11 +141,18 @@ def verdicts(exchanges: Sequence[Exchange], scores: Floats, decision: Decision) 
         elif row[_WITH] < _OUTRIGHT and asks_outright(exchange):
             _raise_to(row, _WITH, _OUTRIGHT)
     labels = decision.labels(probabilities)
-    kinds = [
-        max(GOES_WITH[label], key=lambda kind: (float(row[SUBTYPES.index(kind)]), kind))
-        for label, row in zip(labels, scores[:, len(CLASSES) :], strict=True)
-    ]
-    return Verdicts(labels, probabilities, kinds)
+    return Verdicts(labels, probabilities, _subtypes(labels, scores[:, len(CLASSES) :]))
+
+
+def _subtypes(labels: Sequence[FollowUpLabel], scores: Floats) -> list[FollowUpSubtype]:
+    """Of the sub-types that go with each label the one with the highest score; of equal ones the last by name."""
+    import numpy as np
+
+    by_name = sorted(range(len(SUBTYPES)), key=lambda k: SUBTYPES[k], reverse=True)
+    fits = np.array([[SUBTYPES[k] in GOES_WITH[label] for k in by_name] for label in CLASSES])
+    rows = np.array([CLASSES.index(label) for label in labels], dtype=np.int64)
+    best = np.where(fits[rows], scores[:, by_name], -np.inf).argmax(axis=1)
+    return [SUBTYPES[by_name[k]] for k in best.tolist()]
 
 
 def records(

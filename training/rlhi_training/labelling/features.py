@@ -16,29 +16,35 @@ from typing import TYPE_CHECKING
 
 from rlhi_plugin.labelling import Exchange
 from rlhi_training.labelling.cues import CUES
-from rlhi_training.labelling.texts import HEAD, LookedAt, has_code, has_item, is_spaced, look, split_runs, words_of
+from rlhi_training.labelling.texts import (
+    HEAD,
+    first_of,
+    has_capitals,
+    has_code,
+    has_item,
+    has_quote,
+    is_spaced,
+    last_of,
+    look,
+    split_runs,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _DIGIT = re.compile(r"\d")
-_CAPITAL = re.compile(r"\b[A-Z]{4,}\b")
 _ENDED = ".!?)]}\"'`:*>|~\u3002\uff01\uff1f\u201d\u300d\u2026"
 _SAME, _SIMILAR, _HALF = 0.9, 0.5, 0.4
 SAID_FIRST, SAID_PAIRED, SAID_LAST = 12, 9, 10
 """Words of a reply that are terms: the first, those of them in pairs, and the last; of a request, the first."""
 
 
-def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
+def _overlap(first: frozenset[str | int], second: frozenset[str | int]) -> float:
     """Jaccard index, in [0, 1]."""
     common = len(first & second)
-    return common / max(1, len(first) + len(second) - common)
-
-
-def _taken(first: frozenset[str], second: frozenset[str]) -> float:
-    """Share of `first` that is in `second`."""
-    return len(first & second) / max(1, len(first))
+    return common / ((len(first) + len(second) - common) or 1)
 
 
 def _size(text: str) -> float:
@@ -47,72 +53,76 @@ def _size(text: str) -> float:
 
 def relations(exchange: Exchange) -> dict[str, float]:
     """How the follow-up relates to what came before it. Every value is in about [0, 1]."""
-    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
-    same = _overlap(follow_up.wide, request.wide)
-    known = request.wide | reply.wide
+    follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
+    # Texts overlap in sets of hundreds of words: one common set gives all figures about two texts.
+    repeated = follow_up.wide & request.wide
+    n_said, n_asked, n_answered = len(follow_up.wide), len(request.wide), len(reply.wide)
+    n_same, n_taken = len(repeated), len(follow_up.wide & reply.wide)
+    n_known = n_same + n_taken - len(repeated & reply.wide)
+    same = n_same / ((n_said + n_asked - n_same) or 1)
+    added, removed = n_said - n_same, n_asked - n_same
     mine, theirs = follow_up.words, request.words
     end = reply.raw.rstrip()[-1:]
-    added, removed = len(follow_up.wide - request.wide), len(request.wide - follow_up.wide)
     before = [_overlap(follow_up.wide, look(t).wide) for t in exchange.earlier[-8:]]
     opening = next(
         (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
     )
     return {
         "size": _size(follow_up.raw),
-        "words<=2": float(len(mine) <= 2),  # noqa: PLR2004 - the name says it
-        "words<=5": float(len(mine) <= 5),  # noqa: PLR2004
-        "words<=12": float(len(mine) <= 12),  # noqa: PLR2004
-        "long": float(len(follow_up.raw) > 400),  # noqa: PLR2004
-        "very_long": float(len(follow_up.raw) > 1500),  # noqa: PLR2004
-        "lines": float("\n" in follow_up.raw.strip()),
-        "question": float(follow_up.shown.endswith(("?", "\uff1f", "\u061f"))),
-        "question_inside": float("?" in follow_up.shown or "\uff1f" in follow_up.shown),
-        "exclaims": float("!" in follow_up.shown or "\uff01" in follow_up.shown),
-        "colon": float(follow_up.shown.endswith((":", "\uff1a"))),
-        "quotes": float(any(q in follow_up.shown for q in '"\u201c\u300c\u00ab')),
-        "ellipsis": float("..." in follow_up.shown or "\u2026" in follow_up.shown),
-        "code": float(has_code(follow_up.raw[:2000])),
-        "digits": float(bool(_DIGIT.search(follow_up.shown))),
-        "capitals": float(bool(_CAPITAL.search(follow_up.raw[:HEAD]))),
-        "starts_small": float(follow_up.raw.lstrip()[:1].islower()),
-        "script_changed": float(bool(request.words) and follow_up.script != request.script),
-        "script_answered": float(bool(reply.words) and reply.script != request.script),
-        "not_latin": float(follow_up.script != "latin"),
-        "no_reply": float(not reply.raw.strip()),
+        "words<=2": len(mine) <= 2,  # noqa: PLR2004 - the name says it
+        "words<=5": len(mine) <= 5,  # noqa: PLR2004
+        "words<=12": len(mine) <= 12,  # noqa: PLR2004
+        "long": len(follow_up.raw) > 400,  # noqa: PLR2004
+        "very_long": len(follow_up.raw) > 1500,  # noqa: PLR2004
+        "lines": "\n" in follow_up.raw.strip(),
+        "question": follow_up.shown.endswith(("?", "\uff1f", "\u061f")),
+        "question_inside": "?" in follow_up.shown or "\uff1f" in follow_up.shown,
+        "exclaims": "!" in follow_up.shown or "\uff01" in follow_up.shown,
+        "colon": follow_up.shown.endswith((":", "\uff1a")),
+        "quotes": has_quote(follow_up.shown),
+        "ellipsis": "..." in follow_up.shown or "\u2026" in follow_up.shown,
+        "code": has_code(follow_up.raw[:2000]),
+        "digits": bool(_DIGIT.search(follow_up.shown)),
+        "capitals": has_capitals(follow_up.raw[:HEAD]),
+        "starts_small": follow_up.raw.lstrip()[:1].islower(),
+        "script_changed": bool(request.words) and follow_up.script != request.script,
+        "script_answered": bool(reply.words) and reply.script != request.script,
+        "not_latin": follow_up.script != "latin",
+        "no_reply": not reply.raw.strip(),
         "reply_size": _size(reply.raw),
-        "reply_short": float(len(reply.raw) < 120),  # noqa: PLR2004
-        "reply_long": float(len(reply.raw) > 1500),  # noqa: PLR2004
-        "reply_cut": float(bool(end) and end not in _ENDED and len(reply.raw) > 300),  # noqa: PLR2004
-        "reply_question": float(end in "?\uff1f" and bool(end)),
-        "reply_code": float("```" in reply.raw or has_code(reply.raw[:1000])),
-        "reply_list": float(has_item(reply.raw[:2000])),
+        "reply_short": len(reply.raw) < 120,  # noqa: PLR2004
+        "reply_long": len(reply.raw) > 1500,  # noqa: PLR2004
+        "reply_cut": bool(end) and end not in _ENDED and len(reply.raw) > 300,  # noqa: PLR2004
+        "reply_question": end in "?\uff1f" and bool(end),
+        "reply_code": "```" in reply.raw or has_code(reply.raw[:1000]),
+        "reply_list": has_item(reply.raw[:2000]),
         "request_size": _size(request.raw),
-        "request_question": float(request.shown.endswith(("?", "\uff1f"))),
-        "request_code": float(has_code(request.raw[:2000])),
-        "request_colon": float(request.shown.endswith((":", "\uff1a"))),
+        "request_question": request.shown.endswith(("?", "\uff1f")),
+        "request_code": has_code(request.raw[:2000]),
+        "request_colon": request.shown.endswith((":", "\uff1a")),
         "turn": math.log(exchange.turn) / 3,
-        "second": float(exchange.turn == 1),
+        "second": exchange.turn == 1,
         "same": same,
-        "is_same": float(same > _SAME),
-        "is_similar": float(_SIMILAR < same <= _SAME),
+        "is_same": same > _SAME,
+        "is_similar": _SIMILAR < same <= _SAME,
         "same_as_earlier": max(before, default=0.0),
-        "is_earlier": float(max(before, default=0.0) > _SAME),
+        "is_earlier": max(before, default=0.0) > _SAME,
         "like_earlier": sum(before) / max(1, len(before)),
         "added": math.log1p(added) / 4,
         "removed": math.log1p(removed) / 4,
-        "extends": float(removed == 0 and added > 0 and len(request.wide) > 2),  # noqa: PLR2004 - more than a greeting
-        "cuts": float(added == 0 and removed > 0),
-        "swaps": float(0 < added <= 3 and 0 < removed <= 3 and same > _HALF),  # noqa: PLR2004 - an item in a sentence
-        "reply_on_request": _taken(request.wide, reply.wide),
-        "in_request": _taken(follow_up.wide, request.wide),
-        "request_in": _taken(request.wide, follow_up.wide),
-        "in_reply": _taken(follow_up.wide, reply.wide),
-        "news": 1.0 - _taken(follow_up.wide, known),
-        "reply_in": _taken(reply.wide, follow_up.wide),
+        "extends": removed == 0 and added > 0 and n_asked > 2,  # noqa: PLR2004 - more than a greeting
+        "cuts": added == 0 and removed > 0,
+        "swaps": 0 < added <= 3 and 0 < removed <= 3 and same > _HALF,  # noqa: PLR2004 - an item in a sentence
+        "reply_on_request": len(request.wide & reply.wide) / (n_asked or 1),
+        "in_request": n_same / (n_said or 1),
+        "request_in": n_same / (n_asked or 1),
+        "in_reply": n_taken / (n_said or 1),
+        "news": 1.0 - n_known / (n_said or 1),
+        "reply_in": n_taken / (n_answered or 1),
         "opening": min(opening, 6) / 6,
-        "template": float(opening >= 2 and same < _SIMILAR),  # noqa: PLR2004 - two words begin alike
+        "template": opening >= 2 and same < _SIMILAR,  # noqa: PLR2004 - two words begin alike
         "longer": math.log((len(follow_up.raw) + 10) / (len(request.raw) + 10)) / 4,
-        "prefix": float(len(request.raw) > 8 and exchange.follow_up.strip().startswith(exchange.request.strip())),  # noqa: PLR2004
+        "prefix": len(request.raw) > 8 and exchange.follow_up.strip().startswith(exchange.request.strip()),  # noqa: PLR2004
     }
 
 
@@ -154,7 +164,7 @@ _CROSSED = (
 def facts(exchange: Exchange) -> dict[str, float]:
     """Named numbers of one exchange; absent names are 0."""
     found = relations(exchange)
-    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
+    follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
     for prefix, group, text in (
         ("fu", "follow_up", follow_up),
         ("rq", "follow_up", request),
@@ -202,31 +212,43 @@ def follow_up_cues(text: str) -> set[str]:
     return look(text).heard("follow_up")
 
 
-def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
+Seen = tuple[list[float], list[int]]
+"""What was seen of one exchange: the values of `relations`, and the columns of the cues that were heard."""
+
+
+def see(exchange: Exchange) -> Seen:
+    """Look at an exchange."""
+    related = list(relations(exchange).values())
+    follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
+    heard: list[int] = []
+    for text, (group, columns) in zip((follow_up, request, request, reply), _HEARD, strict=True):
+        heard += [columns[name] for name in text.heard(group)]
+    return related, heard
+
+
+def as_rows(seen: Sequence[Seen]) -> NDArray[np.float32]:
     """Facts as rows: shape (exchanges, len(fact_names()))."""
     import numpy as np
 
-    rows = np.zeros((len(exchanges), len(_NAMES)))
-    if not len(rows):
+    rows = np.zeros((len(seen), len(_NAMES)))
+    if not seen:
         return rows.astype(np.float32)
-    related: list[list[float]] = []
-    heard: list[int] = []
-    for row, exchange in enumerate(exchanges):
-        begin = row * len(_NAMES)
-        related.append(list(relations(exchange).values()))
-        follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
-        for text, (group, columns) in zip((follow_up, request, request, reply), _HEARD, strict=True):
-            heard += [begin + columns[name] for name in text.heard(group)]
-    rows[:, : len(related[0])] = related
-    rows.reshape(-1)[heard] = 1.0
+    rows[:, : len(seen[0][0])] = [related for related, _ in seen]
+    places = [number * len(_NAMES) + column for number, (_, heard) in enumerate(seen) for column in heard]
+    rows.reshape(-1)[places] = 1.0
     product, first, second = (list(columns) for columns in zip(*_PRODUCTS, strict=True))
     rows[:, product] = rows[:, first] * rows[:, second]
     return rows.astype(np.float32)
 
 
+def matrix(exchanges: Sequence[Exchange]) -> NDArray[np.float32]:
+    """The facts of exchanges as rows."""
+    return as_rows([see(exchange) for exchange in exchanges])
+
+
 def clause_terms(clause: str) -> list[str]:
     """The terms that a clause of a follow-up has on its own."""
-    words = list(split_runs(words_of(clause.lower()), spaced=is_spaced(clause)))
+    words = split_runs(words_of(clause.lower()), spaced=is_spaced(clause))
     return _own_terms(words, clause.lower())
 
 
@@ -241,17 +263,10 @@ def terms(exchange: Exchange) -> list[str]:
 
     What a term belongs to is in its name: ``f not``, ``^ no``, ``r i_apologize``.
     """
-    follow_up, request, reply = (look(t) for t in (exchange.follow_up, exchange.request, exchange.reply))
-    mine = list(split_runs(follow_up.words, spaced=follow_up.spaced))
-    found = _own_terms(mine, follow_up.shown)
-    said = list(split_runs(reply.words, spaced=reply.spaced))
-    found += [f"r {word}" for word in said[:SAID_FIRST]] + [f"r {a}_{b}" for a, b in pairwise(said[:SAID_PAIRED])]
-    found += [f"s {word}" for word in said[-SAID_LAST:]] + [f"s$ {reply.shown[-1:]}"]
-    asked = asked_words(request)
-    found += [f"q {word}" for word in asked[:SAID_FIRST]] + [f"q^ {'_'.join(asked[:2])}"]
+    follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
+    found = _own_terms(split_runs(follow_up.words, spaced=follow_up.spaced), follow_up.shown)
+    said, asked = first_of(reply, SAID_FIRST), first_of(request, SAID_FIRST)
+    found += [f"r {word}" for word in said] + [f"r {a}_{b}" for a, b in pairwise(said[:SAID_PAIRED])]
+    found += [f"s {word}" for word in last_of(reply, SAID_LAST)] + [f"s$ {reply.shown[-1:]}"]
+    found += [f"q {word}" for word in asked] + [f"q^ {'_'.join(asked[:2])}"]
     return found
-
-
-def asked_words(request: LookedAt) -> list[str]:
-    """The words with which a request begins."""
-    return list(split_runs(request.words[:16], spaced=request.spaced))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ArtefactError
 from rlhi_plugin.labelling import Exchange
-from rlhi_training.labelling.features import fact_names, matrix
+from rlhi_training.labelling.features import as_rows, fact_names, see
 from rlhi_training.labelling.term_index import TermIndex
 from rlhi_training.labelling.weights import read_weights, write_weights
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_TOGETHER = 32
-"""Exchanges whose texts are looked at once for facts and terms: those of more are not all remembered (ours)."""
 CLIP = 4.0
 """Standard deviations that a fact counts at most (ours)."""
 FACT_SCALE = 0.1
@@ -60,15 +58,13 @@ class LinearModel:
         """Log-odds up to a constant, shape (exchanges, outputs)."""
         import numpy as np
 
-        parts = [exchanges[start : start + _TOGETHER] for start in range(0, len(exchanges), _TOGETHER)]
-        looked_at = [(matrix(part), [self._terms.of(exchange) for exchange in part]) for part in parts]
-        facts = self.standardised(np.concatenate([rows for rows, _ in looked_at]))
+        # All of one exchange at once: its words are still near then, and soon forgotten.
+        looked_at = [(see(exchange), self._terms.of(exchange)) for exchange in exchanges]
+        facts = self.standardised(as_rows([seen for seen, _ in looked_at]))
         # How float32 products are added up depends on how many rows there are; a label must not. In double precision
         # what is left of that is far below what is kept.
         told = facts.astype(np.float64) @ self.fact_weights.astype(np.float64)
-        return (told + self._scores_of([found for _, some in looked_at for found in some]) + self.bias).astype(
-            np.float32
-        )
+        return (told + self._scores_of([found for _, found in looked_at]) + self.bias).astype(np.float32)
 
     def standardised(self, facts: Floats) -> Floats:
         """Facts as the weights expect them."""

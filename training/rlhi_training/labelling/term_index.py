@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from rlhi_plugin.labelling import Exchange
-from rlhi_training.labelling.features import SAID_FIRST, SAID_LAST, SAID_PAIRED, asked_words, terms
-from rlhi_training.labelling.texts import look, split_runs
+from rlhi_training.labelling.features import SAID_FIRST, SAID_LAST, SAID_PAIRED, terms
+from rlhi_training.labelling.texts import first_of, last_of, look, split_runs
 
 _Find = Callable[[str], int | None]
 
@@ -37,19 +37,18 @@ class TermIndex:
     def of(self, exchange: Exchange) -> list[int]:
         """Numbers of the exchange's terms that are in the vocabulary, sorted."""
         follow_up, request, reply = look(exchange.follow_up), look(exchange.request), look(exchange.reply)
-        mine = list(split_runs(follow_up.words, spaced=follow_up.spaced))
-        said = list(split_runs(reply.words, spaced=reply.spaced))
-        asked = asked_words(request)
-        if any("_" in word for words in (mine, said, asked) for word in words):
+        if "_" in follow_up.shown or "_" in reply.shown or "_" in request.shown:
             return self.numbers(terms(exchange))
+        mine = split_runs(follow_up.words, spaced=follow_up.spaced)
+        said, asked = first_of(reply, SAID_FIRST), first_of(request, SAID_FIRST)
         word = self._word
         found: set[int | None] = set(map(word["f"], mine))
         found.update(map(self._pair["f"], pairwise(mine)))
         found.update(map(word["^"], mine[:1]))
-        found.update(map(word["r"], said[:SAID_FIRST]))
+        found.update(map(word["r"], said))
         found.update(map(self._pair["r"], pairwise(said[:SAID_PAIRED])))
-        found.update(map(word["s"], said[-SAID_LAST:]))
-        found.update(map(word["q"], asked[:SAID_FIRST]))
+        found.update(map(word["s"], last_of(reply, SAID_LAST)))
+        found.update(map(word["q"], asked))
         found.add(word["^"]("_".join(mine[:2])))
         found.add(word["$"](follow_up.shown[-1:]))
         found.add(word["s$"](reply.shown[-1:]))

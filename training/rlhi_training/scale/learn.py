@@ -27,7 +27,7 @@ from rlhi_training.scale.learned import Learned
 from rlhi_training.scale.lines import Lines, OrderedLines
 from rlhi_training.scale.room import PEOPLE, RoomEntry, dated
 from rlhi_training.stages.audience import Snapshots
-from rlhi_training.stages.contrast import eligible, request_rank, wording
+from rlhi_training.stages.contrast import judged_requests, request_rank, wording
 from rlhi_training.stages.ingest import WHY, dropped_row
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
 from rlhi_training.stages.persona_history import History
@@ -106,6 +106,7 @@ class _Learning:
     def __init__(self, task: Learn, shard: int, resources: Resources) -> None:
         self._task, self._shard, self._resources = task, shard, resources
         self._recipe = task.layout.recipe
+        self._seed = task.layout.sampling_seed("contrast")
         self._builder = resources.persona_builder if self._recipe.personas.enabled else None
         self._tally = _Tally()
         self._user: str | None = None
@@ -316,17 +317,13 @@ class _Learning:
         )
         offset, length = self._learned.write(learned.to_line())
         recipe = self._recipe
-        seed = self._task.layout.sampling_seed("contrast")
         if recipe.contrast.enabled:
-            for turn in eligible(turns, recipe.contrast)[0]:
-                self._tally.requests.append(
-                    (
-                        drawn(0, wording(turn)),
-                        request_rank(turn.key, seed),
-                        offset << 16 | self._shard,
-                        length << _TURN_BITS | turn.turn,
-                    )
-                )
+            place = offset << 16 | self._shard
+            self._tally.requests += [
+                (drawn(0, wording(turn)), request_rank(turn.key, self._seed), place, length << _TURN_BITS | turn.turn)
+                for turn, unfit in judged_requests(turns, recipe.contrast)
+                if unfit is None
+            ]
         if recipe.rewrite.max_turns is not None:
             self._tally.rewrites += [
                 rewrite_key(seq, turn, before.persona)

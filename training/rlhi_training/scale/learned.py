@@ -84,13 +84,14 @@ class Learned:
         def message(value: ChatMessage) -> int:
             return messages.setdefault((value.role, text(value.content)), len(messages))
 
+        # In the order of `_Turn`; labels as strings, since an enum is asked for its value.
         turns = [
-            _Turn(
+            (
                 turn.turn,
                 tuple(map(message, turn.context)),
                 text(turn.response),
                 None if turn.follow_up is None else text(turn.follow_up),
-                turn.label,
+                turn.label and str(turn.label),
                 turn.request_id,
                 turn.response_id,
                 turn.follow_up_id,

@@ -17,7 +17,7 @@ holds them too. ``cross_user = false`` makes no contrast pairs at all.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,10 +156,20 @@ async def contrast_slots(
 
 def eligible(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[list[LabelledTurn], list[Dropped]]:
     """Turns that begin something, in conversations that have shown no wishes yet."""
+    judged = [(turn, _unfit(turn, reason)) for turn, reason in judged_requests(turns, section)]
+    return [turn for turn, drop in judged if drop is None], [drop for _, drop in judged if drop is not None]
+
+
+def _unfit(turn: LabelledTurn, reason: str | None) -> Dropped | None:
+    return None if reason is None else Dropped.trusted(stage="contrast", key=turn.key, reason=reason)
+
+
+def judged_requests(
+    turns: Sequence[LabelledTurn], section: ContrastSection
+) -> Iterator[tuple[LabelledTurn, str | None]]:
+    """Turns with the reason why they are not `eligible`; None for those that are."""
     label_of = {(t.conversation_id, t.turn + 1): t.label for t in turns}
     spoilt: set[str] = set()
-    kept: list[LabelledTurn] = []
-    dropped: list[Dropped] = []
     for turn in sorted(turns, key=lambda t: (t.conversation_id, t.turn)):
         label = label_of.get((turn.conversation_id, turn.turn))
         reason = None
@@ -171,11 +181,7 @@ def eligible(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[l
             reason = "feedback_in_context"
         if (turn.turn > 0 and label is not FollowUpLabel.NEW_REQUEST) or turn.label is FollowUpLabel.WITH_FEEDBACK:
             spoilt.add(turn.conversation_id)
-        if reason is None:
-            kept.append(turn)
-        else:
-            dropped.append(Dropped.trusted(stage="contrast", key=turn.key, reason=reason))
-    return kept, dropped
+        yield turn, reason
 
 
 def wording(turn: LabelledTurn) -> str:
