@@ -119,7 +119,8 @@ def _language_model(fold: Fold, options: CandidateOptions, folder: Path | None) 
 def _training(options: CandidateOptions) -> SelfTraining:
     if options.self_training is None or not options.self_training.pool:
         raise ConfigError(
-            "a self-trained candidate needs follow-ups that nobody labelled. Name a log that holds some: --unlabelled FILE"
+            "a self-trained candidate needs follow-ups that nobody labelled."
+            " Name a log that holds some: --unlabelled FILE"
         )
     return options.self_training
 

@@ -62,7 +62,7 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
 ) -> None:
     """Fit candidates on conversations of train and development, and try them on others of these two parts.
 
-    Example: rlhi-train compare-labellers wildchat.jsonl arena.jsonl.gz --candidate fast --candidate encoder --out report/
+    Example: rlhi-train compare-labellers wildchat.jsonl arena.jsonl.gz --candidate fast --out report/
     """
     from rlhi_training.labelling.candidates import CandidateOptions
     from rlhi_training.labelling.commands import joined_with
@@ -112,7 +112,9 @@ def self_training(logs: list[Path] | None, share: float, confidence: float, weig
     found = (record for path in logs for record in read_log(path, any_order=True) if isinstance(record, Conversation))
     training = SelfTraining(unlabelled(found, read_labels()), share, confidence, weight)
     if not training.pool:
-        raise ConfigError("no follow-up of these logs is without a label. Name a log that has others: --unlabelled FILE")
+        raise ConfigError(
+            "no follow-up of these logs is without a label. Name a log that has others: --unlabelled FILE"
+        )
     terminal.stdout.print(f"{len(training.pool)} follow-ups without a label found", markup=False)
     return training
 

@@ -114,7 +114,7 @@ def _some(rows: list[FitRow], most: int | None, seed: int) -> list[FitRow]:
         return rows
     groups = sorted({row.group for row in rows})
     random.Random(seed).shuffle(groups)
-    sizes = {name: 0 for name in groups}
+    sizes = dict.fromkeys(groups, 0)
     for row in rows:
         sizes[row.group] += 1
     chosen: set[str] = set()

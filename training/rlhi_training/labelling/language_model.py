@@ -1,8 +1,8 @@
 """A language model as a labeller: a causal model with a classification head and LoRA in its upper layers.
 
 Request, reply and follow-up stand in this order, as the model has read conversations before; what the last position
-holds goes into the head. The follow-up is kept whole where it fits, and the ends of the other two share what room is left.
-The layers below the lowest adapted one are run without gradients. It is a candidate of `rlhi-train compare-labellers`,
+holds goes into the head. The follow-up is kept whole where it fits, and the ends of the other two share what room is
+left. The layers below the lowest adapted one are run without gradients. It is a candidate of `rlhi-train compare-labellers`,
 not a tier: see the README for what it gained and cost.
 """
 
@@ -86,7 +86,7 @@ class TokenRows:
         room -= len(follow_up)
         reply = self._ids(self._ends(exchange.reply))
         request = _clip(self._ids(self._ends(exchange.request)), max(room // 2, room - len(reply)))
-        texts = (request, _clip(reply, room - len(request)), follow_up, [])
+        texts: tuple[list[int], ...] = (request, _clip(reply, room - len(request)), follow_up, [])
         return [token for mark, text in zip(self._marks, texts, strict=True) for token in (*mark, *text)]
 
     def _ids(self, text: str) -> list[int]:
@@ -124,11 +124,13 @@ class LanguageModelClassifier:
         Raises:
             ArtefactError: the folder is absent or damaged, or the adapter is for another model.
         """
+        from safetensors import SafetensorError
+
         peft, bare, tokenizer = _library(), *_bare(options)
         try:
             with quiet():
                 model = peft.PeftModel.from_pretrained(bare, str(folder), local_files_only=True)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
             raise ArtefactError(f"cannot read the classifier in {folder}: {error}. Fit it again.") from error
         return cls(model.eval(), tokenizer, options.most_tokens)
 
