@@ -177,3 +177,5 @@ def test_the_command_says_what_the_logs_lack(four_users, tmp_path):
     done = CliRunner().invoke(app, ["compare-labellers", str(tmp_path / "logs.jsonl"), "--out", str(tmp_path / "o")])
     assert "in conversations that the logs do not hold" in done.output
     assert "only 0 labelled follow-ups" in str(done.exception)
+    given = ["compare-labellers", str(tmp_path / "logs.jsonl"), "--out", str(tmp_path / "logs.jsonl")]
+    assert "--out FOLDER" in str(CliRunner().invoke(app, given).exception)

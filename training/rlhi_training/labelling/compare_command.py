@@ -64,6 +64,7 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
 
     Example: rlhi-train compare-labellers wildchat.jsonl arena.jsonl.gz --candidate fast --out report/
     """
+    from rlhi_plugin.errors import ConfigError
     from rlhi_training.labelling.candidates import CandidateOptions
     from rlhi_training.labelling.commands import joined_with
     from rlhi_training.labelling.comparing import ComparisonOptions, compare
@@ -72,6 +73,10 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
     from rlhi_training.labelling.language_model import LanguageModelOptions
     from rlhi_training.labelling.tiers import make_labeller
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {out}: {error.strerror}. Name another folder: --out FOLDER") from error
     options = ComparisonOptions(
         candidates=tuple(candidates or ("fast", "encoder")),
         train_at_most=train_at_most,
@@ -88,7 +93,6 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
     training = self_training(unlabelled, share, confidence, weight)
     how = CandidateOptions(training, language_model=language_model)
     found = asyncio.run(compare(rows, options, how, labeller))
-    out.mkdir(parents=True, exist_ok=True)
     (out / "comparison.json").write_text(found.model_dump_json(indent=2) + "\n", "utf-8")
     text = as_markdown(found)
     (out / "comparison.md").write_text(text, "utf-8")

@@ -56,8 +56,8 @@ def _trial(found: LLMTrial) -> tuple[str, ...]:
     return (
         "## A language model asked",
         (
-            f"{found.asked} follow-ups ({counts}), {found.seconds_each:.1f} s each. {found.unreadable} replies could not"
-            f" be read and are in no figure; of {found.abstained} labels it said itself that its confidence is low."
+            f"{found.asked} follow-ups ({counts}), {found.seconds_each:.1f} s each. {found.unreadable} replies could"
+            f" not be read and are in no figure; of {found.abstained} labels it said itself that its confidence is low."
         ),
         _table(head, [[name, *_figures(quality)] for name, quality in tables.items()]),
         "## As the last tier of the cascade, on the same follow-ups",

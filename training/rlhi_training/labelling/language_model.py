@@ -2,8 +2,8 @@
 
 Request, reply and follow-up stand in this order, as the model has read conversations before; what the last position
 holds goes into the head. The follow-up is kept whole where it fits, and the ends of the other two share what room is
-left. The layers below the lowest adapted one are run without gradients. It is a candidate of `rlhi-train compare-labellers`,
-not a tier: see the README for what it gained and cost.
+left. The layers below the lowest adapted one are run without gradients. It is a candidate of `rlhi-train
+compare-labellers`, not a tier: see the README for what it gained and cost.
 """
 
 from __future__ import annotations

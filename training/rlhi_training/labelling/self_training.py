@@ -1,8 +1,8 @@
 """Self-training: follow-ups that nobody labelled, with what a fitted model is surest of (Yarowsky, 1995).
 
 A teacher that learned from labelled rows labels the others; of what it puts into each class, its surest share is
-learned from beside the labelled rows, with less weight. Shares are taken class by class: a bound on the probability alone would
-give new requests and next to nothing else (Zou et al., arXiv 1810.07911). What it gained is in the README.
+learned from beside the labelled rows, with less weight. Shares are taken class by class: a bound on the probability
+alone would give new requests and next to nothing else (Zou et al., arXiv 1810.07911). What it gained is in the README.
 
 The pool never holds what is measured on: conversations of the label set are left out whole, and so is every follow-up
 that stands word for word in it.
