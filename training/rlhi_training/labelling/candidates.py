@@ -107,13 +107,25 @@ def _fit_encoder(train: list[FitRow], options: CandidateOptions) -> Any:
 
 
 def _language_model(fold: Fold, options: CandidateOptions, folder: Path | None) -> Any:
-    from rlhi_training.labelling.language_model import LanguageModelOptions, fit_language_model
+    """Its adapter is kept as soon as it is fitted: a comparison that was stopped while it scores fits nothing again."""
+    from rlhi_training.labelling.language_model import (
+        LanguageModelClassifier,
+        LanguageModelOptions,
+        fit_language_model,
+    )
 
-    fitted = fit_language_model(fold.train, options.language_model or LanguageModelOptions())
-    if folder is not None:
-        fitted.classifier.save(folder)
-    facts = {"rows": fitted.rows, "tokens": fitted.tokens, "steps": fitted.steps, "steps_planned": fitted.planned}
-    return lambda rows: fitted.classifier.scores([row.exchange for row in rows]), facts
+    own = options.language_model or LanguageModelOptions()
+    told = folder / "fitted.json" if folder else None
+    if folder is not None and told is not None and told.is_file():
+        classifier, facts = LanguageModelClassifier.load(folder, own), json.loads(told.read_text("utf-8"))
+    else:
+        fitted = fit_language_model(fold.train, own)
+        classifier = fitted.classifier
+        facts = {"rows": fitted.rows, "tokens": fitted.tokens, "steps": fitted.steps, "steps_planned": fitted.planned}
+        if folder is not None and told is not None:
+            classifier.save(folder)
+            told.write_text(json.dumps(facts), "utf-8")
+    return lambda rows: classifier.scores([row.exchange for row in rows]), facts
 
 
 def _training(options: CandidateOptions) -> SelfTraining:
@@ -148,8 +160,9 @@ def try_out(name: str, fold: Fold, options: CandidateOptions, work: Path | None 
     if kept is not None and (file := kept.with_suffix(".safetensors")).is_file():
         tensors, facts = read_weights(file)
         return Tried(tensors["scores"], json.loads(facts["facts"]))
+    folder = work / f"{name}-{_key(name, Fold(fold.train, []), options)}" if work else None
     started = time.process_time()
-    score, facts_found = CANDIDATES[name](fold, options, kept)
+    score, facts_found = CANDIDATES[name](fold, options, folder)
     fitted = time.process_time()
     scores = score(fold.held)
     assert scores.shape == (len(fold.held), N_OUTPUTS)  # noqa: S101 - a candidate's duty
