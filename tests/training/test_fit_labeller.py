@@ -167,7 +167,7 @@ def test_an_interrupted_fit_of_the_encoder_goes_on_with_what_it_had_trained(rows
     from rlhi_training.labelling import fit_encoder
     from rlhi_training.labelling.encoder import EncoderLabeller
 
-    some = rows[::5]
+    some = rows[::8]
     options = FitOptions(fit_encoder.EncoderOptions(epochs=1), work=tmp_path / "work")
     trained, train = [], fit_encoder.fit_network
 
