@@ -93,7 +93,9 @@ def main(
             worked = f"{statistics.median(own):,.0f}"
         rows.append((name, f"{statistics.median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}", worked))
     pooled.close()
-    terminal.stdout.print(terminal.table("Labellers", ("tier", "follow-ups a second", "over repeats", "a second of processor time"), rows))
+    terminal.stdout.print(
+        terminal.table("Labellers", ("tier", "follow-ups a second", "over repeats", "a second of processor time"), rows)
+    )
     met = {name: figures[name] >= bound for name, bound in TARGETS.items()}
     if out is not None:
         machine = {"python": platform.python_version(), "cores": cores, "load": os.getloadavg()[0]}
