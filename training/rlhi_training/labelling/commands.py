@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rlhi_plugin import terminal
+from rlhi_training.labelling import compare_command
+from rlhi_training.labelling.compare_command import Confidence, Share, Unlabelled, Weight, self_training
 
 if TYPE_CHECKING:
     from rlhi_plugin.labelling import Labeller
@@ -69,7 +71,7 @@ def _say(counts: LabelCounts, out: Path) -> None:
     )
 
 
-def fit_labeller(
+def fit_labeller(  # noqa: PLR0917 - a command's options, not a call's arguments
     logs: Logs,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the weights; default the package's own.")
@@ -81,6 +83,10 @@ def fit_labeller(
         int, typer.Option("--folds-used", help="Trainings spent on scores to weigh and calibrate with, 1 to 3.")
     ] = 1,
     work: Annotated[Path | None, typer.Option("--work", help="Keep trained networks here, to go on later.")] = None,
+    unlabelled: Unlabelled = None,
+    share: Share = 0.3,
+    confidence: Confidence = 0.6,
+    weight: Weight = 0.3,
 ) -> None:
     """Fit the embedded labellers on the label set and the texts in your logs. The held-out third is not looked at.
 
@@ -97,9 +103,10 @@ def fit_labeller(
 
         options = EncoderOptions()
     logging.getLogger("rlhi.training").setLevel(logging.INFO)
-    joined = _joined(logs)
+    joined = joined_with(logs)
     rows = rows_to_fit(joined.examples)
-    made = fit_labellers(rows, out or FOLDER, FitOptions(options, folds_used=folds_used, work=work))
+    more = self_training(unlabelled, share, confidence, weight)
+    made = fit_labellers(rows, out or FOLDER, FitOptions(options, folds_used=folds_used, work=work, more=more))
     for key, value in made.items():
         terminal.stdout.print(f"{key}: {value}", markup=False)
     terminal.stdout.print(f"weights: {out or FOLDER}", markup=False)
@@ -132,7 +139,7 @@ def labeller_report(  # noqa: PLR0917 - a command's options, not a call's argume
     from rlhi_training.labelling.report_page import as_markdown, draw_cascade
     from rlhi_training.labelling.tiers import make_labeller
 
-    joined = _joined(logs)
+    joined = joined_with(logs)
     fast = FastLabeller(weights / "fast.safetensors" if weights else None)
     own: dict[str, Labeller] = {
         "fast": fast,
@@ -183,7 +190,7 @@ def import_labels(
     )
 
 
-def _joined(logs: list[Path]) -> Joined:
+def joined_with(logs: list[Path]) -> Joined:
     """The label set with the texts of these logs; says what is missing."""
     from rlhi_plugin.importers import read_log
     from rlhi_plugin.records import Conversation
@@ -206,3 +213,4 @@ def mount(app: typer.Typer) -> None:
     app.command("fit-labeller")(fit_labeller)
     app.command("labeller-report")(labeller_report)
     app.command("import-labels")(import_labels)
+    compare_command.mount(app)

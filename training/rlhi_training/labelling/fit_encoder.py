@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,13 @@ class Prepared:
         self.rows = list(rows)
         self.pieces = RowMaker().rows([row.exchange for row in rows])
         self.hidden = _lower(self.pieces)
+
+    def and_rows(self, more: Sequence[FitRow]) -> Prepared:
+        """These rows, and others behind them."""
+        whole, added = copy(self), Prepared(more)
+        whole.rows = [*self.rows, *added.rows]
+        whole.pieces, whole.hidden = [*self.pieces, *added.pieces], [*self.hidden, *added.hidden]
+        return whole
 
     def targets(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Class, sub-type and weight of some rows."""

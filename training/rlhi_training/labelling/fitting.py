@@ -22,8 +22,9 @@ from rlhi_plugin.records import FollowUpLabel, FollowUpSubtype
 from rlhi_training.labelling.calibration import choose_decision
 from rlhi_training.labelling.decision import CLASSES, N_OUTPUTS
 from rlhi_training.labelling.fast import FastLabeller
-from rlhi_training.labelling.fit_fast import FitRow, fit_linear, look
+from rlhi_training.labelling.fit_fast import FitRow, look
 from rlhi_training.labelling.label_set import Example, part_of
+from rlhi_training.labelling.self_training import SelfTraining, fit_self_trained, teach
 from rlhi_training.labelling.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class FitOptions:
         folds_used: For how many of the parts such scores are computed by the network; each costs a training.
         seed: Cuts the conversations.
         work: Folder in which trained networks are kept, so that a stopped fit goes on; None keeps none.
+        more: What is learned from without labels, by both tiers, the fast one being the teacher; None is nothing.
     """
 
     encoder: EncoderOptions | None
@@ -59,6 +61,7 @@ class FitOptions:
     folds_used: int = 1
     seed: int = 1
     work: Path | None = None
+    more: SelfTraining | None = None
 
 
 def rows_to_fit(examples: Sequence[Example]) -> list[FitRow]:
@@ -117,10 +120,11 @@ def fit_labellers(rows: list[FitRow], out: Path, options: FitOptions) -> dict[st
     real = [i for i, row in enumerate(rows) if row.group]
     fast_scores = np.zeros((len(rows), N_OUTPUTS), dtype=np.float32)
     for train, held in folds(rows, _FAST_FOLDS, options.seed):
-        fast_scores[held] = fit_linear(looked.part(train)).scores([rows[i].exchange for i in held])
+        model = fit_self_trained(looked.part(train), options.more)
+        fast_scores[held] = model.scores([rows[i].exchange for i in held])
     decision = choose_decision(fast_scores[real], truth[real])
     made: dict[str, Any] = {"rows": len(real), "invented": len(rows) - len(real), "fast": asdict(decision)}
-    model = fit_linear(looked)
+    model = fit_self_trained(looked, options.more)
     model.save(out / "fast.safetensors", {"decision": decision.to_json(), "digest": _digest_of_model(model)})
     if options.encoder is not None:
         fast = FastLabeller(out / "fast.safetensors")
@@ -149,16 +153,18 @@ def _fit_encoder(
 
     assert options.encoder is not None  # noqa: S101 - the caller has checked
     fast_scores, truth, fast_name = fast
-    prepared = Prepared(rows)
+    real = Prepared(rows)
     seen: list[int] = []
     found = np.zeros((len(rows), N_OUTPUTS), dtype=np.float32)
     for number, (train, held) in enumerate(folds(rows, options.folds, options.seed)[: options.folds_used]):
         logger.info("fold %d of %d", number + 1, options.folds_used)
-        found[held] = _kept_scores(prepared, (train, held), options)
+        prepared, places = _with_pseudo(real, train, options.more)
+        found[held] = _kept_scores(prepared, (places, held), options)
         seen += held
     stack = fit_stack(found[seen], fast_scores[seen], truth[seen])
     decision = choose_decision(stack.scores(found[seen], fast_scores[seen]), truth[seen])
-    tensors = {**_trained(prepared, list(range(len(rows))), options).trained(), **stack_tensors(stack)}
+    prepared, places = _with_pseudo(real, list(range(len(rows))), options.more)
+    tensors = {**_trained(prepared, places, options).trained(), **stack_tensors(stack)}
     facts = {
         "decision": decision.to_json(),
         "digest": _digest(tensors),
@@ -166,6 +172,15 @@ def _fit_encoder(
     }
     write_weights(out / "encoder.safetensors", tensors, facts)
     return {"stacked_on": len(seen), "encoder": asdict(decision), "stack": stack.weights.round(3).tolist()}
+
+
+def _with_pseudo(prepared: Any, train: list[int], more: SelfTraining | None) -> tuple[Any, list[int]]:
+    """The rows, and behind them what the fast tier, fitted on these of them, says of the pool; and where to learn."""
+    if more is None:
+        return prepared, train
+    pseudo = teach(look([prepared.rows[i] for i in train]), more)
+    end = len(prepared.rows)
+    return prepared.and_rows(pseudo), [*train, *range(end, end + len(pseudo))]
 
 
 def fit_stack(network: NDArray[np.float32], fast: NDArray[np.float32], truth: NDArray[np.int64]) -> Stack:

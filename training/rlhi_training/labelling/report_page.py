@@ -52,21 +52,22 @@ def _table(rows: dict[str, Quality], *, brief: bool = False) -> str:
     head = ["labeller", "follow-ups", *names, "AUROC with", *([] if brief else ["precision", "recall"]), "kappa", "ECE"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for who, quality in rows.items():
-        extra = [] if brief else [_shown(quality.precision), _shown(quality.recall)]
+        extra = [] if brief else [shown(quality.precision), shown(quality.recall)]
         cells = [
             who,
             str(quality.follow_ups),
-            *(_shown(quality.f1[name]) for name in CLASSES),
-            _shown(quality.auroc),
+            *(shown(quality.f1[name]) for name in CLASSES),
+            shown(quality.auroc),
             *extra,
-            _shown(quality.kappa),
-            _shown(quality.calibration_error),
+            shown(quality.kappa),
+            shown(quality.calibration_error),
         ]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _shown(figure: Figure) -> str:
+def shown(figure: Figure) -> str:
+    """A figure with its interval, or a dash."""
     if figure.value is None:
         return "-"
     if figure.low is None or figure.high is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlhi_adapters.opening import open_client
+from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Labeller, load_labeller
@@ -24,7 +26,7 @@ def make_labeller(
     Args:
         name: One of `TIERS`, ``embedded`` (the best tier without a language model), or an entry point of
             ``rlhi.labellers``.
-        llm: Model for the tiers that ask one, as LiteLLM writes it.
+        llm: Model for the tiers that ask one (`rlhi_adapters.opening`): ``openai/gpt-4o``, ``local:FOLDER``.
         client: Instead of `llm`, what those tiers ask.
         votes: How often such a model is asked about each follow-up.
         workers: Processes of the fast tier.
@@ -45,9 +47,16 @@ def make_labeller(
     if name == "embedded":
         return EmbeddedLabeller()
     if name == "llm":
-        return LLMLabeller(client, llm=llm, votes=votes)
+        return _asking(llm, client, votes)
     if name == "cascade":
         fast = FastLabeller(workers=workers)
-        last = [LLMLabeller(client, llm=llm, votes=votes)] if asked else []
+        last = [_asking(llm, client, votes)] if asked else []
         return CascadeLabeller(tiers=[fast, EncoderLabeller(fast=fast), *last])
     return load_labeller(name, llm=llm)
+
+
+def _asking(llm: str | None, client: ChatClient | None, votes: int) -> LLMLabeller:
+    if llm is not None and client is None:
+        # Weights may be loaded here, which the live half cannot do.
+        client, llm = equip(open_client(llm)), None
+    return LLMLabeller(client, llm=llm, votes=votes)

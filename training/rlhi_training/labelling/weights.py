@@ -16,7 +16,7 @@ FOLDER = Path(str(files("rlhi_training") / "labelling" / "weights"))
 
 
 def write_weights(path: Path, tensors: dict[str, NDArray], facts: dict[str, str]) -> None:  # type: ignore[type-arg]  # of several kinds
-    """Write one file; the same content gives the same bytes.
+    """Write one file, whole or not at all; the same content gives the same bytes.
 
     Raises:
         MissingExtraError: safetensors is not installed.
@@ -26,8 +26,13 @@ def write_weights(path: Path, tensors: dict[str, NDArray], facts: dict[str, str]
     except ImportError as error:
         raise MissingExtraError("safetensors", "train") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, facts)
-    path.chmod(0o644)  # safetensors makes a private file
+    draft = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(tensors, draft, facts)
+        draft.chmod(0o644)  # safetensors makes a private file
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:  # type: ignore[type-arg]  # of several kinds
