@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import unicodedata
 
 import phonenumbers
 import pytest
@@ -311,3 +313,8 @@ def test_the_generators_make_what_they_say():
     assert not has_luhn_digit("4111111111111112")
     assert has_check_digits("DE89370400440532013000")
     assert not has_check_digits("DE88370400440532013000")
+
+
+def test_digits_of_every_script_are_read():
+    digits = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(c, None) is not None]
+    assert [fold(digit).text for digit in digits] == [str(unicodedata.decimal(digit)) for digit in digits]
