@@ -111,9 +111,11 @@ def _codes(text: str) -> NDArray[np.uint16]:
 
 def _highest(text: str) -> int:
     """The largest of `_codes`; 0 in ASCII."""
+    if text.isascii():
+        return 0
     import numpy as np
 
-    return 0 if text.isascii() else int(np.maximum.reduce(_codes(text)))
+    return int(np.maximum.reduce(_codes(text)))
 
 
 @cache
