@@ -116,7 +116,7 @@ def test_everybody_is_looked_through_once_however_many_batches(which, request, m
     found = []
     for number in range(20):
         here = listening.at({f"c{number}": START + timedelta(days=40)}, {})
-        found.append(here.listeners(turn(number), WISHES, reader, section, seed=1))
+        found.append(list(here.listeners(turn(number), WISHES, reader, section, seed=1)))
     assert len(looked) == 1
     assert all(found)
 
@@ -126,8 +126,8 @@ def test_both_seat_the_same(room, audience):
     for number in range(20):
         started = {f"c{number}": START + timedelta(days=number)}
         here, there = (one.at(started, {}) for one in (room, audience))
-        seated = here.listeners(turn(number), WISHES, reader, section, seed=1)
-        assert seated == there.listeners(turn(number), WISHES, reader, section, seed=1)
+        seated = list(here.listeners(turn(number), WISHES, reader, section, seed=1))
+        assert seated == list(there.listeners(turn(number), WISHES, reader, section, seed=1))
 
 
 async def test_training_keeps_nothing_in_reserve(conversation):

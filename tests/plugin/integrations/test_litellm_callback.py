@@ -258,6 +258,15 @@ def says(chunk):
     return bool(chunk.choices and chunk.choices[0].delta.content)
 
 
+async def left(stream, end):
+    """The reader goes: it closes the stream, or is cancelled."""
+    if end == "closed":
+        await stream.aclose()
+        return
+    with pytest.raises(asyncio.CancelledError):
+        await stream.athrow(asyncio.CancelledError())
+
+
 def finishes(store):
     return lambda: {c.conversation_id: [(m.content, m.finish) for m in c.messages] for c in store.conversations()}
 
@@ -288,11 +297,7 @@ async def test_a_watched_async_stream_too(served, litellm, logger, store, end):
     else:
         while not says(await anext(stream)):
             pass
-        if end == "closed":
-            await stream.aclose()
-        else:
-            with pytest.raises(asyncio.CancelledError):
-                await stream.athrow(asyncio.CancelledError())
+        await left(stream, end)
     found = (await asyncio.to_thread(until, finishes(store), has(2)))["t1"]
     expected = ("one two three", None) if end == "read" else ("one", "incomplete")
     assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected]
@@ -343,11 +348,7 @@ async def test_a_watched_async_stream_of_a_response_too(served, litellm, logger,
     else:
         while (await anext(stream)).type != "response.output_text.delta":
             pass
-        if end == "closed":
-            await stream.aclose()
-        else:
-            with pytest.raises(asyncio.CancelledError):
-                await stream.athrow(asyncio.CancelledError())
+        await left(stream, end)
     found = (await asyncio.to_thread(until, finishes(store), has(2)))["t1"]
     expected = {"read": ("one two three", None), "broken": ("one two", "failed")}.get(end, ("one", "incomplete"))
     assert [(text.strip(), finish) for text, finish in found] == [("hi", None), expected]

@@ -141,36 +141,13 @@ class Audience:
         section: ContrastSection,
         *,
         seed: int,
-    ) -> list[Listener]:
-        """Personas with different wishes to rank the answers to one request under.
+    ) -> Iterator[Listener]:
+        """Personas with different wishes to rank the answers to one request under, as they are found.
 
         The author's own comes first; then other users, in an order that the seed and the turn draw and nothing else, so
         that requests can be looked at in any order and apart. Where a reward model ranks, personas need not ask for
         anything checkable, only differ.
         """
-        return list(islice(self._hearing(turn, wishes, asked_for, section, seed=seed), section.personas_per_request))
-
-    def anybody_listens(
-        self,
-        turn: LabelledTurn,
-        wishes: frozenset[str],
-        asked_for: AskedFor,
-        section: ContrastSection,
-        *,
-        seed: int,
-    ) -> bool:
-        """Whether `listeners` finds any: the first one tells."""
-        return next(self._hearing(turn, wishes, asked_for, section, seed=seed), None) is not None
-
-    def _hearing(
-        self,
-        turn: LabelledTurn,
-        wishes: frozenset[str],
-        asked_for: AskedFor,
-        section: ContrastSection,
-        *,
-        seed: int,
-    ) -> Iterator[Listener]:
         checks = section.rank_by == "checks"
         found: set[tuple[str, ...]] = set()
         candidates = self._candidates(turn, wishes if checks else None, asked_for, section, seed)
@@ -180,6 +157,8 @@ class Audience:
             if (asked or not checks) and distinct not in found:
                 found.add(distinct)
                 yield Listener(persona, asked)
+                if len(found) == section.personas_per_request:
+                    return
 
     def irrelevant(
         self,

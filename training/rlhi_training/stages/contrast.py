@@ -219,7 +219,7 @@ def seats(
         if section.max_requests is not None and len(slots) >= section.max_requests:
             dropped.append(Dropped(stage="contrast", key=turn.key, reason="over_limit"))
             continue
-        listeners = audience.listeners(turn, wishes, asked_for, section, seed=seed)
+        listeners = list(audience.listeners(turn, wishes, asked_for, section, seed=seed))
         odd = None
         if section.gate and section.irrelevant_share:
             odd = audience.irrelevant(turn, wishes, asked_for, section, seed=seed)
@@ -235,7 +235,7 @@ def has_seat(
 ) -> bool:
     """Whether `seats` gives a request a slot, where no limit is in the way; found out in a fraction of the time."""
     audience, asked_for = material.audience, material.asked_for
-    if audience.anybody_listens(turn, wishes, asked_for, section, seed=seed):
+    if next(audience.listeners(turn, wishes, asked_for, section, seed=seed), None) is not None:
         return True
     if not (section.gate and section.irrelevant_share):
         return False
