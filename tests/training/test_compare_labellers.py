@@ -168,6 +168,8 @@ def test_a_cascade_asks_the_last_about_what_the_others_leave():
 def test_what_cannot_be_compared_is_refused(rows):
     with pytest.raises(ConfigError, match="--candidate fast"):
         ComparisonOptions(("encoder",))
+    with pytest.raises(ConfigError, match="no candidate 'slow'"):
+        ComparisonOptions(("fast", "slow"))
     with pytest.raises(ConfigError, match="numbers that can be"):
         ComparisonOptions(folds_used=4)
     fold = cut(rows, ComparisonOptions())[0]

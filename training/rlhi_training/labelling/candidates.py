@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,17 @@ CANDIDATES: dict[str, Fit] = {
 """By name. The encoder's is the network alone, without the fast tier's opinion."""
 
 
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raise where one of these is no candidate.
+
+    Raises:
+        ConfigError: see above.
+    """
+    for name in names:
+        if name not in CANDIDATES:
+            raise ConfigError(f"there is no candidate {name!r}. Choose from: {', '.join(CANDIDATES)}.")
+
+
 def try_out(name: str, fold: Fold, options: CandidateOptions, work: Path | None = None) -> Tried:
     """Fit a candidate and let it score the held rows; from the work folder where that was done already.
 
@@ -154,8 +165,7 @@ def try_out(name: str, fold: Fold, options: CandidateOptions, work: Path | None 
         ConfigError: there is no such candidate, or it lacks what it learns from.
         ArtefactError: what the work folder holds is damaged.
     """
-    if name not in CANDIDATES:
-        raise ConfigError(f"there is no candidate {name!r}. Choose from: {', '.join(CANDIDATES)}.")
+    refuse_unknown([name])
     kept = work / f"{name}-{_key(name, fold, options)}" if work else None
     if kept is not None and (file := kept.with_suffix(".safetensors")).is_file():
         tensors, facts = read_weights(file)

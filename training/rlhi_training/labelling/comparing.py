@@ -19,7 +19,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.records import Record
 from rlhi_training.labelling.calibration import choose_decision
-from rlhi_training.labelling.candidates import CandidateOptions, Fold, Tried, try_out
+from rlhi_training.labelling.candidates import CandidateOptions, Fold, Tried, refuse_unknown, try_out
 from rlhi_training.labelling.decision import CLASSES, verdicts
 from rlhi_training.labelling.fit_fast import FitRow
 from rlhi_training.labelling.fitting import fit_stack, folds
@@ -63,6 +63,8 @@ class ComparisonOptions:
     work: Path | None = None
 
     def __post_init__(self) -> None:
+        # Before the logs are read and the first candidates are fitted.
+        refuse_unknown(self.candidates)
         if _FIRST not in self.candidates:
             raise ConfigError(f"every comparison has the tier {_FIRST!r} in it. Add: --candidate {_FIRST}")
         least = min(self.sample, self.train_at_most or 1, self.try_at_most or 1)
