@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import ArtefactError, ConfigError, UserError
 from rlhi_plugin.labelling import Exchange
 from rlhi_plugin.records import FollowUpLabel
 from rlhi_training.cli import app
@@ -224,3 +224,24 @@ def test_a_log_without_any_labelled_conversation_says_so(four_users, tmp_path):
     )
     assert isinstance(done.exception, UserError)
     assert "in conversations that the logs do not hold" in done.output
+
+
+def test_a_file_that_is_no_log_is_called_that(tmp_path):
+    (tmp_path / "junk.jsonl").write_text('{"a": 1}\nnot json\n')
+    done = CliRunner().invoke(
+        app, ["fit-labeller", str(tmp_path / "junk.jsonl"), "--only-fast", "--out", str(tmp_path)]
+    )
+    assert isinstance(done.exception, ConfigError)
+    assert "holds no conversation that could be read, the first because: " in str(done.exception)
+    assert "Give a log." in str(done.exception)
+
+
+def test_rows_that_are_set_aside_are_counted(four_users, tmp_path, capsys):
+    from rlhi_plugin.logs import write_conversations
+    from rlhi_training.labelling.logs import conversations_of
+
+    log = tmp_path / "logs.jsonl"
+    write_conversations(log, four_users)
+    log.write_text(log.read_text("utf-8") + "not json\n{}\n", "utf-8")
+    assert list(conversations_of([log])) == list(four_users)
+    assert "2 row(s) of" in capsys.readouterr().err.replace("\n", " ")

@@ -191,16 +191,16 @@ def import_labels(
 
 
 def joined_with(logs: list[Path]) -> Joined:
-    """The label set with the texts of these logs; says what is missing."""
-    from rlhi_plugin.importers import read_log
-    from rlhi_plugin.records import Conversation
+    """The label set with the texts of these logs; says what is missing.
+
+    Raises:
+        ConfigError: there is no such log, or one of them holds no conversation.
+    """
     from rlhi_training.labelling.fitting import unmatched_summary
     from rlhi_training.labelling.label_set import join, read_labels
+    from rlhi_training.labelling.logs import conversations_of
 
-    conversations = (
-        record for path in logs for record in read_log(path, any_order=True) if isinstance(record, Conversation)
-    )
-    joined = join(read_labels(), conversations)
+    joined = join(read_labels(), conversations_of(logs))
     terminal.stdout.print(f"{len(joined.examples)} labelled follow-ups found", markup=False)
     missing = unmatched_summary([one.why for one in joined.unmatched])
     if missing:

@@ -106,15 +106,13 @@ def self_training(logs: list[Path] | None, share: float, confidence: float, weig
         ConfigError: the numbers cannot be, or the logs hold no follow-up that is not in the label set.
     """
     from rlhi_plugin.errors import ConfigError
-    from rlhi_plugin.importers import read_log
-    from rlhi_plugin.records import Conversation
     from rlhi_training.labelling.label_set import read_labels
+    from rlhi_training.labelling.logs import conversations_of
     from rlhi_training.labelling.self_training import SelfTraining, unlabelled
 
     if not logs:
         return None
-    found = (record for path in logs for record in read_log(path, any_order=True) if isinstance(record, Conversation))
-    training = SelfTraining(unlabelled(found, read_labels()), share, confidence, weight)
+    training = SelfTraining(unlabelled(conversations_of(logs), read_labels()), share, confidence, weight)
     if not training.pool:
         raise ConfigError(
             "no follow-up of these logs is without a label. Name a log that has others: --unlabelled FILE"

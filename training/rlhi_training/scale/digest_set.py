@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Table = NDArray[np.void]
+    Column = NDArray[np.uint64]
 
 _NEW = 20_000
-"""Names that are kept in a dict before they are sorted into an array (ours)."""
+"""Names that are kept in a dict before they are sorted into arrays (ours)."""
+
+
+class _Run(NamedTuple):
+    """Digests and values, sorted by `high`.
+
+    Three arrays and not one of three fields: numpy copies a field before it searches it, which takes the time of the
+    whole run at each name.
+    """
+
+    high: Column
+    low: Column
+    value: Column
+
+    def find(self, high: np.uint64, low: np.uint64) -> int | None:
+        """The value of a digest; None where it is not in the run."""
+        place = int(self.high.searchsorted(high))
+        while place < len(self.high) and self.high[place] == high:
+            if self.low[place] == low:
+                return int(self.value[place])
+            place += 1
+        return None
 
 
 class DigestSet:
@@ -23,10 +44,15 @@ class DigestSet:
 
     def __init__(self) -> None:
         self._new: dict[bytes, int] = {}
-        self._runs: list[Table] = []
+        self._runs: list[_Run] = []
 
     def first(self, name: str, value: int) -> int | None:
-        """The value that was given with the name before; None where it is new, and then it is remembered."""
+        """The value that was given with the name before; None where it is new, and then it is remembered.
+
+        Args:
+            name: Any text.
+            value: In [0, 2^64).
+        """
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._new.get(digest)
         if known is None:
@@ -38,24 +64,26 @@ class DigestSet:
         return known
 
     def _found(self, digest: bytes) -> int | None:
-        high, low = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
-        for run in self._runs:
-            place = int(run["high"].searchsorted(high))
-            while place < len(run) and int(run["high"][place]) == high:
-                if int(run["low"][place]) == low:
-                    return int(run["value"][place])
-                place += 1
-        return None
+        if not self._runs:
+            return None
+        import numpy as np
+
+        high, low = np.frombuffer(digest, dtype=np.uint64)
+        return next((known for run in self._runs if (known := run.find(high, low)) is not None), None)
 
     def _settle(self) -> None:
         import numpy as np
 
-        rows = [(int.from_bytes(key[:8]), int.from_bytes(key[8:]), value) for key, value in self._new.items()]
-        run = np.array(rows, dtype=[("high", "u8"), ("low", "u8"), ("value", "u8")])
-        run.sort(order="high")
+        digests = np.frombuffer(b"".join(self._new), dtype=np.uint64).reshape(-1, 2)
+        run = _sorted(_Run(digests[:, 0], digests[:, 1], np.array(list(self._new.values()), dtype=np.uint64)))
         self._new = {}
         # Runs of like size are merged, so that there are few and each name is moved seldom.
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.concatenate([self._runs.pop(), run])
-            run.sort(order="high")
+        while self._runs and len(self._runs[-1].high) <= 2 * len(run.high):
+            both = zip(self._runs.pop(), run, strict=True)
+            run = _sorted(_Run(*(np.concatenate(columns) for columns in both)))
         self._runs.append(run)
+
+
+def _sorted(run: _Run) -> _Run:
+    order = run.high.argsort(kind="stable")
+    return _Run(*(column[order] for column in run))
