@@ -186,6 +186,25 @@ def test_a_regenerated_answer_without_checkpointer_is_a_branch(middleware):
     assert shape(middleware)[2] == ("assistant", "reply 2", "hi")
 
 
+def test_the_same_answer_to_another_request_is_not_lost(middleware):
+    agent = create_agent(Model(replies=["ok", "ok", "ok"]), middleware=[middleware])
+    agent.invoke(say("one"), config=AT)
+    agent.invoke(say("two"), config=AT)
+    # The app sends the end of its thread, in which it was said once.
+    agent.invoke({"messages": [("user", "two"), ("ai", "ok"), ("user", "three")]}, config=AT)
+    agent.invoke({"messages": [("user", "three"), ("ai", "ok"), ("user", "four")]}, config=AT)
+    assert shape(middleware) == [
+        ("user", "one", None),
+        ("assistant", "ok", None),
+        ("user", "two", None),
+        ("assistant", "ok", None),
+        ("user", "three", None),
+        ("assistant", "ok", None),
+        ("user", "four", None),
+        ("assistant", "reply 4", None),
+    ]
+
+
 def test_single_messages_without_checkpointer_are_no_branches(middleware):
     agent = create_agent(Model(), middleware=[middleware], system_prompt="Be kind.")
     for text in ("hi", "more", "less"):
