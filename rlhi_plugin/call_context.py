@@ -27,6 +27,8 @@ _log = logging.getLogger("rlhi.middleware")
 # LangGraph puts a run's checkpointer here. Were the key ever renamed, message ids would be taken for unstable and
 # content digests used in their place, which stores the same messages once all the same.
 _CHECKPOINTER = "__pregel_checkpointer"
+# How an agent's own node of tools is named in there.
+_TOOLS = "|tools:"
 
 
 MAX_THREAD_ID = 200
@@ -45,6 +47,7 @@ class CallContext:
             middleware adds to the prompt.
         stable_ids: Whether message ids stay the same from run to run. Without a checkpointer LangGraph gives a resent
             message a new id every time.
+        in_a_tool: Whether a tool of another agent called this one: then what it is asked, a model wrote.
     """
 
     thread_id: str | None
@@ -52,6 +55,7 @@ class CallContext:
     user_id: str | None
     history: tuple[AnyMessage, ...]
     stable_ids: bool
+    in_a_tool: bool = False
 
 
 def app_id(value: object, name: str) -> str | None:
@@ -89,12 +93,15 @@ def read_call_context(
     if thread_id is not None and not isinstance(thread_id, str):
         thread_id = shown(thread_id)
     history = tuple(request.state.get("messages") or request.messages)
+    # Where this run is within others: ``tools:ID|model:ID`` where a node of tools called it.
+    namespace = configurable.get("checkpoint_ns") or ""
     return CallContext(
         thread_id=thread_id,
         conversation_id=conversation_id(thread_id, history),
         user_id=_user(request.runtime, configurable, lookup, pseudonym_of),
         history=history,
         stable_ids=bool(configurable.get(_CHECKPOINTER)),
+        in_a_tool="|" in namespace and _TOOLS in f"|{namespace.rpartition('|')[0]}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 from rlhi_plugin.durability.commands import journal_app, withheld_line
 from rlhi_plugin.durability.folders import read_folder
 from rlhi_plugin.durability.location import journal_folders
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.export_job import export_store
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.importers.import_job import ImportOptions, import_log
@@ -169,14 +170,26 @@ def persona_build(
 
 
 @app.command("status")
-def status(store: Store, verbose: Verbose = False) -> None:
-    """Count what the store holds.
+def status(
+    store: Store,
+    journal: Annotated[
+        Path | None, typer.Option(help="Folder of the journal, where the app names one.", show_default=False)
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Count what the store holds, and what waits for it in the journal, also while the store is down.
 
     Example: `rlhi status --store sqlite:///rlhi.db`
     """
     del verbose  # read by rlhi_plugin.terminal.run
-    with open_store(store, create=False) as opened:
-        counts = opened.counts()
+    try:
+        with open_store(store, create=False) as opened:
+            counts = opened.counts()
+    except (StoreError, ConfigError):
+        # Why it is down, or not there, is said last, and how to mend that.
+        with suppress(ValueError):  # a URL that is none names no journal
+            _say_what_waits(store, journal)
+        raise
     rows = (
         ("users", counts.users),
         ("conversations", counts.conversations),
@@ -188,12 +201,16 @@ def status(store: Store, verbose: Verbose = False) -> None:
         ("feedback events", counts.feedback),
     )
     stdout.print(table(display_url(store), ("", "count"), rows))
-    for journal in map(read_folder, journal_folders(store)):
-        if journal.waiting or journal.set_aside:
-            _say(f"{journal.waiting} turn(s) wait in {journal.folder}, {journal.set_aside} were set aside.")
+    _say_what_waits(store, journal)
+
+
+def _say_what_waits(store: str, journal: Path | None) -> None:
+    for found in map(read_folder, journal_folders(store) if journal is None else [journal]):
+        if found.waiting or found.set_aside:
+            _say(f"{found.waiting} turn(s) wait in {found.folder}, {found.set_aside} were set aside.")
             _say("See: rlhi journal status")
-        if journal.withheld:
-            _say(withheld_line(journal))
+        if found.withheld:
+            _say(withheld_line(found))
 
 
 @app.command("doctor")

@@ -243,6 +243,8 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         admission = self._live.admit(call.conversation_id, call.user_id, partial(first_request, call.history))
         if command is not None:
             return self._answer(command, call, admission)
+        # What a model asks of another is logged where it asks: as the call of a tool, and its result.
+        admission.logged = admission.logged and not call.in_a_tool
         if admission.logged:
             self._live.prepare(call.conversation_id, call.user_id, call.history)
         response, answer = None, PartialAnswer(request.model)
@@ -265,6 +267,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         admission = await self._aadmit(call)
         if command is not None:
             return await asyncio.to_thread(self._answer, command, call, admission)
+        admission.logged = admission.logged and not call.in_a_tool
         if admission.logged:
             self._live.prepare(call.conversation_id, call.user_id, call.history)
         response, answer = None, PartialAnswer(request.model)
@@ -287,7 +290,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
     def _heard(self, request: ModelRequest[Any]) -> tuple[CallContext, str | None]:
         """Where a call belongs, with a history that holds no commands, and the command that it is, if it is one."""
         call = read_call_context(request, self._lookup, self._pseudonym)
-        if not self._live.takes_commands:
+        if not self._live.takes_commands or call.in_a_tool:
             return call, None
         command, history = self._live.command(call.history), tuple(self._live.said(call.history))
         return replace(call, history=history, conversation_id=conversation_id(call.thread_id, history)), command

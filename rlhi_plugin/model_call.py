@@ -45,8 +45,14 @@ def names_of(request: ModelRequest[Any], reply: Sequence[BaseMessage]) -> tuple[
     for message in reply:
         said = message.response_metadata
         if said and (name := said.get("model_name") or said.get("model")):
-            return str(name), adapter
+            return str(name), said.get("adapter_id") or adapter
     for name in asked:
         if name and isinstance(name, str):
             return name, adapter
     return type(request.model).__name__, adapter
+
+
+def adapter_in(reply: Sequence[BaseMessage]) -> str | None:
+    """Id of the adapter that answered, where the chat model says so with its answer, as `LocalChatModel` does."""
+    found = (message.response_metadata.get("adapter_id") for message in reply)
+    return next((str(adapter) for adapter in found if adapter), None)

@@ -37,6 +37,8 @@ _log = logging.getLogger("rlhi.middleware")
 _THREADS_REMEMBERED = 4096
 _IDS_REMEMBERED = 200_000
 """Threads, and ids of all of them together, that are kept in memory, so that a turn writes only what is new."""
+_ANSWERS_REMEMBERED = 10_000
+"""Answers whose stored id is not the one that the app knows them by, of which feedback may still come."""
 _MESSAGES_PER_APPEND = 500
 """A long history is written in parts, each within the time limit of an append."""
 _WORTH_A_THREAD = 2_000
@@ -87,6 +89,7 @@ class Recorder:
         # One thread does for all what can be done while models answer.
         self._preparations: GroupCommit[_Preparation, None] = GroupCommit(self._prepare)
         self._places: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._ids = 0
         self._lock = threading.Lock()
         self._failed = 0
@@ -162,8 +165,14 @@ class Recorder:
             _log.exception("a turn could not be described, so that it is not logged")
 
     def record_feedback(self, event: FeedbackEvent) -> bool:
-        """Write what a user did, without what is private; see `DurableWriter.write_feedback`. Never raises."""
+        """Write what a user did, without what is private; see `DurableWriter.write_feedback`. Never raises.
+
+        Its message may be named as the app knows it: by LangChain's id or the provider's.
+        """
         try:
+            stored = self._answers.get((event.conversation_id, event.message_id or ""))
+            if stored is not None:
+                event = event.model_copy(update={"message_id": stored})
             if event.value is not None and self._redaction is not None:
                 value = self._redaction.text(event.value, Scope(event.conversation_id, event.user_id))
                 event = event.model_copy(update={"value": value})
@@ -191,7 +200,7 @@ class Recorder:
                 turn.conversation_id, user_id=turn.user_id, messages=records_of(turn, said, started_at, now)
             ):
                 place.looked_up = True
-                place.thread.remember(said)
+                self._remember(place, turn.conversation_id, said)
                 return
             self._look_up(place, turn.conversation_id, turn.user_id)
             said = self._said(turn, place)
@@ -201,7 +210,24 @@ class Recorder:
             # What was dropped is not remembered, so that the next turn, which carries it in its history, offers it.
             if not self._writer.write(turn.conversation_id, user_id=turn.user_id, messages=messages):
                 return
-            place.thread.remember(part)
+            self._remember(place, turn.conversation_id, part)
+
+    def _remember(self, place: _Place, conversation_id: str, said: Sequence[Said]) -> None:
+        """Note what was stored, and under which id an answer that the app knows by another."""
+        place.thread.remember(said)
+        for one in reversed(said):
+            if not one.is_reply:
+                break
+            for known_as in (one.message.id, one.message.response_metadata.get("id")):
+                if not known_as or known_as == one.id or not isinstance(known_as, str):
+                    continue
+                key = (conversation_id, known_as if known_as.isascii() else clean(known_as))
+                # Several may share the provider's id: it means the first that answers, not one that calls a tool.
+                if one.role == "assistant" or key not in self._answers:
+                    self._answers[key] = one.id
+        while len(self._answers) > _ANSWERS_REMEMBERED:
+            with suppress(KeyError):  # another thread may be doing the same
+                self._answers.popitem(last=False)
 
     def _said(self, turn: Turn, place: _Place) -> list[Said]:
         """What is new in a turn."""

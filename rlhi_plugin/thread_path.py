@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from langchain_core.messages import BaseMessage
 
@@ -37,10 +38,12 @@ class Thread:
     Attributes:
         tail: Id of the message that was stored last; None where nothing is known to be stored.
         prints: Fingerprints of texts by message id, the latest last.
+        told_apart: Whether some answers have ids that say what they follow; see `_tell_apart`.
     """
 
     tail: str | None = None
     prints: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    told_apart: bool = False
 
     def remember(self, said: Sequence[Said]) -> None:
         """Note what was stored."""
@@ -95,6 +98,8 @@ def new_in_thread(thread: Thread, turn: Turn, redact: Redact | None, *, root: st
         if settled == SETTLED:
             break
     path.reverse()
+    if thread.told_apart or (not turn.stable_ids and path and path[-1].known and path[-1].is_reply):
+        _tell_apart(thread, path)
     # A summary stands for what was said before, and a history without ids may be only the end of a longer one.
     whole = turn.stable_ids and not turn.first and settled < SETTLED
     if whole and turn.history and is_injected(turn.history[0]):
@@ -124,6 +129,19 @@ def _set_parents(thread: Thread, path: Sequence[Said], *, first_parent: str | No
             if sure:
                 tail = said.id
         previous = said.id
+
+
+def _tell_apart(thread: Thread, path: Sequence[Said]) -> None:
+    """An answer to what is new is new, though an earlier one said the same that the app does not send any more."""
+    for before, said in pairwise(path):
+        is_new = said.is_reply and not before.known and (said.known or thread.told_apart)
+        if not is_new and (said.is_reply or said.role == "user"):
+            continue
+        identity = digest_id(said.role, said.text, f"after {before.id}")
+        # What was told apart is sent again as part of the history.
+        if is_new or identity in thread.prints:
+            said.id, said.known = identity, identity in thread.prints
+            thread.told_apart = True
 
 
 def _recognise(thread: Thread, said: Said) -> None:

@@ -12,11 +12,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from rlhi_adapters.digests import adapter_digests
 from rlhi_adapters.local_client import LocalClient
+from rlhi_adapters.registry import AdapterRegistry
 from rlhi_plugin.chat import ChatReply, ChatRequest
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_plugin.records import ChatMessage, Role
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool"}
@@ -37,6 +39,14 @@ class LocalChatModel(BaseChatModel):
     max_tokens: int = Field(default=96, ge=1)
     """Cap on an answer, in tokens."""
     seed: int = 0
+    adapter_id: str | None = None
+    """The adapter that `RLHIMiddleware` notes with each answer; the client's own name for it unless given."""
+
+    @model_validator(mode="after")
+    def _names_its_adapter(self) -> Self:
+        if self.adapter_id is None:
+            self.adapter_id = self.client.adapter
+        return self
 
     @classmethod
     def load(cls, base: str, *, adapter: Path | None = None, **options: Any) -> Self:
@@ -44,7 +54,8 @@ class LocalChatModel(BaseChatModel):
 
         Args:
             base: See `rlhi_adapters.base_models.resolve_base`.
-            adapter: Folder of a LoRA adapter that was trained on this base.
+            adapter: Folder of a LoRA adapter that was trained on this base. Answers are logged under the name by which
+                it is registered, else under that of the folder.
             options: Fields of this class: ``temperature``, ``max_tokens``, ``seed``.
 
         Raises:
@@ -57,7 +68,8 @@ class LocalChatModel(BaseChatModel):
             return cls(client=LocalClient(LocalModel.load(base)), **options)
         # PEFT allows no dots in an adapter's name.
         name = adapter.resolve().name.replace(".", "-")
-        return cls(client=LocalClient(LocalModel.load(base, adapters={name: adapter}), adapter=name), **options)
+        client = LocalClient(LocalModel.load(base, adapters={name: adapter}), adapter=name)
+        return cls(client=client, **{"adapter_id": _registered_as(adapter), **options})
 
     @property
     def _llm_type(self) -> str:
@@ -102,9 +114,12 @@ class LocalChatModel(BaseChatModel):
         text = reply.text
         for word in stop or []:
             text = text.partition(word)[0]
+        metadata = {"model_name": self.client.model, "finish_reason": reply.finish_reason}
+        if self.adapter_id is not None:
+            metadata["adapter_id"] = self.adapter_id
         message = AIMessage(
             content=text,
-            response_metadata={"model_name": self.client.model, "finish_reason": reply.finish_reason},
+            response_metadata=metadata,
             usage_metadata=UsageMetadata(
                 input_tokens=reply.prompt_tokens,
                 output_tokens=reply.completion_tokens,
@@ -112,6 +127,21 @@ class LocalChatModel(BaseChatModel):
             ),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _registered_as(adapter: Path) -> str | None:
+    """The registered name of what is in this folder now; None where it is not in the registry."""
+    folder = str(adapter.resolve())
+    try:
+        found = [record for record in AdapterRegistry().list() if record.path == folder]
+    except ArtefactError:
+        # Somebody else's record is damaged, which `rlhi-adapters list` says: no reason not to answer.
+        return None
+    if not found:
+        return None
+    weights = adapter_digests(adapter).weights
+    # A folder that was trained into again has a record of each time.
+    return next((record.adapter_id for record in reversed(found) if record.weights_digest == weights), None)
 
 
 def _as_chat(message: BaseMessage) -> ChatMessage:

@@ -40,6 +40,11 @@ class LocalClient:
         return self._model.base.name + (f"+{self._adapter}" if self._adapter else "")
 
     @property
+    def adapter(self) -> str | None:
+        """The adapter that answers, by its name in the model; None is the base alone."""
+        return self._adapter
+
+    @property
     def capabilities(self) -> Capabilities:
         """All there is; a schema that llguidance does not know is an error."""
         return Capabilities(json_schema="constrained", logprobs=True, seed=True, many=True, remote=False, price=FREE)

@@ -137,6 +137,7 @@ class DurableWriter:
         with self._lock:
             if self._queue_thread is None:
                 self._queue_thread = self._thread(self._work_off, "rlhi-queue")
+                _writers.add(self)  # it may have been closed, and then the end of the program would not wait for it
         return True
 
     def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:

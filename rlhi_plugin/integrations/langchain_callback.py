@@ -25,6 +25,7 @@ from langchain_core.runnables.config import ensure_config
 
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.model_call import adapter_in
 from rlhi_plugin.partial_answer import PartialAnswer, finish_of
 
 _RUNS_REMEMBERED = 10_000
@@ -247,6 +248,7 @@ def _exchange(started: _Started, response: LLMResult | None) -> Exchange:
         history=started.messages,
         reply=reply,
         model=next((str(name) for name in names if name), started.model),
+        adapter=adapter_in(reply),
     )
 
 

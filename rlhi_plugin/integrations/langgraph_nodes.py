@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
+from rlhi_plugin.model_call import adapter_in
 from rlhi_plugin.partial_answer import PartialAnswer
 from rlhi_plugin.persona.render import with_persona
 
@@ -183,6 +184,7 @@ class _Visit:
             history=_messages(self._state, self._key),
             reply=reply,
             model=next((name for message in reply if (name := _model_name(message))), None),
+            adapter=adapter_in(reply),
             system=system,
             stable_ids=self._stable_ids,
             finish=finish,

@@ -19,6 +19,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Unpack, cast
 
 from rlhi_plugin.errors import MissingExtraError
@@ -114,23 +115,21 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A sync call has answered."""
-        del start_time, end_time
-        self._record(kwargs, response_obj)
+        self._record(kwargs, response_obj, (start_time, end_time))
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """A sync call has failed."""
-        del response_obj, start_time, end_time
-        self._record(kwargs, None)
+        del response_obj
+        self._record(kwargs, None, (start_time, end_time))
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """An async call has answered."""
-        del start_time, end_time
-        await asyncio.to_thread(self._record, kwargs, response_obj)
+        await asyncio.to_thread(self._record, kwargs, response_obj, (start_time, end_time))
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """An async call has failed."""
-        del response_obj, start_time, end_time
-        await asyncio.to_thread(self._record, kwargs, None)
+        del response_obj
+        await asyncio.to_thread(self._record, kwargs, None, (start_time, end_time))
 
     def watch(self, stream: Iterable[Any]) -> Iterator[Any]:
         """A stream of the SDK, of a chat completion or of a response; where it ends early, what had come is logged.
@@ -172,24 +171,29 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
     def _record_part(self, stream: Any, passed: Sequence[Any], finish: Finish | None) -> None:
         try:
             call = _call_of(stream)
+            timing = (call.get("start_time"), datetime.now(UTC))
             if _is_chat(passed) or hasattr(stream, "chunks"):
                 from litellm import stream_chunk_builder
 
-                self._record(call, stream_chunk_builder(chunks=list(passed)) if passed else None, finish)
+                self._record(call, stream_chunk_builder(chunks=list(passed)) if passed else None, timing, finish)
             elif not any(getattr(event, "type", None) in _WHOLE for event in passed):
                 part = response_from_events(passed)
-                self._record(call, part, "failed" if _has_failed(passed) else finish)
+                self._record(call, part, timing, "failed" if _has_failed(passed) else finish)
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever LiteLLM gave
             _log.exception("the part of a stream that had come could not be read; it is not logged")
 
-    def _record(self, kwargs: Mapping[str, Any], response: Any, finish: Finish | None = None) -> None:
+    def _record(
+        self, kwargs: Mapping[str, Any], response: Any, timing: tuple[Any, Any], finish: Finish | None = None
+    ) -> None:
         try:
             if kwargs.get("call_type") in (*_CHAT, *_RESPONSES):
-                self._record_chat(kwargs, response, finish)
+                self._record_chat(kwargs, response, timing, finish)
         except Exception:  # noqa: BLE001 - LiteLLM would only print what is raised here
             _log.exception("an event of LiteLLM could not be read; its turn is not logged")
 
-    def _record_chat(self, kwargs: Mapping[str, Any], response: Any, finish: Finish | None) -> None:
+    def _record_chat(
+        self, kwargs: Mapping[str, Any], response: Any, timing: tuple[Any, Any], finish: Finish | None
+    ) -> None:
         parameters = kwargs.get("litellm_params") or {}
         metadata = _metadata(parameters)
         # The proxy reports what a client did not wait for as a success, so that it is billed.
@@ -202,8 +206,11 @@ class RLHILogger(CustomLogger):  # type: ignore[misc] # LiteLLM publishes no typ
         call = self.observer.begin(
             lambda: self._speaker({**parameters, **kwargs}, metadata, key), fallback_thread=_own_thread(kwargs)
         )
+        began, seconds = _measured(*timing)
+        # It is over: what is measured from here on is our own time.
+        call = dataclasses.replace(_as_it_was(call, kwargs), started_at=began or call.started_at, began=None)
         self.observer.record(
-            _as_it_was(call, kwargs), lambda: dataclasses.replace(_exchange(kwargs, response), finish=finish)
+            call, lambda: dataclasses.replace(_exchange(kwargs, response), finish=finish, latency_s=seconds)
         )
 
     def _speaker(self, call: Mapping[str, Any], metadata: Mapping[str, Any], key: Mapping[str, Any]) -> Speaker:
@@ -240,6 +247,16 @@ def _metadata(carrier: Mapping[str, Any]) -> Mapping[str, Any]:
     """The call's metadata; some endpoints of the proxy keep the caller's apart from LiteLLM's own."""
     both = (carrier.get("litellm_metadata"), carrier.get("metadata"))
     return {key: value for several in both if isinstance(several, Mapping) for key, value in several.items()}
+
+
+def _measured(start: Any, end: Any) -> tuple[datetime | None, float | None]:
+    """When a call began, and how many seconds it took, as LiteLLM tells: in local time, without a zone."""
+    if not isinstance(start, datetime) or not isinstance(end, datetime):
+        return None, None
+    began = start.astimezone(UTC)
+    seconds = (end.astimezone(UTC) - began).total_seconds()
+    # The clock was set back meanwhile.
+    return began, seconds if seconds >= 0 else None
 
 
 def _own_thread(call: Mapping[str, Any]) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Required, TypedDict, Unpack, cast
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, SystemMessage
 
 from rlhi_plugin.call_context import stored_thread_id
-from rlhi_plugin.durability import Durability
+from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.feedback import feedback_event
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.integrations.provider_messages import without_persona
 from rlhi_plugin.integrations.speaker import Speaker, as_id
@@ -31,7 +33,7 @@ from rlhi_plugin.privacy.messages import RedactOption
 from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.vault import Vault
 from rlhi_plugin.recorder import Reply, Turn
-from rlhi_plugin.records import Finish
+from rlhi_plugin.records import FeedbackKind, Finish
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
 _log = logging.getLogger("rlhi.middleware")
@@ -69,6 +71,8 @@ class Exchange:
         system: The system prompt where it is not part of `history`; a persona of ours in it is left out.
         stable_ids: Whether the ids of the messages stay the same from call to call.
         finish: Why the reply is only a part of one; None where it is whole.
+        latency_s: Seconds from the call of the model to its answer, where somebody told; else those that passed between
+            `Observer.begin` and `Observer.record` count.
     """
 
     history: Sequence[BaseMessage]
@@ -78,6 +82,7 @@ class Exchange:
     system: str | None = None
     stable_ids: bool = False
     finish: Finish | None = None
+    latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class ObservedCall:
         started_at: When it began.
         admission: What the user allows.
         named: Whether the app named the thread, so that its next call will be of the same conversation.
+        began: The same moment as `started_at` by a clock that is never set, in seconds; None where the call was over
+            already, and only its `Exchange` says how long it took.
     """
 
     conversation_id: str
@@ -99,6 +106,7 @@ class ObservedCall:
     started_at: datetime
     admission: Admission
     named: bool = True
+    began: float | None = field(default_factory=time.perf_counter)
 
 
 class Observer:
@@ -133,8 +141,42 @@ class Observer:
 
     @property
     def dropped(self) -> int:
-        """Number of messages that could not be stored since this object was made."""
+        """Number of messages and feedback events that could not be stored since this object was made."""
         return self._live.recorder.dropped
+
+    def status(self) -> DurabilityStatus:
+        """How store, queue and journal stand."""
+        return self._live.status()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until every turn is on disk; False when `timeout_s` seconds were not enough."""
+        return self._live.recorder.flush(timeout_s)
+
+    def record_feedback(
+        self,
+        kind: FeedbackKind | str,
+        *,
+        thread_id: str,
+        user_id: str | None = None,
+        message_id: str | None = None,
+        value: str | None = None,
+        event_id: str | None = None,
+    ) -> bool:
+        """Store what a user did with an answer other than saying something; see `RLHIMiddleware.record_feedback`.
+
+        Raises:
+            ConfigError: no such kind, an argument that cannot be what its name says, or a store that keeps no feedback.
+        """
+        return self._live.record_feedback(
+            feedback_event(
+                kind,
+                thread_id=thread_id,
+                user_id=user_id,
+                message_id=message_id,
+                value=value,
+                event_id=event_id,
+            )
+        )
 
     def begin(self, speaker: Callable[[], Speaker], *, fallback_thread: str | None = None) -> ObservedCall:
         """Find out whose call this is, and their persona. Never raises: what goes wrong leaves the call anonymous.
@@ -181,13 +223,12 @@ class Observer:
 
         May be called again for the same call when more of the answer is known: what is stored is not stored twice.
         """
-        if call.admission.logged:
-            describe_turn = partial(self._turn, call, describe)
-            self._live.record(describe_turn, call.conversation_id, call.user_id)
+        self._record(call, describe, _seconds_of(call))
 
     async def arecord(self, call: ObservedCall, describe: Callable[[], Exchange]) -> None:
         """The same, in a thread; a cancelled call does not cancel the writing."""
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.record, call, describe))
+        record = partial(self._record, call, describe, _seconds_of(call))
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, record))
 
     def close(self) -> None:
         """Finish the persona in work, write what is queued, release the journal. The store stays open for its owner."""
@@ -212,8 +253,15 @@ class Observer:
             self._live.prepare(conversation_id, user_id, ())
         return ObservedCall(conversation_id, user_id, persona, datetime.now(UTC), admission, named)
 
-    def _turn(self, call: ObservedCall, describe: Callable[[], Exchange]) -> Turn:
+    def _record(self, call: ObservedCall, describe: Callable[[], Exchange], latency_s: float | None) -> None:
+        if call.admission.logged:
+            describe_turn = partial(self._turn, call, describe, latency_s)
+            self._live.record(describe_turn, call.conversation_id, call.user_id)
+
+    def _turn(self, call: ObservedCall, describe: Callable[[], Exchange], latency_s: float | None) -> Turn:
         exchange = describe()
+        if exchange.latency_s is None:
+            exchange = replace(exchange, latency_s=latency_s)
         history = self._live.said(cast("Sequence[AnyMessage]", exchange.history))
         # LiteLLM reports our reply to a command like any other.
         reply = self._live.said(cast("Sequence[AnyMessage]", exchange.reply))
@@ -259,12 +307,18 @@ def _turn(call: ObservedCall, exchange: Exchange) -> Turn:
             model=exchange.model,
             adapter=exchange.adapter,
             persona_digest=call.persona.digest if call.persona else None,
+            latency_s=exchange.latency_s,
             finish=exchange.finish,
         ),
         stable_ids=exchange.stable_ids,
         started_at=call.started_at,
         first=call.admission.first(history),
     )
+
+
+def _seconds_of(call: ObservedCall) -> float | None:
+    """How long a call took that is over now."""
+    return None if call.began is None else time.perf_counter() - call.began
 
 
 def _conversation_id(thread_id: str | None) -> str:

@@ -136,9 +136,10 @@ def _tokens(usage: Any, prompt: str, completion: str) -> Json | None:
 
 def _described(messages: Sequence[BaseMessage], response: Any, usage: Json | None) -> list[BaseMessage]:
     described: list[BaseMessage] = []
+    # By the provider's id an app knows the answer, and may report what its user did with it.
+    metadata = {"model_name": getattr(response, "model", None), "id": getattr(response, "id", None)}
     for number, message in enumerate(messages):
         if isinstance(message, AIMessage):
-            metadata = {"model_name": getattr(response, "model", None)}
             more = {"response_metadata": metadata, "usage_metadata": None if number else usage}
             described.append(message.model_copy(update=more))
         else:

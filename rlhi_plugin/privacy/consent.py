@@ -148,7 +148,8 @@ class ConsentCache:
         """
         if self._store is None:
             raise ConfigError("this store keeps no decisions. Use one with the methods put_consent and consents.")
-        decision = ConsentDecision(user_id=user_id, purpose=purpose, granted=granted, decided_at=datetime.now(UTC))
+        decided_at = self._after_the_last(self._store, user_id, purpose)
+        decision = ConsentDecision(user_id=user_id, purpose=purpose, granted=granted, decided_at=decided_at)
         self._store.put_consent(decision)
         with self._lock:
             self._generation[user_id] = self._generation.get(user_id, 0) + 1
@@ -172,6 +173,16 @@ class ConsentCache:
         with self._lock:
             self._users.pop(user_id, None)
             self._generation[user_id] = self._generation.get(user_id, 0) + 1
+
+    def _after_the_last(self, store: ConsentStore, user_id: str, purpose: Purpose) -> datetime:
+        """Now or, where the clock was set back, the time of the last decision: else that one would go on counting."""
+        try:
+            decisions = store.consents(user_id)
+        except Exception:  # noqa: BLE001 - a store that cannot be read may still be written, and says so itself if not
+            known = self._users.get(user_id)
+            decisions = {} if known is None else known.decisions
+        now, last = datetime.now(UTC), decisions.get(purpose)
+        return now if last is None else max(now, last.decided_at)
 
     def _standing(self, decisions: Mapping[Purpose, ConsentDecision], *, whole: bool) -> Standing:
         decided = {purpose: decision.granted for purpose, decision in decisions.items()}

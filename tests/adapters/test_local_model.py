@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from langchain.agents import create_agent
 
+from rlhi_adapters.base_models import BaseModel
 from rlhi_adapters.decoding import MIN_SHARED_PREFIX, DecodeRow, decode
+from rlhi_adapters.langchain_model import LocalChatModel
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_adapters.local_model import GenerationOptions, LocalModel
+from rlhi_adapters.registry import AdapterRegistry, describe_adapter
 from rlhi_adapters.templates import encode
+from rlhi_plugin import RLHIMiddleware
 from rlhi_plugin.errors import ArtefactError, ConfigError, ModelCallError
 from rlhi_plugin.records import ChatMessage
 
@@ -177,3 +182,35 @@ def test_progress_counts_every_prompt(model: LocalModel) -> None:
     seen = []
     model.generate([[p] for p in PROMPTS], GenerationOptions(max_new_tokens=4, batch_size=2), on_progress=seen.append)
     assert sum(seen) == len(PROMPTS)
+
+
+def test_an_answer_is_logged_with_the_adapter_that_gave_it(
+    tiny_model_dir: Path, adapters: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHI_REGISTRY", str(tmp_path / "registry"))
+    monkeypatch.setenv("RLHI_KEY", "0123456789abcdef")
+    folder = adapters["first"]
+
+    def logged_adapter(**options) -> str | None:
+        chat = LocalChatModel.load(str(tiny_model_dir), max_tokens=2, **options)
+        middleware = RLHIMiddleware(store=f"sqlite:///{tmp_path}/rlhi.db")
+        agent = create_agent(chat, middleware=[middleware])
+        answer = agent.invoke({"messages": [("user", "Hi")]})["messages"][-1]
+        stored = [message for talk in middleware.store.conversations() for message in talk.messages][-1]
+        middleware.close()
+        middleware.store.close()
+        assert answer.response_metadata.get("adapter_id") == stored.adapter
+        return stored.adapter
+
+    assert logged_adapter() is None
+    assert logged_adapter(adapter=folder) == "first"
+    record = describe_adapter(
+        folder, "rewrites-1a2b3c4d", base=BaseModel("tiny-llama", tiny_model_dir, "b" * 64),
+        persona_prompt_digest="f" * 64, run_manifest=tmp_path / "manifest.json",
+    )  # fmt: skip
+    AdapterRegistry().register(record)
+    assert logged_adapter(adapter=folder) == "rewrites-1a2b3c4d"
+    # A name says what is in the folder: other weights are not that adapter.
+    assert logged_adapter(adapter=adapters["second"]) == "second"
+    (tmp_path / "registry" / "broken.json").write_text("{", "utf-8")
+    assert logged_adapter(adapter=folder) == "first"

@@ -1,9 +1,9 @@
 """Kill an assistant again and again, and count: is every turn that it acknowledged in the store, once, in order?
 
-Each round starts a process that runs a real agent with the middleware on one SQLite file. Its store raises or hangs now
-and then. For each turn that `invoke` returned from, it writes a line to a pipe; at a random moment it gets SIGKILL. The
-next round's process takes over the journal. The last process is given time to replay, and then the store is compared
-with the acknowledged turns.
+Each round starts a process that runs a real agent with the middleware on one SQLite file. In every other round it has
+the file's URL, as an app does; in the others its store raises or hangs now and then. For each turn that `invoke`
+returned from, it writes a line to a pipe; at a random moment it gets SIGKILL. The next round's process takes over the
+journal. The last process is given time to replay, and then the store is compared with the acknowledged turns.
 
     python tests/plugin/fault_harness.py --rounds 200
 """
@@ -78,7 +78,7 @@ def serve(folder: Path, seed: int, seconds: float, url: str | None = None) -> No
         folder: Holds the journal and, unless there is a URL, an SQLite file.
         seed: Names the threads of conversation.
         seconds: Above 0: only wait so long for the journal to empty.
-        url: A store that fails by itself, in place of the moody one.
+        url: The store, in place of the moody one.
     """
     from langchain.agents import create_agent
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -125,8 +125,9 @@ def serve(folder: Path, seed: int, seconds: float, url: str | None = None) -> No
     time.sleep(3600)
 
 
-def _start(folder: Path, seed: int, seconds: float) -> subprocess.Popen[str]:
+def _start(folder: Path, seed: int, seconds: float, url: str | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--serve", str(folder), "--seed", str(seed), "--seconds", str(seconds)]
+    command += [] if url is None else ["--url", url]
     environment = os.environ | {"RLHI_KEY": "0123456789abcdef", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
@@ -137,7 +138,8 @@ def harness(rounds: int, folder: Path, *, seed: int = 0, report=lambda _: None) 
     draw, result = random.Random(seed), Result()
     acknowledged: dict[str, int] = defaultdict(int)
     for number in range(rounds):
-        process = _start(folder, seed * 100_000 + number, 0)
+        url = f"sqlite:///{folder}/rlhi.db" if number % 2 else None
+        process = _start(folder, seed * 100_000 + number, 0, url)
         first = process.stdout.readline().split()
         if first[:1] != ["start"]:
             result.problems.append(f"round {number} did not start; see {folder}/log.txt")

@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhi_plugin import cli, open_store
+from rlhi_plugin.durability.journal import Journal
+from rlhi_plugin.durability.turn_file import JournalledTurn
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.labelling import labeller
 from rlhi_plugin.records import FollowUp, FollowUpLabel, Message
@@ -87,6 +89,37 @@ def test_status(rlhi):
     assert code == 0
     for row in ("users │ 1", "conversations │ 2", "messages │ 5", "of them follow-ups │ 1"):
         assert row in out
+
+
+def _journalled(folder):
+    journal = Journal(folder)
+    said = Message(id="m", role="user", content="hi")
+    journal.append(JournalledTurn(conversation_id="t3", user_id=None, messages=(said,)))
+    journal.close()
+
+
+@pytest.mark.parametrize("down", ["damaged", "gone", "up"])
+def test_status_says_what_waits_for_a_store_that_is_down(rlhi, folder, down):
+    _journalled(folder / "a.db.journal")
+    if down == "damaged":
+        (folder / "a.db").write_bytes(b"no database at all, for sure. " * 100)
+    elif down == "gone":
+        (folder / "a.db").unlink()
+    code, out, err = rlhi("status", "--store", "sqlite:///a.db")
+    assert "1 turn(s) wait in" in out
+    assert "rlhi journal status" in out
+    assert (code, {"damaged": "not a database", "gone": "there is no store", "up": ""}[down] in err) == (
+        {"damaged": 1, "gone": 2, "up": 0}[down],
+        True,
+    )
+
+
+def test_status_looks_into_the_journal_that_an_app_names(rlhi, folder):
+    _journalled(folder / "elsewhere")
+    _, out, _ = rlhi("status", "--store", "sqlite:///a.db")
+    assert "wait in" not in out
+    _, out, _ = rlhi("status", "--store", "sqlite:///a.db", "--journal", "elsewhere")
+    assert "1 turn(s) wait in elsewhere" in out
 
 
 class Feedback:

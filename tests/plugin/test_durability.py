@@ -293,12 +293,14 @@ WRITES = """
 """
 
 
-def test_the_end_of_the_program_writes_what_is_queued(tmp_path):
+@pytest.mark.parametrize("closed", ["", "writer.close()"], ids=["open", "closed-before"])
+def test_the_end_of_the_program_writes_what_is_queued(tmp_path, closed):
     program = (
         WRITES
-        + """
-    store = open_store(f"sqlite:///{sys.argv[1]}/a.db")
+        + f"""
+    store = open_store(f"sqlite:///{{sys.argv[1]}}/a.db")
     writer = DurableWriter(store, WriterOptions(durability="async", journal=Path(sys.argv[1], "journal")))
+    {closed}
     for number in range(200):
         say(writer, str(number))
     """

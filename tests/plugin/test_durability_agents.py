@@ -186,6 +186,25 @@ def test_a_regenerated_answer_without_checkpointer_is_a_branch(middleware):
     assert shape(middleware)[2] == ("assistant", "reply 2", "hi")
 
 
+def test_the_same_answer_to_another_request_is_not_lost(middleware):
+    agent = create_agent(Model(replies=["ok", "ok", "ok"]), middleware=[middleware])
+    agent.invoke(say("one"), config=AT)
+    agent.invoke(say("two"), config=AT)
+    # The app sends the end of its thread, in which it was said once.
+    agent.invoke({"messages": [("user", "two"), ("ai", "ok"), ("user", "three")]}, config=AT)
+    agent.invoke({"messages": [("user", "three"), ("ai", "ok"), ("user", "four")]}, config=AT)
+    assert shape(middleware) == [
+        ("user", "one", None),
+        ("assistant", "ok", None),
+        ("user", "two", None),
+        ("assistant", "ok", None),
+        ("user", "three", None),
+        ("assistant", "ok", None),
+        ("user", "four", None),
+        ("assistant", "reply 4", None),
+    ]
+
+
 def test_single_messages_without_checkpointer_are_no_branches(middleware):
     agent = create_agent(Model(), middleware=[middleware], system_prompt="Be kind.")
     for text in ("hi", "more", "less"):
@@ -321,6 +340,45 @@ def test_every_way_to_run_an_agent_stores_once(middleware, way):
     assert all(m.parent_id is None for m in stored(middleware))
 
 
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["without-checkpointer", "with-checkpointer"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_what_a_model_asks_of_another_agent_is_not_the_users_word(tmp_path, saver, is_async):
+    middleware = RLHIMiddleware(store=f"sqlite:///{tmp_path}/rlhi.db", commands=True)
+    inner = create_agent(Model(replies=["They turn light into sugar."]), middleware=[middleware])
+
+    if is_async:
+
+        @tool
+        async def research(question: str) -> str:
+            """Ask another agent."""
+            return (await inner.ainvoke(say(question)))["messages"][-1].text
+    else:
+
+        @tool
+        def research(question: str) -> str:
+            """Ask another agent."""
+            return inner.invoke(say(question))["messages"][-1].text
+
+    # Were it the user's, it would be a command.
+    call = AIMessage("", tool_calls=[{"name": "research", "args": {"question": "/do-not-learn"}, "id": "1"}])
+    outer = create_agent(
+        Model(replies=[call, "Sugar."]),
+        tools=[research],
+        middleware=[middleware],
+        checkpointer=saver() if saver else None,
+    )
+    asyncio.run(outer.ainvoke(say("hi"), config=AT)) if is_async else outer.invoke(say("hi"), config=AT)
+    assert [(m.role, m.content, m.parent_id) for m in stored(middleware)] == [
+        ("user", "hi", None),
+        ("tool", '{"calls": [{"args": {"question": "/do-not-learn"}, "name": "research"}], "text": ""}', None),
+        ("tool", "They turn light into sugar.", None),
+        ("assistant", "Sugar.", None),
+    ]
+    assert list(middleware.store.feedback()) == []
+    middleware.close()
+    middleware.store.close()
+
+
 # what is recorded
 
 
@@ -333,6 +391,18 @@ def test_latency_and_tokens(middleware):
     assert 0.05 <= answered.latency_s < 5
     assert (asked.latency_s, asked.input_tokens) == (None, None)
     assert answered.created_at - asked.created_at >= timedelta(seconds=0.05)
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver], ids=["without-checkpointer", "with-checkpointer"])
+def test_feedback_finds_the_answer_by_the_id_that_the_app_has(middleware, saver):
+    agent = create_agent(Model(), middleware=[middleware], checkpointer=saver() if saver else None)
+    for text in ("hi", "hi"):
+        known_as = agent.invoke(say(text), config=AT)["messages"][-1].id
+        middleware.record_feedback("thumbs_down", thread_id="t1", user_id="u42", message_id=known_as)
+    middleware.record_feedback("copy", thread_id="t1", user_id="u42", message_id="from elsewhere")
+    answers = [m.id for m in stored(middleware) if m.role == "assistant"]
+    assert [e.message_id for e in middleware.store.feedback()] == [*answers, "from elsewhere"]
+    assert len(answers) == 2
 
 
 def test_blocks_are_named_not_copied(middleware):

@@ -27,6 +27,7 @@ from rlhi_plugin.stores.conformance import (
     PERSONA_CHECKS,
     ConformanceError,
 )
+from rlhi_plugin.stores.conformance.conversations import keeps_messages_as_they_are
 from rlhi_plugin.stores.schema import STORE_SCHEMA
 
 ALL_CHECKS = [*CONVERSATION_CHECKS, *PERSONA_CHECKS, *FEEDBACK_CHECKS, *CONSENT_CHECKS, *FORGETTING_CHECKS]
@@ -83,6 +84,29 @@ def test_the_kit_finds_a_broken_store(tmp_path):
         except ConformanceError:
             caught.add(check.__name__)
     assert {"stores_each_message_once", "keeps_the_first_version", "keeps_messages_as_they_are"} <= caught
+
+
+class Losing(Forgetful):
+    """A store that keeps one field of messages for nobody."""
+
+    def __init__(self, store: SQLStore, field: str) -> None:
+        super().__init__(store)
+        self._field = field
+
+    def append(self, conversation_id, *, user_id, messages):
+        return self._store.append(conversation_id, user_id=user_id, messages=messages)
+
+    def conversations(self, *, user_id=None):
+        blank = {self._field: "user" if self._field == "role" else None}
+        for found in self._store.conversations(user_id=user_id):
+            kept = tuple(message.model_copy(update=blank) for message in found.messages)
+            yield found.model_copy(update={"messages": kept})
+
+
+@pytest.mark.parametrize("field", sorted(Message.model_fields.keys() - {"id", "content"}))
+def test_the_kit_finds_a_store_that_loses_a_field(tmp_path, field):
+    with pytest.raises(ConformanceError, match="came back changed"):
+        keeps_messages_as_they_are(lambda: Losing(open_store(f"sqlite:///{tmp_path}/a.db"), field))
 
 
 ids = st.lists(st.integers(0, 12), min_size=1, max_size=8)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 from rlhi_plugin.errors import OwnerMismatchError
-from rlhi_plugin.records import Conversation, Message
+from rlhi_plugin.records import Conversation, Message, Role
 from rlhi_plugin.stores.conformance.expecting import ConformanceError, expect, talk
 from rlhi_plugin.stores.protocols import ConversationStore
 
 OpenConversations = Callable[[], ConversationStore]
+
+_ROLES: tuple[Role, ...] = ("assistant", "user", "tool", "system")
 
 
 def _only(store: ConversationStore) -> Conversation:
@@ -34,7 +36,7 @@ def keeps_messages_as_they_are(open_store: OpenConversations) -> None:
     said = [
         Message(
             id=f"id-{i}",
-            role="assistant",
+            role=_ROLES[i % len(_ROLES)],
             content=text,
             created_at=datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=i - 2))),
             model="m",
@@ -44,6 +46,7 @@ def keeps_messages_as_they_are(open_store: OpenConversations) -> None:
             latency_s=0.125,
             input_tokens=3_000_000_000,
             output_tokens=0,
+            finish=(None, "incomplete", "failed")[i % 3],
         )
         for i, text in enumerate(texts)
     ]

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -94,6 +95,25 @@ def test_sync_calls_streams_and_failures(served, logged, litellm, store):
     assert conversation.user_id == pseudonym("u42")
     assert {m.model for m in conversation.messages if m.role == "assistant"} == {"m"}
     assert all(m.persona_digest is None for m in conversation.messages)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_times_tokens_and_feedback(served, store, litellm, logger, stream):
+    _, call = served(Answer("yes", delay_s=0.2, prompt_tokens=3, completion_tokens=2))
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    began = datetime.now(UTC)
+    reply = litellm.completion(messages=HI, **more, **call)
+    known_as = [chunk.id for chunk in reply][-1] if stream else reply.id
+    until(lambda: {c.conversation_id: c.messages for c in store.conversations()}, has(2))
+    (found,) = store.conversations()
+    asked, answered = found.messages
+    assert 0.2 <= answered.latency_s < 10
+    assert (asked.latency_s, answered.input_tokens, answered.output_tokens) == (None, 3, 2)
+    # When it was asked, not when LiteLLM came to say so.
+    assert timedelta(0) <= asked.created_at - began < answered.created_at - began
+    assert answered.created_at - asked.created_at >= timedelta(seconds=0.2)
+    logger.observer.record_feedback("thumbs_up", thread_id="t1", user_id="u42", message_id=known_as)
+    assert [event.message_id for event in store.feedback()] == [answered.id]
 
 
 async def test_async_calls_use_the_async_events_only(served, logged, litellm, logger, monkeypatch):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rlhi_plugin import open_store
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy import consent
 from rlhi_plugin.privacy import policy as policies
@@ -49,6 +50,24 @@ def test_a_withdrawal_counts_at_once_and_only_for_its_purpose(store):
     known.grant("u_1", TRAIN)
     assert known.allows("u_1", TRAIN)
     assert [d.granted for d in store.decisions] == [False, True]
+
+
+def test_a_clock_that_was_set_back_undoes_no_withdrawal(tmp_path, monkeypatch):
+    class Clock(datetime):
+        hour = 12
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 1, cls.hour, tzinfo=UTC)
+
+    with open_store(f"sqlite:///{tmp_path}/a.db") as opened:
+        monkeypatch.setattr(consent, "datetime", Clock)
+        cache(opened).grant("u_1", TRAIN)
+        Clock.hour = 11
+        cache(opened).withdraw("u_1", TRAIN)
+        assert not cache(opened).allows("u_1", TRAIN)
+        cache(opened).grant("u_1", TRAIN)
+        assert cache(opened).allows("u_1", TRAIN)
 
 
 def test_another_process_sees_it_within_the_bound(store, monkeypatch):
