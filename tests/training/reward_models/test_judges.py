@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from rlhi_plugin.chat import ScriptedClient
-from rlhi_training.reward_models import PairwiseJudgeReward, RewardModel, Verdict
+from rlhi_training.reward_models import LLMJudgeReward, PairwiseJudgeReward, RewardModel, Verdict
 from rlhi_training.reward_models.comparing import Comparer, Comparison
 
 
@@ -88,3 +89,26 @@ async def test_contradictions_and_silence_are_unscored(turn, candidates):
 
     mixed = await PairwiseJudgeReward(ScriptedClient(fond_of_one)).score(turn, candidates, None)
     assert [verdict.value for verdict in mixed] == [1.0, -1.0, -1.0, -1.0]
+
+
+class _Slow(ScriptedClient):
+    """Answers after a while, so that calls wait for each other."""
+
+    async def complete(self, request):
+        await asyncio.sleep(0.001)
+        return await super().complete(request)
+
+
+@pytest.mark.parametrize("make", [LLMJudgeReward, PairwiseJudgeReward])
+def test_one_judge_serves_one_event_loop_after_the_other(make, turn, candidates, persona):
+    """As in shards, each of which has a loop of its own; more calls wait than may be under way."""
+    said = '{"score": 3, "better": "equal"}'
+    judge = make(_Slow([said]))
+    many = [candidates[0].model_copy(update={"text": f"answer {i}"}) for i in range(12)]
+
+    async def ask() -> None:
+        tables = await asyncio.gather(*(judge.score(turn, many, persona) for _ in range(15)))
+        assert all(verdict.value is not None for verdicts in tables for verdict in verdicts)
+
+    for _ in range(2):
+        asyncio.run(ask())

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
+from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
@@ -39,7 +40,7 @@ class LLMJudgeReward:
     def __init__(self, client: ChatClient) -> None:
         self._client = client
         self._prompt = load_prompt("rlhi_training", "judge_persona")
-        self._gate = asyncio.Semaphore(CONCURRENCY)
+        self._gate = PerLoop(lambda: asyncio.Semaphore(under_way(client)))
 
     @property
     def name(self) -> str:
@@ -72,7 +73,7 @@ class LLMJudgeReward:
             max_tokens=64,
             json_schema=_Rating.model_json_schema(),
         )
-        async with self._gate:
+        async with self._gate.get():
             try:
                 return Verdict((await complete_json(self._client, request, _Rating)).score)
             except ProviderUnavailableError:
