@@ -8,14 +8,15 @@ import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_plugin.errors import RecordError
+from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError, RecordError
 from rlhi_plugin.logs import read_conversations, write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion, read_exclusions
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
-from rlhi_plugin.records import Conversation, FollowUpLabel, Message, Tombstone
+from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Message, Tombstone
 from rlhi_training.recipe import IngestSection
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.stages.ingest import CONVERSATIONS, ingest
@@ -164,3 +165,86 @@ def test_any_log_is_conserved_and_every_turn_is_well_formed(cue_labeller, talks,
         assert all(first != second for first, second in itertools.pairwise(roles))
         assert sum(len(m.content) for m in turn.context) <= limit
         assert (turn.label is None) == (turn.follow_up_id is None)
+
+
+class _Refuses:
+    """A labeller whose model says nothing about some texts."""
+
+    name = "refuses"
+
+    def __init__(self, inner, word: str) -> None:
+        self.inner, self.word = inner, word
+        self.given: list[int] = []
+
+    async def label(self, exchanges):
+        self.given.append(len(exchanges))
+        if any(self.word in one.follow_up for one in exchanges):
+            raise ModelCallError("refused (HTTP 400): content policy. Check what the model supports.")
+        return await self.inner.label(exchanges)
+
+
+async def test_a_follow_up_that_the_model_refuses_drops_its_turn_and_no_other(conversation, cue_labeller):
+    talks = [
+        conversation("a", ["Basil?", "Water.", "Shorter please", "Ok.", "Thank you", "Welcome."]),
+        conversation("b", ["Mint?", "Light.", "", "And?", "POISON please", "Not that.", "Again", "Light."]),
+    ]
+    result = await label(talks, _Refuses(cue_labeller, "POISON"), IngestSection())
+    check_conservation("label", result)
+    assert [(drop.key, drop.reason) for drop in result.dropped] == [("b#0", "label_failed")]
+    assert "content policy" in result.dropped[0].detail
+    assert [turn.key for turn in result.files[TURNS]] == ["a#0", "a#1", "a#2", "b#1", "b#2"]
+    labelled = {(one.conversation_id, one.turn) for one in result.files[FOLLOW_UPS]}
+    assert labelled == {("a", 1), ("a", 2), ("b", 1), ("b", 3)}
+
+
+async def test_where_nothing_can_be_labelled_the_stage_stops(conversation, cue_labeller):
+    few = [conversation("a", ["Basil?", "Water.", "POISON", "Ok."])]
+    with pytest.raises(ModelCallError, match=r"no follow-up at all.*content policy"):
+        await label(few, _Refuses(cue_labeller, "POISON"), IngestSection())
+    result = await label(few, _Refuses(cue_labeller, "POISON"), IngestSection(), part=True)
+    assert [drop.reason for drop in result.dropped] == ["label_failed"]
+    many = [conversation(f"c{i}", ["Basil?", "Water.", "POISON", "Ok."]) for i in range(16)]
+    with pytest.raises(ModelCallError, match="no follow-up at all"):
+        await label(many, _Refuses(cue_labeller, "POISON"), IngestSection(), part=True)
+
+
+async def test_a_model_that_cannot_be_reached_stops_at_once(conversation):
+    class Gone(_Refuses):
+        async def label(self, exchanges):
+            self.given.append(len(exchanges))
+            raise ProviderUnavailableError("nobody answers. Run the same command again.")
+
+    gone = Gone(None, "")
+    talks = [conversation(f"c{i}", ["Basil?", "Water.", "Shorter", "Ok."]) for i in range(5)]
+    with pytest.raises(ProviderUnavailableError):
+        await label(talks, gone, IngestSection(), part=True)
+    assert gone.given == [5]
+
+
+async def test_a_labeller_that_asks_a_model_has_as_many_under_way_as_its_client_lets_through(conversation):
+    under_way = peak = 0
+
+    class Slow:
+        name, at_once = "slow", 300
+
+        async def label(self, exchanges):
+            nonlocal under_way, peak
+            under_way += len(exchanges)
+            peak = max(peak, under_way)
+            await asyncio.sleep(0.001)
+            under_way -= len(exchanges)
+            return [
+                FollowUp(
+                    conversation_id=one.conversation_id,
+                    turn=one.turn,
+                    message_id=one.message_id,
+                    label=FollowUpLabel.NEW_REQUEST,
+                    labeller="slow",
+                )
+                for one in exchanges
+            ]
+
+    talks = [conversation(f"c{i}", ["Basil?", "Water.", "And mint?", "Ok."]) for i in range(700)]
+    result = await label(talks, Slow(), IngestSection())
+    assert [one.conversation_id for one in result.files[FOLLOW_UPS]] == [f"c{i}" for i in range(700)]
+    assert 300 <= peak <= 512

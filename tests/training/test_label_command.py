@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhi_plugin.errors import ConfigError, UserError
+from rlhi_plugin.fake_provider import ByContent, FakeProvider, HTTPFault, ProviderRequest
 from rlhi_plugin.logs import write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion
 from rlhi_plugin.privacy.tombstones import append_tombstones
@@ -193,3 +194,38 @@ def test_workers_say_what_one_process_says(wildchat_path, tmp_path):
         assert done.exit_code == 0, done.output
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert len((tmp_path / "1.jsonl").read_text().splitlines()) >= 1200
+
+
+def _labels_by_cue(request: ProviderRequest) -> str | HTTPFault:
+    said = json.loads(request.last_user_text)["follow_up"]
+    if "poison" in said:
+        return HTTPFault(400, "content policy")
+    return json.dumps({"label": "positive_feedback" if "Thanks" in said else "new_request", "evidence": said})
+
+
+def test_what_a_model_has_labelled_is_not_asked_again_and_what_it_refuses_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    talks = [row(f"c{i}", ("u", "Basil?"), ("a", "Water it."), ("u", f"Thanks {i}")) for i in range(4)]
+    bad = row("bad", ("u", "Tea?"), ("a", "Hot."), ("u", "poison"), ("a", "No."), ("u", "Thanks anyway"))
+    (tmp_path / "log.jsonl").write_text("\n".join([*talks, bad]) + "\n")
+    out, refused = tmp_path / "out.jsonl", tmp_path / "refused.jsonl"
+    script = ByContent(_labels_by_cue)
+    with FakeProvider(script) as provider:
+        words = (tmp_path / "log.jsonl", "--labeller", "llm", "--llm", f"openai:fake-1@{provider.base_url}")
+        done = run(*words, "--out", out, "--refused", refused)
+        assert done.exit_code == 0, done.output
+        first = out.read_bytes()
+        rows = [json.loads(line) for line in first.splitlines()]
+        labelled = [(one["conversation_id"], one["turn"]) for one in rows]
+        assert labelled == [*((f"c{i}", 2) for i in range(4)), ("bad", 3)]
+        assert "5 follow-up(s) of 5 conversation(s)" in done.output.replace("\n", " ")
+        assert "1 without a label" in done.output.replace("\n", " ")
+        (left,) = map(json.loads, refused.read_text().splitlines())
+        assert (left["conversation_id"], left["message_id"]) == ("bad", "bad:2")
+        assert "content policy" in left["reason"]
+        out.unlink()
+        again = run(*words, "--out", out)
+        assert again.exit_code == 0, again.output
+    # Only what was refused, and not paid for, is asked again.
+    assert sorted(script.answered.values()) == [1, 1, 1, 1, 1, 2]
+    assert out.read_bytes() == first

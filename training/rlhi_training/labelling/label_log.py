@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlhi_plugin.errors import ConfigError, RecordError
+from rlhi_plugin.errors import ConfigError, ModelCallError, RecordError
 from rlhi_plugin.importers import Imported, read_log
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges
 from rlhi_plugin.privacy.tombstones import by_user, remembered
 from rlhi_plugin.records import Conversation, FollowUp
 from rlhi_training.labelling.hindsight import Inherited, inherit
+from rlhi_training.labelling.one_by_one import give_up, label_all
 from rlhi_training.labelling.signals import signals
 from rlhi_training.log_source import LogSource, log_source
+from rlhi_training.run_directory import writing_to
 
 BATCH = 1024
 """Follow-ups that are labelled together; whole conversations, so a batch may be longer."""
@@ -57,16 +59,28 @@ class LabelCounts:
             from them.
         labels: Follow-ups by label.
         signals: Without words, by kind.
+        unlabelled: Follow-ups that the model could not label.
         refused: Rows that cannot be read.
-        named: The first `NAMED` of them.
+        named: The first `NAMED` of both.
     """
 
     conversations: int = 0
     kept_out: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
+    unlabelled: int = 0
     refused: int = 0
     named: list[str] = field(default_factory=list)
+
+    def leave(self, exchange: Exchange, error: ModelCallError, refused: TextIO | None) -> None:
+        """Count a follow-up that has no label, and write down why."""
+        self.unlabelled += 1
+        reason = f"conversation {exchange.conversation_id}, message {exchange.message_id}: {error}"
+        if len(self.named) < NAMED:
+            self.named.append(reason)
+        if refused is not None:
+            place = {"conversation_id": exchange.conversation_id, "message_id": exchange.message_id}
+            refused.write(json.dumps({**place, "reason": str(error)}, ensure_ascii=True) + "\n")
 
 
 async def label_log(
@@ -90,22 +104,23 @@ async def label_log(
 
     Raises:
         UserError: there is no such log.
+        UserError: a file cannot be written to its end.
         ConfigError: the log cannot be read, a file cannot be written, or no row of the log could be used.
-        ModelCallError: a labeller that asks a model could not.
+        ModelCallError: a labeller that asks a model could not at all.
     """
     logs = log_source(name)
     logs.require()
     counts = LabelCounts()
     draft = out.with_name(f".{out.name}.partial")
     try:
-        with ExitStack() as stack:
+        with writing_to(out), ExitStack() as stack:
             lines = stack.enter_context(_open(draft))
             written = stack.enter_context(_open(options.signals)) if options.signals else None
             refused = stack.enter_context(_open(options.refused)) if options.refused else None
             sorting = _Sorting(counts, written, refused)
             await _in_batches(
                 sorting.conversations(_permitted(_records(logs, options, watch), logs, counts)),
-                lambda batch: _label(batch, labeller, options, lines, counts),
+                lambda batch: _label(batch, labeller, options, (lines, refused), counts),
             )
         if counts.refused and not counts.conversations and not counts.kept_out:
             first = str(counts.named[0]).rstrip(".")
@@ -160,12 +175,22 @@ async def _in_batches(
 
 
 async def _label(
-    batch: Sequence[tuple[Exchange, ...]], labeller: Labeller, options: LabelOptions, lines: TextIO, counts: LabelCounts
+    batch: Sequence[tuple[Exchange, ...]],
+    labeller: Labeller,
+    options: LabelOptions,
+    files: tuple[TextIO, TextIO | None],
+    counts: LabelCounts,
 ) -> None:
-    follow_ups = await labeller.label([exchange for found in batch for exchange in found])
+    lines, refused = files
+    exchanges_ = [exchange for found in batch for exchange in found]
+    said = await label_all(exchanges_, labeller)
+    give_up(said, part=bool(counts.labels))
+    for exchange, one in zip(exchanges_, said, strict=True):
+        if isinstance(one, ModelCallError):
+            counts.leave(exchange, one, refused)
     start = 0
     for found in batch:
-        own = follow_ups[start : start + len(found)]
+        own = [one for one in said[start : start + len(found)] if isinstance(one, FollowUp)]
         start += len(found)
         later = inherit(own) if options.hindsight else [None] * len(own)
         for one, inherited in zip(own, later, strict=True):
