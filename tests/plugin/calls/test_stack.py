@@ -239,6 +239,14 @@ def test_a_file_that_is_no_journal_says_what_to_do(tmp_path) -> None:
         CallJournal(tmp_path / "new.db")
 
 
+def test_a_place_without_room_or_rights_is_no_damaged_journal(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.db").mkdir()
+    for place in (tmp_path / "file" / "j.db", tmp_path / "folder.db"):
+        with pytest.raises(ArtefactError, match="Make room or rights there"):
+            CallJournal(place)
+
+
 async def test_a_disk_that_is_full_is_an_error_and_not_a_loss(tmp_path) -> None:
     with CallJournal(tmp_path / "j.db") as journal:
         client = equip(Remote(), FAST, journal=journal)
