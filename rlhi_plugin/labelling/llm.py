@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ConfigError, ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.labelling.exchange import Exchange
 from rlhi_plugin.prompt_files import load_prompt
@@ -75,6 +75,18 @@ class LLMLabeller:
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """See `Labeller.label`. Evidence that does not stand in the follow-up is dropped, the label kept."""
         return await each(exchanges, self._label, at_once=CONCURRENCY)
+
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`."""
+        return await each(exchanges, self._label_or_error, at_once=CONCURRENCY)
+
+    async def _label_or_error(self, exchange: Exchange) -> FollowUp | ModelCallError:
+        try:
+            return await self._label(exchange)
+        except ProviderUnavailableError:
+            raise
+        except ModelCallError as error:
+            return error
 
     async def _label(self, exchange: Exchange) -> FollowUp:
         shown = {

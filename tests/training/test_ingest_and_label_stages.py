@@ -8,10 +8,13 @@ import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_plugin.errors import RecordError
+from rlhi_plugin.chat import ScriptedClient
+from rlhi_plugin.errors import ModelCallError, RecordError
+from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.logs import read_conversations, write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion, read_exclusions
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
@@ -129,6 +132,33 @@ async def test_a_part_of_an_answer_is_no_answer_to_learn_from(cue_labeller):
     (turn,) = result.files[TURNS]
     assert (turn.response, [m.content for m in turn.context]) == ("A two", ["Q one", "A o", "shorter please"])
     assert [(d.key, d.reason, d.detail) for d in result.dropped] == [("c#0", "incomplete_answer", "incomplete")]
+
+
+def _answers_all_but(refused: str) -> LLMLabeller:
+    def say(request):
+        return "I cannot." if refused in request.messages[1].content else '{"label": "new_request"}'
+
+    return LLMLabeller(ScriptedClient(say))
+
+
+async def test_a_follow_up_that_a_model_cannot_label_costs_its_turn_and_no_other(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two", "Q three", "A three"])
+    result = await label([talk], _answers_all_but('"follow_up": "vile words"'), IngestSection())
+    check_conservation("label", result)
+    assert [(turn.turn, turn.label) for turn in result.files[TURNS]] == [(1, FollowUpLabel.NEW_REQUEST), (2, None)]
+    assert [m.content for m in result.files[TURNS][0].context] == ["Q one", "A one", "vile words"]
+    assert [one.turn for one in result.files[FOLLOW_UPS]] == [2]
+    assert [(d.key, d.reason) for d in result.dropped] == [("c#0", "model_call_failed")]
+    assert "JSON" in result.dropped[0].detail
+
+
+async def test_a_model_that_labels_nothing_stops_the_run(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two"])
+    mute = _answers_all_but("vile words")
+    with pytest.raises(ModelCallError, match="all of the first 1 calls"):
+        await label([talk], mute, IngestSection())
+    some = await label([talk], mute, IngestSection(), part=True)
+    assert [(d.key, d.reason) for d in some.dropped] == [("c#0", "model_call_failed")]
 
 
 async def test_long_histories_are_trimmed_by_whole_turns_and_long_requests_dropped(conversation, cue_labeller):

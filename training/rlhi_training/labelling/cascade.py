@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.labelling import Exchange, Labeller
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.records import FollowUp
 from rlhi_training.labelling.encoder import EncoderLabeller
@@ -62,17 +63,30 @@ class CascadeLabeller:
 
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """One label per exchange, in order; each names the tier that decided it."""
-        found: dict[int, FollowUp] = {}
+        labels: list[FollowUp] = []
+        for one in await self.label_each(exchanges):
+            if isinstance(one, ModelCallError):
+                raise one
+            labels.append(one)
+        return labels
+
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`: a tier that fails does not abstain."""
+        found: dict[int, FollowUp | ModelCallError] = {}
         open_places = list(range(len(exchanges)))
         for number, tier in enumerate(self._tiers):
             if not open_places:
                 break
             keep = self._keeps[number] if number < len(self._keeps) else -math.inf
-            said = await tier.label([exchanges[i] for i in open_places])
-            sure = {i: one for i, one in zip(open_places, said, strict=True) if confidence(one) >= keep}
-            self.decided[number] += len(sure)
-            found |= sure
-            open_places = [i for i in open_places if i not in sure]
+            said = await label_each(tier, [exchanges[i] for i in open_places])
+            left = []
+            for i, one in zip(open_places, said, strict=True):
+                if isinstance(one, FollowUp) and confidence(one) < keep:
+                    left.append(i)
+                    continue
+                found[i] = one
+                self.decided[number] += isinstance(one, FollowUp)
+            open_places = left
         return [found[i] for i in range(len(exchanges))]
 
 

@@ -219,7 +219,7 @@ class _Learning:
         if not pairs:
             return
         conversations = [conversation for _, conversation in pairs]
-        result = await label(conversations, self._resources.labeller, self._recipe.ingest)
+        result = await label(conversations, self._resources.labeller, self._recipe.ingest, part=True)
         follow_ups = [record for record in result.files[FOLLOW_UPS] if isinstance(record, FollowUp)]
         if follow_ups and not self._tally.labeller:
             self._tally.labeller = follow_ups[0].labeller
