@@ -80,21 +80,16 @@ class LLMLabeller:
         return await each(exchanges, self._label, at_once=self.at_once)
 
     async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
-        """As `label`; a follow-up that the model cannot label has the error in its place, and costs no other its label.
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`."""
+        return await each(exchanges, self._label_or_error, at_once=self.at_once)
 
-        Raises:
-            ProviderUnavailableError: no call can succeed as things are.
-        """
-
-        async def one(exchange: Exchange) -> FollowUp | ModelCallError:
-            try:
-                return await self._label(exchange)
-            except ProviderUnavailableError:
-                raise
-            except ModelCallError as error:
-                return error
-
-        return await each(exchanges, one, at_once=self.at_once)
+    async def _label_or_error(self, exchange: Exchange) -> FollowUp | ModelCallError:
+        try:
+            return await self._label(exchange)
+        except ProviderUnavailableError:
+            raise
+        except ModelCallError as error:
+            return error
 
     async def _label(self, exchange: Exchange) -> FollowUp:
         shown = {

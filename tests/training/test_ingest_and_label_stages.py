@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError, RecordError
+from rlhi_plugin.chat import ScriptedClient
+from rlhi_plugin.errors import ModelCallError, RecordError
+from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.logs import read_conversations, write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion, read_exclusions
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
@@ -132,6 +134,33 @@ async def test_a_part_of_an_answer_is_no_answer_to_learn_from(cue_labeller):
     assert [(d.key, d.reason, d.detail) for d in result.dropped] == [("c#0", "incomplete_answer", "incomplete")]
 
 
+def _answers_all_but(refused: str) -> LLMLabeller:
+    def say(request):
+        return "I cannot." if refused in request.messages[1].content else '{"label": "new_request"}'
+
+    return LLMLabeller(ScriptedClient(say))
+
+
+async def test_a_follow_up_that_a_model_cannot_label_costs_its_turn_and_no_other(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two", "Q three", "A three"])
+    result = await label([talk], _answers_all_but('"follow_up": "vile words"'), IngestSection())
+    check_conservation("label", result)
+    assert [(turn.turn, turn.label) for turn in result.files[TURNS]] == [(1, FollowUpLabel.NEW_REQUEST), (2, None)]
+    assert [m.content for m in result.files[TURNS][0].context] == ["Q one", "A one", "vile words"]
+    assert [one.turn for one in result.files[FOLLOW_UPS]] == [2]
+    assert [(d.key, d.reason) for d in result.dropped] == [("c#0", "model_call_failed")]
+    assert "JSON" in result.dropped[0].detail
+
+
+async def test_a_model_that_labels_nothing_stops_the_run(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two"])
+    mute = _answers_all_but("vile words")
+    with pytest.raises(ModelCallError, match="all of the first 1 calls"):
+        await label([talk], mute, IngestSection())
+    some = await label([talk], mute, IngestSection(), part=True)
+    assert [(d.key, d.reason) for d in some.dropped] == [("c#0", "model_call_failed")]
+
+
 async def test_long_histories_are_trimmed_by_whole_turns_and_long_requests_dropped(conversation, cue_labeller):
     talk = conversation("c", ["a" * 60, "b" * 60, "c" * 60, "d", "e" * 150, "f"])
     result = await label([talk], cue_labeller, IngestSection(max_context_chars=100))
@@ -165,60 +194,6 @@ def test_any_log_is_conserved_and_every_turn_is_well_formed(cue_labeller, talks,
         assert all(first != second for first, second in itertools.pairwise(roles))
         assert sum(len(m.content) for m in turn.context) <= limit
         assert (turn.label is None) == (turn.follow_up_id is None)
-
-
-class _Refuses:
-    """A labeller whose model says nothing about some texts."""
-
-    name = "refuses"
-
-    def __init__(self, inner, word: str) -> None:
-        self.inner, self.word = inner, word
-        self.given: list[int] = []
-
-    async def label(self, exchanges):
-        self.given.append(len(exchanges))
-        if any(self.word in one.follow_up for one in exchanges):
-            raise ModelCallError("refused (HTTP 400): content policy. Check what the model supports.")
-        return await self.inner.label(exchanges)
-
-
-async def test_a_follow_up_that_the_model_refuses_drops_its_turn_and_no_other(conversation, cue_labeller):
-    talks = [
-        conversation("a", ["Basil?", "Water.", "Shorter please", "Ok.", "Thank you", "Welcome."]),
-        conversation("b", ["Mint?", "Light.", "", "And?", "POISON please", "Not that.", "Again", "Light."]),
-    ]
-    result = await label(talks, _Refuses(cue_labeller, "POISON"), IngestSection())
-    check_conservation("label", result)
-    assert [(drop.key, drop.reason) for drop in result.dropped] == [("b#0", "label_failed")]
-    assert "content policy" in result.dropped[0].detail
-    assert [turn.key for turn in result.files[TURNS]] == ["a#0", "a#1", "a#2", "b#1", "b#2"]
-    labelled = {(one.conversation_id, one.turn) for one in result.files[FOLLOW_UPS]}
-    assert labelled == {("a", 1), ("a", 2), ("b", 1), ("b", 3)}
-
-
-async def test_where_nothing_can_be_labelled_the_stage_stops(conversation, cue_labeller):
-    few = [conversation("a", ["Basil?", "Water.", "POISON", "Ok."])]
-    with pytest.raises(ModelCallError, match=r"no follow-up at all.*content policy"):
-        await label(few, _Refuses(cue_labeller, "POISON"), IngestSection())
-    result = await label(few, _Refuses(cue_labeller, "POISON"), IngestSection(), part=True)
-    assert [drop.reason for drop in result.dropped] == ["label_failed"]
-    many = [conversation(f"c{i}", ["Basil?", "Water.", "POISON", "Ok."]) for i in range(16)]
-    with pytest.raises(ModelCallError, match="no follow-up at all"):
-        await label(many, _Refuses(cue_labeller, "POISON"), IngestSection(), part=True)
-
-
-async def test_a_model_that_cannot_be_reached_stops_at_once(conversation):
-    class Gone(_Refuses):
-        async def label(self, exchanges):
-            self.given.append(len(exchanges))
-            raise ProviderUnavailableError("nobody answers. Run the same command again.")
-
-    gone = Gone(None, "")
-    talks = [conversation(f"c{i}", ["Basil?", "Water.", "Shorter", "Ok."]) for i in range(5)]
-    with pytest.raises(ProviderUnavailableError):
-        await label(talks, gone, IngestSection(), part=True)
-    assert gone.given == [5]
 
 
 async def test_a_labeller_that_asks_a_model_has_as_many_under_way_as_its_client_lets_through(conversation):

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from rlhi_plugin.chat import ScriptedClient
+from rlhi_plugin.records import ChatMessage
 from rlhi_training.reward_models import LLMJudgeReward, PairwiseJudgeReward, RewardModel, Verdict
 from rlhi_training.reward_models.comparing import Comparer, Comparison
 
@@ -73,6 +74,24 @@ async def test_the_pairwise_reward_ranks_by_wins(turn, candidates, persona):
     await PairwiseJudgeReward(nobody).score(turn, candidates, None)
     assert all("Nothing is known about this user" in request.messages[0].content for request in nobody.requests)
     assert model.unscorable(None) is None
+
+
+@pytest.mark.parametrize("kind", [PairwiseJudgeReward, LLMJudgeReward])
+async def test_a_judge_reads_what_the_request_follows_on(kind, turn, candidates):
+    client = ScriptedClient(['{"better": "A", "score": 3}'])
+    talk = (
+        ChatMessage(role="user", content="How do I keep basil alive?"),
+        ChatMessage(role="assistant", content="Give it light."),
+        ChatMessage(role="user", content="And in winter?"),
+    )
+    later = turn.model_copy(update={"context": talk})
+    await kind(client).score(later, candidates[:2], None)
+    asked = [request.messages[0].content for request in client.requests]
+    shown = "User: How do I keep basil alive?\n\nAssistant: Give it light.\n\nUser: And in winter?"
+    assert len(asked) == 2
+    assert all(shown in text for text in asked)
+    await kind(client).score(turn.model_copy(update={"context": talk[:1]}), candidates[:2], None)
+    assert '"""\nHow do I keep basil alive?\n"""' in client.requests[-1].messages[0].content
 
 
 async def test_contradictions_and_silence_are_unscored(turn, candidates):

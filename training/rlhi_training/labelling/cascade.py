@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.labelling import Exchange, Labeller
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.records import FollowUp
 from rlhi_training.labelling.encoder import EncoderLabeller
 from rlhi_training.labelling.fast import FastLabeller
-from rlhi_training.labelling.one_by_one import Labelled, label_all
 
 FAST_KEEPS = 0.8
 """Least probability of its most probable class with which the fast tier decides: half of the follow-ups go on, and the
@@ -71,37 +71,38 @@ class CascadeLabeller:
 
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """One label per exchange, in order; each names the tier that decided it."""
-        found = await self.label_each(exchanges)
-        for one in found:
+        labels: list[FollowUp] = []
+        for one in await self.label_each(exchanges):
             if isinstance(one, ModelCallError):
                 raise one
-        return [one for one in found if isinstance(one, FollowUp)]
+            labels.append(one)
+        return labels
 
-    async def label_each(self, exchanges: Sequence[Exchange]) -> list[Labelled]:
-        """As `label`, with the error in place of a label that the last tier's model could not give."""
-        found: dict[int, Labelled] = {}
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`: a tier that fails does not abstain."""
+        found: dict[int, FollowUp | ModelCallError] = {}
         open_places = list(range(len(exchanges)))
         for number, tier in enumerate(self._tiers):
             if not open_places:
                 break
             keep = self._keeps[number] if number < len(self._keeps) else -math.inf
             said = await self._of_tier(tier, [exchanges[i] for i in open_places])
-            sure = {
-                i: one
-                for i, one in zip(open_places, said, strict=True)
-                if isinstance(one, ModelCallError) or confidence(one) >= keep
-            }
-            self.decided[number] += len(sure)
-            found |= sure
-            open_places = [i for i in open_places if i not in sure]
+            left = []
+            for i, one in zip(open_places, said, strict=True):
+                if isinstance(one, FollowUp) and confidence(one) < keep:
+                    left.append(i)
+                    continue
+                found[i] = one
+                self.decided[number] += isinstance(one, FollowUp)
+            open_places = left
         return [found[i] for i in range(len(exchanges))]
 
-    async def _of_tier(self, tier: Labeller, exchanges: Sequence[Exchange]) -> list[Labelled]:
+    async def _of_tier(self, tier: Labeller, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
         if tier is self._tiers[-1]:
-            return await label_all(exchanges, tier)
+            return await label_each(tier, exchanges)
         # While a model answers, the next batch comes: one at a time for those that compute.
         async with self._embedded.get():
-            return list(await tier.label(exchanges))
+            return await label_each(tier, exchanges)
 
 
 def confidence(follow_up: FollowUp) -> float:

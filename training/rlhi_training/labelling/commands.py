@@ -103,10 +103,9 @@ def _say(counts: LabelCounts, out: Path) -> None:
     terminal.stdout.print(terminal.table("Follow-ups", ("label", "count", "share"), rows))
     aside = f", {counts.refused} row(s) set aside" if counts.refused else ""
     kept_out = f", {counts.kept_out} conversation(s) kept out by their users" if counts.kept_out else ""
-    without = f", {counts.unlabelled} without a label" if counts.unlabelled else ""
     signals = f", {sum(counts.signals.values())} signal(s) without words" if counts.signals else ""
     terminal.stdout.print(
-        f"{total} follow-up(s) of {counts.conversations} conversation(s) in {out}{without}{kept_out}{aside}{signals}",
+        f"{total} follow-up(s) of {counts.conversations} conversation(s) in {out}{kept_out}{aside}{signals}",
         markup=False,
     )
 

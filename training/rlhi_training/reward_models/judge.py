@@ -22,7 +22,7 @@ from rlhi_plugin.persona import render_persona
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage, Persona
 from rlhi_training.generation import CONCURRENCY
-from rlhi_training.prompting import fill
+from rlhi_training.prompting import conversation_text, fill
 from rlhi_training.records import Candidate, LabelledTurn
 from rlhi_training.reward_models.comparing import Comparer
 from rlhi_training.reward_models.protocol import Verdict
@@ -65,7 +65,7 @@ class LLMJudgeReward:
         content = fill(
             self._prompt.text,
             persona=render_persona(persona) or _NOBODY,
-            request=turn.context[-1].content,
+            request=conversation_text(turn.context),
             answer=candidate.text,
         )
         request = ChatRequest(
@@ -107,7 +107,7 @@ class PairwiseJudgeReward:
         """Scores in [-1, 1]. A single candidate cannot be compared: ``too_few_candidates``."""
         if len(candidates) == 1:
             return [Verdict(None, "too_few_candidates")]
-        places = {"persona": render_persona(persona) or _NOBODY, "request": turn.context[-1].content}
+        places = {"persona": render_persona(persona) or _NOBODY, "request": conversation_text(turn.context)}
         rivals = list(combinations(range(len(candidates)), 2))
         outcomes = await each(
             rivals,

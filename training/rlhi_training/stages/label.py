@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.errors import ModelCallError
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.records import ChatMessage, Conversation, FollowUp, Message, Record
 from rlhi_plugin.terminal import progress
-from rlhi_training.labelling.one_by_one import TOGETHER, Labelled, batches_at_once, give_up, label_all
 from rlhi_training.recipe import IngestSection
 from rlhi_training.records import Dropped, LabelledTurn
 from rlhi_training.run_directory import StageResult
 
 FOLLOW_UPS = "follow_ups.jsonl"
 TURNS = "turns.jsonl"
+_BATCH = 128
 
 
 async def label(
@@ -26,40 +28,30 @@ async def label(
     An item is a user message that was answered. Drops: ``too_long`` (the request alone exceeds
     `IngestSection.max_context_chars`; longer histories are trimmed by whole turns from the front),
     ``incomplete_answer`` (the answer broke off, `Message.finish`: nobody has said what is wrong with a whole one; it
-    stays in the context of later turns, for the user had read it), ``label_failed`` (the model that labels could not
-    say what the follow-up is).
+    stays in the context of later turns, for the user had read it), ``model_call_failed`` (nobody knows what the user
+    said of the answer; it stays in the context, too).
 
     Args:
-        conversations: Whole ones.
-        labeller: Labels their follow-ups.
-        recipe: The recipe's section.
-        part: These are some of many: that a few of them cannot be labelled is no reason to stop.
+        conversations: What is labelled.
+        labeller: What labels.
+        recipe: Limits.
+        part: The conversations are some of many: that none of their follow-ups could be labelled is no reason to stop.
 
     Raises:
-        ModelCallError: nothing at all could be labelled, or no call can succeed as things are.
+        ModelCallError: not one of the first follow-ups could be labelled.
+        ProviderUnavailableError: no call can succeed as things are.
     """
     found = [exchange for conversation in conversations for exchange in exchanges(conversation)]
-    said = await _said(found, labeller, part=part)
-    follow_ups = [one for one in said if isinstance(one, FollowUp)]
-    failed = {
-        (exchange.conversation_id, exchange.message_id): str(one)
-        for exchange, one in zip(found, said, strict=True)
-        if isinstance(one, ModelCallError)
-    }
+    follow_ups, failed = await _labelled(found, labeller, part=part)
     labels = {(f.conversation_id, f.message_id): f for f in follow_ups}
     turns: list[LabelledTurn] = []
     dropped: list[Dropped] = []
     for conversation in conversations:
-        parts = {message.id: message.finish for message in conversation.messages if message.finish is not None}
-        next_said = _next_said(conversation) if failed else {}
+        unfit = _unfit(conversation, failed)
         for turn in turns_of(conversation, labels):
-            error = failed.get((conversation.conversation_id, next_said.get(turn.response_id, "")))
-            if error is not None:
-                dropped.append(Dropped(stage="label", key=turn.key, reason="label_failed", detail=error))
-                continue
-            if turn.response_id in parts:
-                detail = parts[turn.response_id]
-                dropped.append(Dropped(stage="label", key=turn.key, reason="incomplete_answer", detail=detail))
+            fault = unfit.get(turn.request_id) or unfit.get(turn.response_id)
+            if fault is not None:
+                dropped.append(Dropped(stage="label", key=turn.key, reason=fault[0], detail=fault[1]))
                 continue
             trimmed = _trim(turn, recipe.max_context_chars)
             if trimmed is None:
@@ -72,37 +64,45 @@ async def label(
     return StageResult(len(turns) + len(dropped), len(turns), dropped, files, notes)
 
 
-async def _said(found: Sequence[Exchange], labeller: Labeller, *, part: bool) -> list[Labelled]:
-    """The label of each follow-up, or why it has none."""
-    said: list[Labelled] = []
-    hopeful = False
+async def _labelled(
+    found: Sequence[Exchange], labeller: Labeller, *, part: bool
+) -> tuple[list[FollowUp], dict[tuple[str, str], str]]:
+    """The labels; and by conversation and message, why there is none."""
+    follow_ups: list[FollowUp] = []
+    failed: dict[tuple[str, str], str] = {}
     with progress("label follow-ups", len(found)) as advance:
+        labelled = False
 
-        async def of_batch(batch: Sequence[Exchange]) -> list[Labelled]:
-            nonlocal hopeful
-            labelled = await label_all(batch, labeller)
-            hopeful = hopeful or any(isinstance(one, FollowUp) for one in labelled)
-            if not hopeful:
-                said.extend(labelled)
-                give_up(said, part=part or len(said) < len(found))
+        async def of_batch(batch: Sequence[Exchange]) -> list[FollowUp]:
+            nonlocal labelled
+            said = await label_each(labeller, batch)
+            for exchange, one in zip(batch, said, strict=True):
+                if isinstance(one, FollowUp):
+                    labelled = True
+                else:
+                    failed[exchange.conversation_id, exchange.message_id] = str(one)
             advance(len(batch))
-            return labelled
+            if failed and not labelled and not part:
+                last = list(failed.values())[-1]
+                raise ModelCallError(f"label: all of the first {len(failed)} calls to {labeller.name} failed: {last}")
+            return [one for one in said if isinstance(one, FollowUp)]
 
-        batches = [found[start : start + TOGETHER] for start in range(0, len(found), TOGETHER)]
-        made = await each(batches, of_batch, at_once=batches_at_once(labeller))
-    return [one for labelled in made for one in labelled]
+        batches = [found[start : start + _BATCH] for start in range(0, len(found), _BATCH)]
+        # One batch more than a model has room for, so that the last answers of one are not waited for alone.
+        at_once = 1 + -(-int(getattr(labeller, "at_once", 0)) // _BATCH)
+        for part_of_them in await each(batches, of_batch, at_once=at_once):
+            follow_ups += part_of_them
+    return follow_ups, failed
 
 
-def _next_said(conversation: Conversation) -> dict[str, str]:
-    """For each answer with text, by id: the user message after it."""
-    found: dict[str, str] = {}
-    answers: list[str] = []
-    for message in conversation.messages:
-        if _is(message, "assistant"):
-            answers.append(message.id)
-        elif _is(message, "user"):
-            found |= dict.fromkeys(answers, message.id)
-            answers = []
+def _unfit(conversation: Conversation, failed: Mapping[tuple[str, str], str]) -> dict[str, tuple[str, str]]:
+    """By message of a turn, why nobody can learn from the turn, and the detail."""
+    found = {m.id: ("incomplete_answer", str(m.finish)) for m in conversation.messages if m.finish is not None}
+    if failed:
+        for request, follow_up in pairwise(m.id for m in conversation.messages if _is(m, "user")):
+            error = failed.get((conversation.conversation_id, follow_up))
+            if error is not None:
+                found[request] = "model_call_failed", error
     return found
 
 
