@@ -92,6 +92,8 @@ class Capabilities(Record):
     """Whether calls leave the process. They may cost money, and one that was begun is worth waiting for."""
     price: Price | None = None
     """None where it is not known."""
+    at_once: int | None = Field(default=None, ge=1)
+    """How many calls are let through at once; None where nothing limits them."""
 
 
 @runtime_checkable

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from rlhi_plugin.words import ALONE
+
 SHORT_WORDS = 30
 """An answer of at most this many words is short (ours)."""
 DETAILED_WORDS = 80
@@ -49,8 +51,11 @@ class Check:
 
 
 def word_count(text: str) -> int:
-    """Number of whitespace-separated words."""
-    return len(text.split())
+    """Number of whitespace-separated words; two characters of a script without spaces are one (`rlhi_plugin.words`)."""
+    if text.isascii() or not (alone := len(ALONE.findall(text))):
+        return len(text.split())
+    rest = ALONE.sub(" ", text).split()
+    return (alone + 1) // 2 + sum(any(map(str.isalnum, word)) for word in rest)
 
 
 def repeated_share(text: str, n: int = 4) -> float:

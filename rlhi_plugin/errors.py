@@ -32,6 +32,17 @@ class RLHIError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross from one process to another as they are, whatever their constructors take."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[RLHIError], args: tuple[Any, ...], attributes: dict[str, Any]) -> RLHIError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class UserError(RLHIError):
     """The caller gave something that cannot work; the message ends with a remedy."""

@@ -6,8 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sized
 from typing import TypeVar
 
+from rlhi_plugin.chat import ChatClient
+
+_LEAST = 128
+"""Calls under way where nothing is said: several batches of a model in this process, so that it never waits (ours)."""
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+def under_way(client: ChatClient) -> int:
+    """How many calls to begin so that a client has always some to make: twice what it lets through, as some wait."""
+    return max(_LEAST, 2 * (client.capabilities.at_once or 0))
 
 
 async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int) -> list[_R]:

@@ -49,6 +49,7 @@ create table if not exists attempts (
 create index if not exists attempts_by_digest on attempts (digest);
 """
 _MOST_AT_ONCE = 1_000
+_NO_ROOM_OR_RIGHTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 _REPLIES = TypeAdapter(tuple[ChatReply, ...])
 
 _Work = Callable[[sqlite3.Connection], Any]
@@ -108,9 +109,15 @@ class CallJournal:
             self._reader = self._connect()
             self._prepare()
         except (OSError, sqlite3.Error) as error:
+            name = getattr(error, "sqlite_errorname", "")
+            place = isinstance(error, OSError) or name.startswith(_NO_ROOM_OR_RIGHTS)
             raise ArtefactError(
-                f"{path} cannot be used as a call journal: {error}. Move it away to begin a new one; what it holds is "
-                "then asked, and paid, again."
+                f"{path} cannot be used as a call journal: {error}. "
+                + (
+                    "Make room or rights there, and run the same command again."
+                    if place
+                    else "Move it away to begin a new one; what it holds is then asked, and paid, again."
+                )
             ) from error
         self._thread = threading.Thread(target=self._serve, name="rlhi-call-journal", daemon=True)
         self._thread.start()

@@ -15,7 +15,7 @@ from rlhi_plugin.calls.around import AroundClient
 from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.calls.size import likely_prompt_tokens
-from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
+from rlhi_plugin.chat import Capabilities, ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class RateLimitedClient(AroundClient):
             None if tokens is None else bucket(tokens, window_s, _TOKEN_BURST),
             asyncio.Lock(),
         )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the client inside, and how many calls this one lets through."""
+        return super().capabilities.model_copy(update={"at_once": self._options.max_concurrency})
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""

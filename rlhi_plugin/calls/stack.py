@@ -8,6 +8,7 @@ from rlhi_plugin.calls.journalled import CachedClient, JournalledClient
 from rlhi_plugin.calls.options import DEFAULT, CallOptions
 from rlhi_plugin.calls.rate_limit import RateLimitedClient
 from rlhi_plugin.calls.retrying import RetryingClient
+from rlhi_plugin.calls.singles import SinglesClient
 from rlhi_plugin.chat import ChatClient
 
 
@@ -20,9 +21,10 @@ def equip(
 ) -> ChatClient:
     """Put retries, cache, budget, rate limit and journal around a vendor's client.
 
-    From the outside in: a retry may be answered by the cache (a wrong answer was paid for, too), and what the cache
-    does not hold is paid for; a call waits for its turn, and counts as begun when it has it. A client in this process
-    gets cache and journal only: it costs nothing and refuses nobody.
+    From the outside in: where a provider gives one reply a call, several are several calls; a retry may be answered by
+    the cache (a wrong answer was paid for, too), and what the cache does not hold is paid for; a call waits for its
+    turn, and counts as begun when it has it. A client in this process gets cache and journal only: it costs nothing and
+    refuses nobody.
 
     Raises:
         ConfigError: the budget limits money, and the model's price is not known.
@@ -35,4 +37,4 @@ def equip(
         inner = BudgetedClient(inner, budget, options.price)
     if journal is not None:
         inner = CachedClient(inner, journal)
-    return RetryingClient(inner, options)
+    return SinglesClient(RetryingClient(inner, options))

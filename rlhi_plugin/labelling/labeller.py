@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import Protocol, runtime_checkable
 
-from rlhi_plugin.errors import ConfigError, MissingExtraError
+from rlhi_plugin.errors import ConfigError, MissingExtraError, ModelCallError
 from rlhi_plugin.labelling.exchange import Exchange
 from rlhi_plugin.records import FollowUp
 
@@ -34,6 +34,26 @@ class Labeller(Protocol):
             ModelCallError: a labeller that asks a model could not.
         """
         ...
+
+
+@runtime_checkable
+class PatientLabeller(Labeller, Protocol):
+    """A labeller that goes on where one follow-up cannot be labelled."""
+
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """For each exchange its label, or why it has none.
+
+        Raises:
+            ProviderUnavailableError: no call can succeed as things are.
+        """
+        ...
+
+
+async def label_each(labeller: Labeller, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+    """See `PatientLabeller.label_each`; of a labeller that is none, all labels or the error of the first without."""
+    if isinstance(labeller, PatientLabeller):
+        return await labeller.label_each(exchanges)
+    return [*await labeller.label(exchanges)]
 
 
 def load_labeller(name: str, *, llm: str | None = None) -> Labeller:

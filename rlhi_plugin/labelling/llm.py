@@ -9,16 +9,14 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
 from rlhi_plugin.chat import ChatClient, ChatRequest
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.errors import ConfigError, ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.labelling.exchange import Exchange
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage, FollowUp, FollowUpLabel, FollowUpSubtype
 
-CONCURRENCY = 64
-"""Calls in flight, unless the client lets fewer through (ours)."""
 MAX_SHOWN = 4_000
 """Characters of each text that the model is shown: its beginning and its end (ours)."""
 
@@ -72,9 +70,26 @@ class LLMLabeller:
         several = f":{self._votes}-votes" if self._votes > 1 else ""
         return f"llm:{self._client.model}:{self._prompt.version}{several}"
 
+    @property
+    def at_once(self) -> int:
+        """How many follow-ups to give it at once, so that its model has always some to label."""
+        return under_way(self._client)
+
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """See `Labeller.label`. Evidence that does not stand in the follow-up is dropped, the label kept."""
-        return await each(exchanges, self._label, at_once=CONCURRENCY)
+        return await each(exchanges, self._label, at_once=self.at_once)
+
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`."""
+        return await each(exchanges, self._label_or_error, at_once=self.at_once)
+
+    async def _label_or_error(self, exchange: Exchange) -> FollowUp | ModelCallError:
+        try:
+            return await self._label(exchange)
+        except ProviderUnavailableError:
+            raise
+        except ModelCallError as error:
+            return error
 
     async def _label(self, exchange: Exchange) -> FollowUp:
         shown = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhi_plugin.checkable import CODE_LANGUAGES, check, is_check, list_items, rivals, sentence_count
-from rlhi_plugin.checks import CHECKS
+from rlhi_plugin.checks import CHECKS, word_count
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.text_language import TEXT_LANGUAGES, text_language
 
@@ -61,6 +61,29 @@ def test_counting():
     assert sentence_count("Dr. Who? Yes! 3.5 is fine.") == 4
     assert sentence_count("") == 0
     assert list_items(LIST) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        ("two - words", 3),
+        ("na\u00efve caf\u00e9 \u2014 bon", 4),
+        ("물을 자주 주세요", 3),
+        ("今天天气很好。", 3),
+        ("用 Python 写一个函数!", 4),
+        ("รดน้ำต้นไม้", 6),
+    ],
+)
+def test_words_are_counted_where_nothing_stands_between_them(text, words):
+    assert word_count(text) == words
+
+
+def test_a_long_answer_in_chinese_is_not_short():
+    text = "每天给植物六个小时的光,土干了再浇水。" * 12
+    assert not check("short").holds(text)
+    assert check("detailed").holds(text)
+    assert not check("max_words:50").holds(text)
 
 
 def test_the_language_of_code_and_crumbs_is_unknown():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -104,7 +105,15 @@ def _object(request: ProviderRequest, properties: dict[str, Any], draw: random.R
         return {"label": label, "confidence": draw.choice(["high", "medium"]), "evidence": said[:80]}
     if "statements" in properties:
         return {"statements": _statements(json.loads(request.last_user_text)["messages"])}
+    if "better" in properties:
+        return {"better": _better(request.last_user_text)}
     return {"score": draw.randint(1, 10)}
+
+
+def _better(said: str) -> str:
+    """Of two answers, whatever their order, the one that a hash of its text draws."""
+    first, second = (said.split(f'Answer {name}:\n"""\n')[1].split('\n"""', maxsplit=1)[0] for name in "AB")
+    return "A" if zlib.crc32(first.encode()) < zlib.crc32(second.encode()) else "B"
 
 
 def _statements(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

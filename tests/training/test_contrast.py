@@ -110,7 +110,8 @@ def test_no_users_texts_cross(data):
     users = ["ann", "bob", "cyd"]
     secrets = {user: " ".join(data.draw(_SECRETS)) for user in users}
     said = {user: f"no {' '.join(data.draw(_SECRETS))} please" for user in users}
-    people = [persona(user, data.draw(st.sampled_from(WISHES)), secret=secrets[user]) for user in users]
+    wishes = st.sampled_from([*WISHES, "That was rude."])
+    people = [persona(user, data.draw(wishes), secret=secrets[user]) for user in users]
     turns = [turn(user, f"{user} asks how to keep a plant alive", said[user]) for user in users]
     order = random.Random(data.draw(st.integers(0, 999)))
     everything = [*secrets.values(), *said.values()]
@@ -118,7 +119,7 @@ def test_no_users_texts_cross(data):
     more = {}
     for t in turns:
         texts = [
-            obedient(ChatRequest(messages=t.context), order.choice(["Oh.", said[t.user_id]])),
+            obedient(ChatRequest(messages=t.context), order.choice(["Oh.", said[t.user_id], secrets[t.user_id]])),
             "- one line here\n- two lines are here",
         ]
         more[t.key] = [
@@ -158,6 +159,26 @@ def test_quotations_are_five_words_or_a_whole_short_text():
     assert not quotes("", private)
     assert private_grams(["shorter please"], []) == frozenset()
     assert not quotes("call me captain", private_grams(["call me captain"], ["Please call me captain."]))
+
+
+def test_scripts_without_spaces_are_quoted_by_their_characters():
+    private = private_grams(["我住在柏林的一个小公寓里", "太短了"], ["柏林的天气怎么样?"])
+    assert quotes("既然你住在柏林的一个小公寓里,就少浇水。", private)
+    assert quotes("你说太短了,这里是更长的回答。", private)
+    assert not quotes("柏林的天气很好。", private)
+    assert not quotes("每天给植物六个小时的光。", private)
+
+
+def test_an_author_who_has_no_say_is_not_quoted_to_others_either():
+    """Samples were written under their persona, which need not ask for anything that counts for the request."""
+    home = "I nurse my brother Tom at home"
+    turns = [turn("ann", "How do I keep a plant alive?")]
+    people = [persona("ann", secret=home), persona("bob", WISHES[0]), persona("cyd", WISHES[1])]
+    leak = f"- Since you said that {home}, look at the soil\n- Turn the pot so that it grows straight"
+    sample = Candidate(conversation_id="of-ann", turn=0, text=leak, origin="sample", model="m")
+    result = run(turns, people, ScriptedClient(obedient), {turns[0].key: [sample]}, guided_samples=0)
+    assert result.notes["left_out"] == {"quotes_a_user": 1}
+    assert not [p for p in result.files[CONTRASTS] if home in p.chosen.text + p.rejected.text]
 
 
 def test_rewrites_and_samples_join_the_pool_and_logged_answers_do_not():

@@ -8,14 +8,17 @@ import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi_plugin.errors import RecordError
+from rlhi_plugin.chat import ScriptedClient
+from rlhi_plugin.errors import ModelCallError, RecordError
+from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.logs import read_conversations, write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion, read_exclusions
 from rlhi_plugin.privacy.tombstones import append_tombstones, read_tombstones
-from rlhi_plugin.records import Conversation, FollowUpLabel, Message, Tombstone
+from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Message, Tombstone
 from rlhi_training.recipe import IngestSection
 from rlhi_training.run_directory import check_conservation
 from rlhi_training.stages.ingest import CONVERSATIONS, ingest
@@ -131,6 +134,33 @@ async def test_a_part_of_an_answer_is_no_answer_to_learn_from(cue_labeller):
     assert [(d.key, d.reason, d.detail) for d in result.dropped] == [("c#0", "incomplete_answer", "incomplete")]
 
 
+def _answers_all_but(refused: str) -> LLMLabeller:
+    def say(request):
+        return "I cannot." if refused in request.messages[1].content else '{"label": "new_request"}'
+
+    return LLMLabeller(ScriptedClient(say))
+
+
+async def test_a_follow_up_that_a_model_cannot_label_costs_its_turn_and_no_other(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two", "Q three", "A three"])
+    result = await label([talk], _answers_all_but('"follow_up": "vile words"'), IngestSection())
+    check_conservation("label", result)
+    assert [(turn.turn, turn.label) for turn in result.files[TURNS]] == [(1, FollowUpLabel.NEW_REQUEST), (2, None)]
+    assert [m.content for m in result.files[TURNS][0].context] == ["Q one", "A one", "vile words"]
+    assert [one.turn for one in result.files[FOLLOW_UPS]] == [2]
+    assert [(d.key, d.reason) for d in result.dropped] == [("c#0", "model_call_failed")]
+    assert "JSON" in result.dropped[0].detail
+
+
+async def test_a_model_that_labels_nothing_stops_the_run(conversation):
+    talk = conversation("c", ["Q one", "A one", "vile words", "A two"])
+    mute = _answers_all_but("vile words")
+    with pytest.raises(ModelCallError, match="all of the first 1 calls"):
+        await label([talk], mute, IngestSection())
+    some = await label([talk], mute, IngestSection(), part=True)
+    assert [(d.key, d.reason) for d in some.dropped] == [("c#0", "model_call_failed")]
+
+
 async def test_long_histories_are_trimmed_by_whole_turns_and_long_requests_dropped(conversation, cue_labeller):
     talk = conversation("c", ["a" * 60, "b" * 60, "c" * 60, "d", "e" * 150, "f"])
     result = await label([talk], cue_labeller, IngestSection(max_context_chars=100))
@@ -164,3 +194,32 @@ def test_any_log_is_conserved_and_every_turn_is_well_formed(cue_labeller, talks,
         assert all(first != second for first, second in itertools.pairwise(roles))
         assert sum(len(m.content) for m in turn.context) <= limit
         assert (turn.label is None) == (turn.follow_up_id is None)
+
+
+async def test_a_labeller_that_asks_a_model_has_as_many_under_way_as_its_client_lets_through(conversation):
+    under_way = peak = 0
+
+    class Slow:
+        name, at_once = "slow", 300
+
+        async def label(self, exchanges):
+            nonlocal under_way, peak
+            under_way += len(exchanges)
+            peak = max(peak, under_way)
+            await asyncio.sleep(0.001)
+            under_way -= len(exchanges)
+            return [
+                FollowUp(
+                    conversation_id=one.conversation_id,
+                    turn=one.turn,
+                    message_id=one.message_id,
+                    label=FollowUpLabel.NEW_REQUEST,
+                    labeller="slow",
+                )
+                for one in exchanges
+            ]
+
+    talks = [conversation(f"c{i}", ["Basil?", "Water.", "And mint?", "Ok."]) for i in range(700)]
+    result = await label(talks, Slow(), IngestSection())
+    assert [one.conversation_id for one in result.files[FOLLOW_UPS]] == [f"c{i}" for i in range(700)]
+    assert 300 <= peak <= 512

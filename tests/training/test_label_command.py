@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from rlhi_plugin.errors import ConfigError, UserError
+from rlhi_plugin.chat import ScriptedClient
+from rlhi_plugin.errors import ConfigError, ModelCallError, UserError
+from rlhi_plugin.fake_provider import ByContent, FakeProvider, HTTPFault, ProviderRequest
+from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.logs import write_conversations
 from rlhi_plugin.privacy.exclusions import exclusion
 from rlhi_plugin.privacy.tombstones import append_tombstones
@@ -81,6 +84,23 @@ def test_an_earlier_output_survives_a_failure(wildchat_log, tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == "before\n"
 
 
+@pytest.mark.parametrize("option", ["--out", "--refused", "--signals"])
+def test_the_log_is_never_written_over(wildchat_log, tmp_path, option):
+    before = wildchat_log.read_bytes()
+    files = {"--out": tmp_path / "out.jsonl", option: wildchat_log.parent / "." / "log.jsonl"}
+    done = run(wildchat_log, "--labeller", "fast", *(word for pair in files.items() for word in pair))
+    assert isinstance(done.exception, ConfigError)
+    assert "Name another file" in str(done.exception)
+    assert wildchat_log.read_bytes() == before
+    twice = run(wildchat_log, "--labeller", "fast", "--out", tmp_path / "x", "--signals", tmp_path / "x")
+    assert "Give each its own" in str(twice.exception)
+
+
+def test_a_folder_of_logs_gets_no_labels_into_it(wildchat_log):
+    done = run(wildchat_log.parent, "--labeller", "fast", "--out", wildchat_log.parent / "out.jsonl")
+    assert "Name another file" in str(done.exception)
+
+
 def test_a_log_needs_an_output_and_has_to_be_there(wildchat_log, tmp_path):
     assert isinstance(run(wildchat_log).exception, UserError)
     assert isinstance(run(tmp_path / "absent.jsonl", "--out", tmp_path / "x").exception, UserError)
@@ -106,6 +126,24 @@ async def test_our_own_export_signals_and_hindsight(conversation, tmp_path, cue_
         ("thumbs_up", "event", "c-1"),
     ]
     assert counts.signals == {"abandon": 1, "thumbs_up": 1}
+
+
+async def test_a_follow_up_that_a_model_cannot_label_is_named_and_the_rest_is_labelled(conversation, tmp_path):
+    def say(request):
+        return "no" if "vile" in request.messages[1].content else '{"label": "new_request"}'
+
+    logs, out, bad = (tmp_path / name for name in ("logs.jsonl", "out.jsonl", "bad.jsonl"))
+    write_conversations(logs, [conversation("c", ["Q", "A", "vile", "B"]), conversation("d", ["Q", "A", "more", "B"])])
+    counts = await label_log(logs, out, LLMLabeller(ScriptedClient(say)), LabelOptions(refused=bad))
+    assert [json.loads(line)["conversation_id"] for line in out.read_text().splitlines()] == ["d"]
+    (row,) = map(json.loads, bad.read_text().splitlines())
+    assert (row["conversation_id"], row["turn"]) == ("c", 2)
+    assert "JSON" in row["reason"]
+    assert (counts.refused, counts.named[0][:9]) == (1, "c, turn 2")
+    out.unlink()
+    with pytest.raises(ModelCallError):
+        await label_log(logs, out, LLMLabeller(ScriptedClient(["no"])), LabelOptions())
+    assert not out.exists()
 
 
 async def test_what_users_keep_out_is_not_labelled_and_counted(conversation, tmp_path, cue_labeller):
@@ -193,3 +231,38 @@ def test_workers_say_what_one_process_says(wildchat_path, tmp_path):
         assert done.exit_code == 0, done.output
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert len((tmp_path / "1.jsonl").read_text().splitlines()) >= 1200
+
+
+def _labels_by_cue(request: ProviderRequest) -> str | HTTPFault:
+    said = json.loads(request.last_user_text)["follow_up"]
+    if "poison" in said:
+        return HTTPFault(400, "content policy")
+    return json.dumps({"label": "positive_feedback" if "Thanks" in said else "new_request", "evidence": said})
+
+
+def test_what_a_model_has_labelled_is_not_asked_again_and_what_it_refuses_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    talks = [row(f"c{i}", ("u", "Basil?"), ("a", "Water it."), ("u", f"Thanks {i}")) for i in range(4)]
+    bad = row("bad", ("u", "Tea?"), ("a", "Hot."), ("u", "poison"), ("a", "No."), ("u", "Thanks anyway"))
+    (tmp_path / "log.jsonl").write_text("\n".join([*talks, bad]) + "\n")
+    out, refused = tmp_path / "out.jsonl", tmp_path / "refused.jsonl"
+    script = ByContent(_labels_by_cue)
+    with FakeProvider(script) as provider:
+        words = (tmp_path / "log.jsonl", "--labeller", "llm", "--llm", f"openai:fake-1@{provider.base_url}")
+        done = run(*words, "--out", out, "--refused", refused)
+        assert done.exit_code == 0, done.output
+        first = out.read_bytes()
+        rows = [json.loads(line) for line in first.splitlines()]
+        labelled = [(one["conversation_id"], one["turn"]) for one in rows]
+        assert labelled == [*((f"c{i}", 2) for i in range(4)), ("bad", 3)]
+        assert "5 follow-up(s) of 5 conversation(s)" in done.output.replace("\n", " ")
+        assert "1 row(s) set aside" in done.output.replace("\n", " ")
+        (left,) = map(json.loads, refused.read_text().splitlines())
+        assert (left["conversation_id"], left["turn"]) == ("bad", 2)
+        assert "content policy" in left["reason"]
+        out.unlink()
+        again = run(*words, "--out", out)
+        assert again.exit_code == 0, again.output
+    # Only what was refused, and not paid for, is asked again.
+    assert sorted(script.answered.values()) == [1, 1, 1, 1, 1, 2]
+    assert out.read_bytes() == first

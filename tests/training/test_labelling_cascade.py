@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from rlhi_plugin.chat import ScriptedClient
 from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.labelling import Exchange
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.records import Conversation, FeedbackEvent, FeedbackKind, FollowUp, FollowUpLabel, Message
 from rlhi_training.labelling.cascade import CascadeLabeller
@@ -83,6 +85,16 @@ async def test_the_last_tier_may_be_a_language_model_and_its_failure_is_told():
     broken = CascadeLabeller(tiers=[Tier("a", {}), LLMLabeller(ScriptedClient(["no"]))], keeps=[0.9])
     with pytest.raises(ModelCallError):
         await broken.label([exchange("x")])
+
+
+async def test_a_tier_that_fails_on_one_follow_up_labels_the_others():
+    said = {"b": "no", "c": '{"label": "positive_feedback"}'}
+    model = LLMLabeller(ScriptedClient(lambda request: said[json.loads(request.messages[1].content)["follow_up"]]))
+    cascade = CascadeLabeller(tiers=[Tier("a", {"a": 0.95}), model], keeps=[0.9])
+    first, failed, last = await label_each(cascade, [exchange(text) for text in "abc"])
+    assert (first.label, last.label) == (NEW, POSITIVE)
+    assert isinstance(failed, ModelCallError)
+    assert cascade.decided == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,31 @@ def test_a_run_that_was_killed_while_generating_continues(run, tmp_path):
     assert len(rewrites) == 24 - 5
 
 
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(run, tmp_path, monkeypatch):
+    from rlhi_training import run_directory
+
+    write_lines = run_directory.write_lines
+
+    def full(path: Path, lines) -> None:
+        if path.name == "rewrites.jsonl":
+            raise OSError(28, "No space left on device")
+        write_lines(path, lines)
+
+    monkeypatch.setattr(run_directory, "write_lines", full)
+    with pytest.raises(UserError, match=r"No space left on device\. Make room"):
+        run()
+    monkeypatch.undo()
+    pipeline, _, _, _ = run()
+    assert pipeline.reused == ["ingest", "label", "personas"]
+    assert (tmp_path / "run" / "pairs.jsonl").is_file()
+
+
+def test_a_folder_that_cannot_be_locked_is_said(run, tmp_path):
+    (tmp_path / "run" / ".lock").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot write to .*\.lock.*Make room or rights"):
+        run()
+
+
 def test_without_pairs_the_main_reasons_are_told(run):
     with pytest.raises(UserError, match=r"no usable pairs.*feedback_not_addressed"):
         run("reward.enabled=false", "contrast.enabled=false", client=ScriptedClient(["I will not do that for you."]))

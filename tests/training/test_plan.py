@@ -17,7 +17,7 @@ from rlhi_plugin.logs import write_conversations
 from rlhi_training.cli import app
 from rlhi_training.pipeline import CALLS, Pipeline
 from rlhi_training.plan import hardware, power
-from rlhi_training.plan.report import Plan, make_plan
+from rlhi_training.plan.report import Plan, make_plan, render
 from rlhi_training.plan.stand_ins import example_of
 from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
@@ -40,6 +40,11 @@ CASES = {
         {"users": 10, "days": 2, "turns": 5, "sentences": 3, "seed": 2},
         ("personas.llm", "rewrite.llm", "model.served"),
         ("personas.builder=llm", "contrast.guidance=demonstrations", "rewrite.samples_blind=0"),
+    ),
+    "a judge of rewrites": (
+        {"users": 6, "days": 3, "turns": 3, "sentences": 4, "seed": 3},
+        ("rewrite.llm", "filter.llm", "model.served"),
+        ("filter.addresses_feedback=judge", "reward.enabled=false", "contrast.enabled=false"),
     ),
 }
 
@@ -127,11 +132,104 @@ def test_the_command_prints_tables_or_json(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [logs], "a plan leaves nothing behind"
 
 
+def _small(logs: Path, *options: str, **more) -> Plan:
+    recipe = override_recipe(Recipe(name="t", summary="-").model_dump(mode="json"), ["label.labeller=fast", *options])
+    return make_plan(logs, recipe, encoder=_Alike(), **more)
+
+
+class _Alike:
+    """An encoder for which all texts are alike."""
+
+    def encode(self, texts):
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+@pytest.fixture
+def small_log(tmp_path: Path) -> Path:
+    write_conversations(tmp_path / "small.jsonl", invented(3, 3))
+    return tmp_path / "small.jsonl"
+
+
+@pytest.mark.slow
+def test_what_runs_here_is_priced_elsewhere_and_a_model_without_a_price_is_named(small_log) -> None:
+    pytest.importorskip("litellm")
+    plan = _small(small_log, price_of_others=["nobody/unheard-of"])
+    assert plan.usd == 0.0
+    prompt, answers = plan.total_prompt_tokens, plan.total_completion_tokens
+    assert plan.elsewhere["openai/gpt-4o"] == pytest.approx(prompt * 2.5e-6 + answers * 1e-5, abs=1e-4)
+    assert plan.elsewhere["nobody/unheard-of"] is None
+    tables = [str(part.title) for part in render(plan) if not isinstance(part, str)]
+    assert "All of them, if they were hosted, with" in tables
+
+
+@pytest.mark.slow
+def test_a_trained_reward_model_takes_memory_and_hours_beside_the_policy(small_log) -> None:
+    base = "model.base=meta-llama/Llama-3.1-8B-Instruct"
+    without = {gpu.card: gpu for gpu in _small(small_log, base).gpu}
+    plan = _small(small_log, base, "reward.classifier=Nexusflow/Athene-RM-8B")
+    found = {gpu.card: gpu for gpu in plan.gpu}
+    assert all((gpu.scoring_gib, gpu.scoring_hours) == (0, 0) for gpu in without.values())
+    # Two models of 8B in bfloat16.
+    assert all(gpu.scoring_gib == pytest.approx(2 * 16e9 / 2**30, abs=0.1) for gpu in found.values())
+    assert not found["RTX 4090"].fits
+    assert found["H100 80GB"].fits
+    assert found["L4"].scoring_hours > found["H100 80GB"].scoring_hours > 0
+    assert plan.total_calls == sum(row.calls for row in plan.calls)
+    said = " ".join(part for part in render(plan) if isinstance(part, str))
+    assert "While answers are scored: 29.8" in said
+
+
+@pytest.mark.slow
+def test_the_evaluation_that_is_planned_is_the_one_that_the_recipe_holds_out(tmp_path: Path) -> None:
+    logs = tmp_path / "logs.jsonl"
+    write_conversations(logs, invented(30, 4))
+    split = "split.held_out_users=0.4"
+    plan = _small(logs, split)
+    recipe = override_recipe(Recipe(name="t", summary="-").model_dump(mode="json"), [split])
+    manifest = Pipeline(logs, recipe, RunDirectory(tmp_path / "run"), say=lambda _: None).run("ingest")
+    entry = manifest.stages["ingest"].notes["split"]["evaluation"]
+    assert plan.evaluation.users == entry["users"] > 5
+    # Three requests in each of the conversations that are for evaluation.
+    assert plan.evaluation.answers_per_user == pytest.approx(3 * entry["conversations"] / entry["users"], abs=0.01)
+    assert "split.held_out_users = 0.4" in plan.assumptions[-1]
+    assert "20% of the users with a history" in _small(logs, "split.held_out_users=0.0").assumptions[-1]
+    assert _small(logs, split, held_out=0.5).evaluation.users == round(0.5 * (30 - entry["users"]))
+
+
+@pytest.mark.slow
+def test_what_is_left_out_and_who_is_nobody_is_said(small_log) -> None:
+    talks = invented(2, 1, seed=9)
+    nobody = [talk.model_copy(update={"user_id": None, "conversation_id": f"n{i}"}) for i, talk in enumerate(talks)]
+    more = small_log.with_name("more.jsonl")
+    write_conversations(more, nobody)
+    small_log.write_text(small_log.read_text() + more.read_text() + "{ not json\n")
+    plan = _small(small_log, "split.held_out_users=0.0")
+    assert (plan.rows, plan.anonymous, plan.left_out) == (12, 2, {"malformed": 1})
+    said = [part for part in render(plan) if isinstance(part, str)]
+    assert "11 usable conversations of 12 rows" in said[0]
+    assert said[1] == "Left out: malformed 1."
+    assert said[2].startswith("2 carry no user")
+
+
+@pytest.mark.slow
+def test_a_filters_judge_is_counted_and_a_filter_by_code_asks_nobody(small_log) -> None:
+    judge = ("filter.llm=policy", "filter.addresses_feedback=judge", "filter.not_worse=judge")
+    plan = _small(small_log, *judge)
+    calls = {row.stage: row.calls for row in plan.calls}
+    rewrites = next(pairs.items for pairs in plan.pairs if pairs.method == "rewrite")
+    # Two questions, two orders, and equal ones once.
+    assert 0 < calls["filter"] <= 4 * rewrites
+    assert calls["filter"] > 2 * rewrites
+    assert any("every rewrite without a flaw" in said for said in plan.assumptions)
+    assert "filter" not in {row.stage for row in _small(small_log).calls}
+    assert "filter" not in {row.stage for row in _small(small_log, *judge, "filter.quality=false").calls}
+
+
 def test_power_is_that_of_a_simulated_evaluation() -> None:
     users, answers = 380, 10
     points = power.detectable(users, answers)
     assert points is not None
-    # The brief's own example: about 380 users show about three points.
+    # A rule of thumb: about 380 users show about three points.
     assert 2.5 < points < 3.5
     assert power.users_for(points, answers) == pytest.approx(users, abs=1)
     draw = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import ArtefactError, StoreTimeoutError, UserError
 from rlhi_training.records import Dropped
 from rlhi_training.run_directory import (
     RunDirectory,
@@ -18,6 +18,7 @@ from rlhi_training.run_directory import (
     check_conservation,
     digest_path,
     write_lines,
+    writing_to,
 )
 
 
@@ -84,8 +85,11 @@ def test_damaged_files_say_so(tmp_path: Path):
     run = RunDirectory(tmp_path)
     (tmp_path / "manifest.json").write_text('{"recipe"')
     (tmp_path / "turns.jsonl").write_text("{}\n")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
     with pytest.raises(ArtefactError, match="damaged"):
         run.manifest()
+    with pytest.raises(ArtefactError, match="damaged"):
+        run.read("latin.jsonl", Dropped)
     with pytest.raises(ArtefactError, match="damaged"):
         run.read("turns.jsonl", Dropped)
     with pytest.raises(ArtefactError, match="missing"):
@@ -96,6 +100,25 @@ def test_a_file_is_no_run_directory(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--out"):
         RunDirectory(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), r"No space left on device\. Make room or rights"),
+        (PermissionError(13, "Permission denied", "run/.lock"), r"Permission denied \(run/\.lock\)\. Make room"),
+    ],
+)
+def test_a_full_disk_and_a_folder_without_rights_are_said(tmp_path: Path, error: OSError, said: str):
+    with pytest.raises(UserError, match=said), writing_to(tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), OSError("odd"), StoreTimeoutError("late")])
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: OSError):
+    with pytest.raises(type(error)) as caught, writing_to(tmp_path):
+        raise error
+    assert caught.value is error
 
 
 def _hold(path: Path, ready, done) -> None:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from invented_logs import invented
-from scale_fakes import Inline, fakes
+from scale_fakes import Cues, Inline, Words, Writer, fakes
 
-from rlhi_plugin.errors import UserError
+from rlhi_plugin.chat import FREE, Capabilities
+from rlhi_plugin.errors import BudgetReachedError, UserError
 from rlhi_plugin.logs import write_conversations
 from rlhi_training.pipeline import STAGES, Pipeline
 from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
+from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory
+from rlhi_training.scale.engine import LocalEngine
 from rlhi_training.scale.pipeline import ShardedPipeline
 from rlhi_training.scale.sharded_run import Sharding
 
@@ -123,10 +129,18 @@ def test_small_logs_come_out_the_same(tmp_path_factory, users, days, seed, shard
 
 @pytest.mark.slow
 def test_processes_do_the_same_work(log, reference, tmp_path):
-    from rlhi_training.scale.engine import LocalEngine
-
     in_shards(log, tmp_path, shards=5, engine=LocalEngine(2), pairs_in_workers=True)
     same(reference, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_left_does_not_wait_for_its_workers():
+    engine = LocalEngine(2)
+    pieces = engine.map(time.sleep, [0.0, 60.0, 60.0])
+    next(pieces)
+    started = time.monotonic()
+    engine.close()
+    assert time.monotonic() - started < 10
 
 
 def test_a_second_start_reuses_everything_and_another_recipe_what_it_can(log, reference, tmp_path):
@@ -224,6 +238,45 @@ def test_a_user_with_very_many_conversations_and_very_long_turns(tmp_path, conve
         make(tmp_path / "log.jsonl", tmp_path / name, *options)
     same(tmp_path / "a", tmp_path / "b")
     assert "turn_too_long" in (tmp_path / "b" / "dropped" / "ingest.jsonl").read_text()
+
+
+class SlowWriter(Writer):
+    """A provider that takes a while, and remembers what it has answered."""
+
+    capabilities = Capabilities(json_schema="asked", seed=True, many=True, remote=True, price=FREE)
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    async def complete(self, request):
+        await asyncio.sleep(0.05)
+        replies = await super().complete(request)
+        self.answered += 1
+        return replies
+
+
+def test_calls_that_are_on_their_way_when_a_shard_stops_are_kept(log, tmp_path):
+    recipe = override_recipe(Recipe(name="t", summary="-").model_dump(mode="json"), [*OPTIONS, "calls.max_calls=20"])
+    writer = SlowWriter()
+    resources = Resources(recipe, policy=writer, labeller=Cues(), encoder=Words())
+    pipeline = ShardedPipeline(
+        log,
+        recipe,
+        RunDirectory(tmp_path),
+        resources=resources,
+        say=lambda _: None,
+        sharding=Sharding(shards=3, make=fakes),
+        engine=Inline(),
+    )
+    with pytest.raises(BudgetReachedError):
+        pipeline.run(until="pairs")
+    with closing(sqlite3.connect(tmp_path / "calls.db")) as journal:
+        (kept,) = journal.execute("select count(*) from answers").fetchone()
+        (unknown,) = journal.execute(
+            "select count(*) from attempts where outcome is null or outcome = 'interrupted'"
+        ).fetchone()
+    assert (kept, unknown) == (20, 0)
+    assert writer.answered == 20
 
 
 @pytest.mark.slow

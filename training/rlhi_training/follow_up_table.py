@@ -40,7 +40,7 @@ class FollowUpTable(Record):
     messages: int = Field(ge=0)
     """Initial requests and labelled follow-ups."""
     unlabelled: int = Field(ge=0)
-    """User messages that follow up on no reply; in no share."""
+    """User messages that follow up on no reply, or that could not be labelled; in no share."""
     overall: dict[str, float]
     by_turn: dict[str, dict[str, float]]
     """Keys ``2`` to ``5`` and ``>5``: the user message's place in its conversation, counted from 1."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _spelt
 
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.records import ChatMessage
@@ -20,7 +20,7 @@ from rlhi_plugin.terminal import progress
 from rlhi_training.records import Candidate, CandidateOrigin, LabelledTurn
 
 CONCURRENCY = 128
-"""Calls in flight: several batches of the in-process client, so that it never waits for work."""
+"""Turns that are scored at once, each by several calls (ours)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ async def generate(drafts: Sequence[Draft], client: ChatClient, sampling: Sampli
             made[_key(draft)] = [_candidate(draft, reply, client.model) for reply in replies if reply.text.strip()]
             advance(1)
 
-        await each(drafts, answer, at_once=CONCURRENCY)
+        await each(drafts, answer, at_once=under_way(client))
     if drafts and len(failures) == len(drafts) and not sampling.part:
         raise ModelCallError(f"{description}: every call to {client.model} failed. The last: {error_of(failures)}")
     return Drafted({_key(draft): made[_key(draft)] for draft in drafts}, failures)

@@ -37,6 +37,7 @@ from rlhi_training.run_directory import (
     StageResult,
     digest_of,
     digest_path,
+    writing_to,
 )
 from rlhi_training.stages.ingest import CONVERSATIONS
 from rlhi_training.stages.label import TURNS
@@ -88,8 +89,8 @@ class Pipeline:
         """Run every stage up to and including `until`; what is done already is reused, and said to be.
 
         Raises:
-            UserError: the log cannot be read or holds nothing usable, no pair survived, or (before anything is done)
-                the base model cannot be trained as the recipe wants.
+            UserError: the log cannot be read or holds nothing usable, no pair survived, the run directory has no room
+                or no rights, or (before anything is done) the base model cannot be trained as the recipe wants.
             ArtefactError: a file of the run is damaged, or a stage lost items.
             ModelCallError: a model that a stage depends on failed at every call, or cannot be reached.
             BudgetReachedError: the next call could cost more than the budget leaves.
@@ -99,7 +100,12 @@ class Pipeline:
         if until == "train":
             check_base(self.recipe, registry=self.registry)
         journal = self.run_dir.path / CALLS
-        with self.run_dir.locked(), self.resources.calling(journal), asyncio.Runner() as runner:
+        with (
+            writing_to(self.run_dir.path),
+            self.run_dir.locked(),
+            self.resources.calling(journal),
+            asyncio.Runner() as runner,
+        ):
             try:
                 for stage in STAGES[: STAGES.index(until) + 1]:
                     self.step(stage, runner)

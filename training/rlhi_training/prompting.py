@@ -13,6 +13,17 @@ def with_persona_message(context: tuple[ChatMessage, ...], persona: Persona | No
     return (ChatMessage(role="system", content=system), *rest) if system else rest
 
 
+def conversation_text(context: tuple[ChatMessage, ...]) -> str:
+    """What a judge reads as the request: the request itself, or where there was talk before it, all of that too.
+
+    "And in winter?" can be answered well or badly only by what was asked before.
+    """
+    if len(context) == 1:
+        return context[0].content
+    said = [f"{message.role.capitalize()}: {message.content}" for message in context]
+    return "\n\n".join(["(A conversation; the request is its last message.)", *said])
+
+
 def fill(template: str, **places: str) -> str:
     """Put values into ``{name}`` places. Values are never read as templates themselves."""
     pieces = [template]

@@ -13,6 +13,7 @@ from rlhi_adapters.opening import open_client
 from rlhi_plugin import terminal
 from rlhi_plugin.calls.budget import Budget
 from rlhi_plugin.calls.journal import CallJournal
+from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import FREE, Capabilities, ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import ConfigError
@@ -46,7 +47,7 @@ class PolicyClient:
     def __init__(self, model: ModelSection, adapter: tuple[str, Path] | None = None) -> None:
         self._section = model
         self._adapter = adapter
-        self._lock = asyncio.Lock()
+        self._lock = PerLoop(asyncio.Lock)
         self._client: ChatClient | None = None
 
     @property
@@ -61,7 +62,7 @@ class PolicyClient:
 
     async def complete(self, request: ChatRequest) -> tuple[ChatReply, ...]:
         """See `ChatClient.complete`."""
-        async with self._lock:
+        async with self._lock.get():
             if self._client is None:
                 self._client = await asyncio.to_thread(self._load)
         return await self._client.complete(request)

@@ -15,6 +15,7 @@ still what it wrote, is reused. A stage counts only from the moment the manifest
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,13 +30,17 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import ArtefactError, RLHIError, UserError
 from rlhi_plugin.records import Record
 from rlhi_training.records import Dropped, Stage
 
 MANIFEST_SCHEMA_VERSION = 1
 
 R = TypeVar("R", bound=Record)
+
+_NO_ROOM_OR_RIGHTS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+)
 
 
 class StageEntry(Record):
@@ -178,7 +183,7 @@ class RunDirectory:
                 return [record.model_validate_json(line) for line in lines]
         except FileNotFoundError as error:
             raise ArtefactError(f"{path} is missing. Run the stage that writes it again.") from error
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise ArtefactError(f"{path} is damaged. Delete it and run again: {error}") from error
 
     def finish(self, stage: Stage, result: StageResult) -> dict[str, str]:
@@ -200,6 +205,28 @@ class RunDirectory:
             (self.path / name).exists() and digest_path(self.path / name) == digest
             for name, digest in entry.files.items()
         )
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Inside, a disk without room and a folder without rights are said to be that.
+
+    Args:
+        place: File or folder that is written.
+
+    Raises:
+        UserError: something could not be written; whatever was there before still is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM_OR_RIGHTS or isinstance(error, RLHIError):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(
+            f"cannot write to {place}: {error.strerror}{where}. Make room or rights there, and run the same command"
+            " again: what is done is kept."
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from rlhi_plugin.calls.budget import Budget, BudgetedClient
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
 from rlhi_plugin.calls.journal import CallJournal, call_digest
 from rlhi_plugin.calls.options import CallOptions
 from rlhi_plugin.calls.rate_limit import RateLimitedClient
@@ -239,6 +239,14 @@ def test_a_file_that_is_no_journal_says_what_to_do(tmp_path) -> None:
         CallJournal(tmp_path / "new.db")
 
 
+def test_a_place_without_room_or_rights_is_no_damaged_journal(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.db").mkdir()
+    for place in (tmp_path / "file" / "j.db", tmp_path / "folder.db"):
+        with pytest.raises(ArtefactError, match="Make room or rights there"):
+            CallJournal(place)
+
+
 async def test_a_disk_that_is_full_is_an_error_and_not_a_loss(tmp_path) -> None:
     with CallJournal(tmp_path / "j.db") as journal:
         client = equip(Remote(), FAST, journal=journal)
@@ -250,6 +258,42 @@ async def test_a_disk_that_is_full_is_an_error_and_not_a_loss(tmp_path) -> None:
         assert journal.replies(call_digest("remote", request("a"))) is not None
 
 
+class OneACall(Remote):
+    """A provider that knows no `n`; each answer names its seed."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        super().__init__(delay_s=0.02)
+        self.fails_at = fails_at
+        self.capabilities = Capabilities(many=False, price=PRICE)
+
+    async def complete(self, asked: ChatRequest) -> tuple[ChatReply, ...]:
+        (reply,) = await super().complete(asked)
+        if asked.seed == self.fails_at:
+            raise ModelCallError("refused")
+        return (reply.model_copy(update={"text": f"reply {asked.seed}"}),)
+
+
+async def test_replies_that_are_calls_of_their_own_are_paid_for_once_each(tmp_path) -> None:
+    failing = OneACall(fails_at=9)
+    with CallJournal(tmp_path / "j.db") as journal:
+        with pytest.raises(ModelCallError):
+            await equip(failing, FAST, journal=journal).complete(request(n=4, seed=7))
+        await journal.land()
+    assert {(asked.n, asked.seed) for asked in failing.asked} == {(1, 7), (1, 8), (1, 9), (1, 10)}
+    later = OneACall()
+    with CallJournal(tmp_path / "j.db") as journal:
+        replies = await equip(later, FAST, journal=journal).complete(request(n=4, seed=7))
+        assert journal.usage()[0].answered == 4
+    assert [reply.text for reply in replies] == [f"reply {seed}" for seed in (7, 8, 9, 10)]
+    assert [asked.seed for asked in later.asked] == [9]
+
+
+async def test_several_replies_are_one_call_where_a_call_gives_them() -> None:
+    remote = Remote()
+    await equip(remote, FAST).complete(request(n=4))
+    assert [asked.n for asked in remote.asked] == [4]
+
+
 # Limits
 
 
@@ -258,6 +302,15 @@ async def test_calls_in_flight_are_limited() -> None:
     client = RateLimitedClient(remote, CallOptions(max_concurrency=3))
     await asyncio.gather(*(client.complete(request(str(i))) for i in range(12)))
     assert remote.peak == 3
+
+
+async def test_a_stage_begins_as_many_calls_as_the_options_let_through(journal) -> None:
+    remote = Remote(delay_s=0.05)
+    client = equip(remote, CallOptions(max_concurrency=300), journal=journal)
+    assert under_way(client) >= 300
+    await each([request(str(i)) for i in range(600)], client.complete, at_once=under_way(client))
+    assert remote.peak == 300
+    assert under_way(equip(remote, CallOptions(max_concurrency=2))) == under_way(remote)
 
 
 @pytest.mark.parametrize(("limit", "window_s", "count"), [(100, 1.0, 150), (5, 0.5, 10)])

@@ -36,6 +36,14 @@ def test_half_of_a_prompt_is_found_and_less_is_not():
     assert EvaluationPrompts([]).found_in(PROMPT) is None
 
 
+def test_prompts_in_scripts_without_spaces_are_found_in_longer_texts():
+    prompt = "请用三句话解释为什么天空在白天是蓝色的,而在傍晚是红色的。"
+    index = EvaluationPrompts([prompt])
+    assert index.found_in(f"你好!{prompt}谢谢。") == prompt
+    assert index.found_in("请用三句话解释为什么天空在白天是蓝色的") == prompt
+    assert index.found_in("请解释为什么天空是蓝色的") is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     prompts=st.lists(st.lists(st.sampled_from(string.ascii_lowercase[:6]), min_size=3, max_size=14), max_size=5),

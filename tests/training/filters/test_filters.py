@@ -80,6 +80,8 @@ def test_margin_length_and_language_filters(word_encoder):
     assert reasons([long], word_encoder, max_length_ratio=1.5) == ["lengths_apart"]
     asked = long.model_copy(update={"asked": ("min_words:20",)})
     assert reasons([asked], word_encoder, max_length_ratio=1.5) == [None]
+    chinese = pair("把它放在窗边。", "把它放在窗边,土干了再浇水,每周转一次花盆。")
+    assert reasons([chinese], word_encoder, max_length_ratio=1.5, min_chosen_words=1) == ["lengths_apart"]
     foreign = pair(SPANISH)
     assert reasons([foreign], word_encoder) == ["other_language"]
     assert reasons([foreign], word_encoder, match_language=False) == [None]
@@ -124,6 +126,22 @@ def test_both_questions_are_put_to_a_judge_in_both_orders(word_encoder):
         judges = RewriteJudges(not_worse=Comparer(client, "judge_not_worse"))
         assert reasons([pair()], word_encoder, judges, not_worse="judge") == [reason]
         assert not [r for r in client.requests if "cold?" in r.messages[0].content], "blind to the feedback"
+
+
+def test_both_judges_read_the_conversation_before_the_request(word_encoder):
+    said = turn(request="And in winter?")
+    asked = ChatMessage(role="user", content="How do I keep basil alive?")
+    said = said.model_copy(update={"context": (asked, ChatMessage(role="assistant", content=OLD), *said.context)})
+    client = _judge("six hours")
+    judges = RewriteJudges(
+        addresses=Comparer(client, "judge_addresses_feedback"), not_worse=Comparer(client, "judge_not_worse")
+    )
+    options = {"addresses_feedback": "judge", "not_worse": "judge"}
+    assert reasons([pair()], word_encoder, judges, said=said, **options) == [None]
+    assert len(client.requests) == 4
+    for request in client.requests:
+        assert "User: How do I keep basil alive?" in request.messages[0].content
+        assert "User: And in winter?" in request.messages[0].content
 
 
 def test_a_judge_that_contradicts_itself_drops_or_counts_as_a_tie(word_encoder):

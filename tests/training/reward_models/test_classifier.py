@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -171,3 +172,20 @@ def test_a_score_is_a_number_or_a_reason():
     assert Verdict.of(float("inf")) == Verdict.of(float("nan")) == Verdict(None, "not_finite")
     with pytest.raises(ValueError, match="either"):
         Verdict(float("inf"))
+
+
+def test_one_reward_model_serves_one_event_loop_after_the_other(turn, candidates, persona, monkeypatch):
+    """As in shards, each of which has a loop of its own."""
+    model = ClassifierReward(ClassifierOptions(path="nowhere"))
+
+    def score(messages, answers):
+        time.sleep(0.002)
+        return [Verdict(1.0) for _ in answers]
+
+    monkeypatch.setattr(model, "_score", score)
+
+    async def ask() -> None:
+        await asyncio.gather(*(model.score(turn, candidates, persona) for _ in range(5)))
+
+    for _ in range(2):
+        asyncio.run(ask())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from rlhi_plugin.chat import ScriptedClient
-from rlhi_training.reward_models import PairwiseJudgeReward, RewardModel, Verdict
+from rlhi_plugin.records import ChatMessage
+from rlhi_training.reward_models import LLMJudgeReward, PairwiseJudgeReward, RewardModel, Verdict
 from rlhi_training.reward_models.comparing import Comparer, Comparison
 
 
@@ -74,6 +76,24 @@ async def test_the_pairwise_reward_ranks_by_wins(turn, candidates, persona):
     assert model.unscorable(None) is None
 
 
+@pytest.mark.parametrize("kind", [PairwiseJudgeReward, LLMJudgeReward])
+async def test_a_judge_reads_what_the_request_follows_on(kind, turn, candidates):
+    client = ScriptedClient(['{"better": "A", "score": 3}'])
+    talk = (
+        ChatMessage(role="user", content="How do I keep basil alive?"),
+        ChatMessage(role="assistant", content="Give it light."),
+        ChatMessage(role="user", content="And in winter?"),
+    )
+    later = turn.model_copy(update={"context": talk})
+    await kind(client).score(later, candidates[:2], None)
+    asked = [request.messages[0].content for request in client.requests]
+    shown = "User: How do I keep basil alive?\n\nAssistant: Give it light.\n\nUser: And in winter?"
+    assert len(asked) == 2
+    assert all(shown in text for text in asked)
+    await kind(client).score(turn.model_copy(update={"context": talk[:1]}), candidates[:2], None)
+    assert '"""\nHow do I keep basil alive?\n"""' in client.requests[-1].messages[0].content
+
+
 async def test_contradictions_and_silence_are_unscored(turn, candidates):
     undecided = PairwiseJudgeReward(ScriptedClient(_always_first))
     assert await undecided.score(turn, candidates, None) == [Verdict(None, "judge_undecided")] * len(candidates)
@@ -88,3 +108,26 @@ async def test_contradictions_and_silence_are_unscored(turn, candidates):
 
     mixed = await PairwiseJudgeReward(ScriptedClient(fond_of_one)).score(turn, candidates, None)
     assert [verdict.value for verdict in mixed] == [1.0, -1.0, -1.0, -1.0]
+
+
+class _Slow(ScriptedClient):
+    """Answers after a while, so that calls wait for each other."""
+
+    async def complete(self, request):
+        await asyncio.sleep(0.001)
+        return await super().complete(request)
+
+
+@pytest.mark.parametrize("make", [LLMJudgeReward, PairwiseJudgeReward])
+def test_one_judge_serves_one_event_loop_after_the_other(make, turn, candidates, persona):
+    """As in shards, each of which has a loop of its own; more calls wait than may be under way."""
+    said = '{"score": 3, "better": "equal"}'
+    judge = make(_Slow([said]))
+    many = [candidates[0].model_copy(update={"text": f"answer {i}"}) for i in range(12)]
+
+    async def ask() -> None:
+        tables = await asyncio.gather(*(judge.score(turn, many, persona) for _ in range(15)))
+        assert all(verdict.value is not None for verdicts in tables for verdict in verdicts)
+
+    for _ in range(2):
+        asyncio.run(ask())

@@ -34,11 +34,13 @@ class Slot:
         turn: The request.
         listeners: Personas that its answers are ranked under, the author's own first where there is one.
         irrelevant: A persona that has nothing to say about it, with the wishes that it must not bring in.
+        author: The persona of whoever asked, whether or not it listens: earlier stages wrote answers under it.
     """
 
     turn: LabelledTurn
     listeners: tuple[Listener, ...]
     irrelevant: Listener | None = None
+    author: Persona | None = None
 
 
 @dataclass
@@ -96,7 +98,7 @@ def gather(
     """Sound, distinct candidates of each request that may be shown under anybody's persona.
 
     Left out: flawed ones, logged answers (the log's model wrote them, not ours), and those that quote what the author
-    said elsewhere or what any persona in the room says (`rlhi_training.contrasting.quoting`).
+    said elsewhere or what their persona or any in the room says (`rlhi_training.contrasting.quoting`).
 
     Args:
         slots: Requests.
@@ -131,6 +133,8 @@ def _private(slot: Slot) -> frozenset[tuple[str, ...]]:
     people: list[Persona] = [listener.persona for listener in slot.listeners]
     if slot.irrelevant is not None:
         people.append(slot.irrelevant.persona)
+    if slot.author is not None:
+        people.append(slot.author)
     said = [s.text for persona in people for s in persona.statements]
     if slot.turn.follow_up:
         said.append(slot.turn.follow_up)

@@ -2,18 +2,19 @@
 
 An answer that our model wrote for A's request may be ranked under B's persona. It may hold anything that the request
 itself holds, and nothing that A, or any persona in the room, said elsewhere: five consecutive words are a quotation.
+Where a script puts no spaces between words, each character is one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+
+from rlhi_plugin.words import words_of
 
 QUOTED_WORDS = 5
 """Consecutive words that make a quotation; a shorter text is quoted when it occurs whole (ours)."""
 _MIN_WORDS = 3
 """A shorter text ("shorter please") cannot be quoted: it is in everybody's answers."""
-_WORD = re.compile(r"\w+")
 
 Gram = tuple[str, ...]
 
@@ -43,7 +44,7 @@ def quotes(text: str, private: frozenset[Gram]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [word.casefold() for word in _WORD.findall(text)]
+    return words_of(text.casefold())
 
 
 def _grams(words: Sequence[str], size: int) -> Iterable[Gram]:

@@ -2,18 +2,19 @@
 
 A pair is contaminated when half of an evaluation prompt's words are found in the text of one of its messages, in runs
 of at least eight words that also occur in the prompt. A prompt shorter than eight words counts only when it is the
-whole message. Words are compared without case and punctuation.
+whole message. Words are compared without case and punctuation; where a script puts no spaces between them, each
+character is one.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.words import words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 _ENDINGS = (".jsonl", ".json", ".txt")
 _PROMPT_FIELDS = ("instruction", "prompt", "question", "turns", "problem", "query", "input")
 """Where AlpacaEval, Arena-Hard, MT-Bench and the usual benchmarks keep what they ask."""
-_WORD = re.compile(r"\w+")
 _BASE = 1_000_003
 _UNKNOWN = -1
 
@@ -170,4 +170,4 @@ def _prompts_of(row: Any) -> Iterator[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return words_of(text.casefold())

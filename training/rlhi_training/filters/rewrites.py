@@ -14,7 +14,7 @@ from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.checkable import check
 from rlhi_plugin.records import ChatMessage
 from rlhi_training.generation import CONCURRENCY
-from rlhi_training.prompting import fill
+from rlhi_training.prompting import conversation_text, fill
 from rlhi_training.recipe import FilterSection
 from rlhi_training.records import UNGUIDED, Candidate, LabelledTurn, ProposedPair
 from rlhi_training.reward_models.comparing import Comparer, Comparison
@@ -130,7 +130,10 @@ async def _compare(pairs: Sequence[ProposedPair], turns: Turns, judge: Comparer)
     async def one(pair: ProposedPair) -> Comparison:
         turn = turns[_turn_key(pair)]
         return await judge.compare(
-            pair.chosen.text, pair.rejected.text, request=turn.context[-1].content, follow_up=turn.follow_up or ""
+            pair.chosen.text,
+            pair.rejected.text,
+            request=conversation_text(turn.context),
+            follow_up=turn.follow_up or "",
         )
 
     return await each(pairs, one, at_once=CONCURRENCY)

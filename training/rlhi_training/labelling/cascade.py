@@ -6,11 +6,14 @@ of cost against accuracy bends (`rlhi-train labeller-report` draws it); raise th
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
-from rlhi_plugin.errors import ConfigError
+from rlhi_plugin.calls.per_loop import PerLoop
+from rlhi_plugin.errors import ConfigError, ModelCallError
 from rlhi_plugin.labelling import Exchange, Labeller
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.labelling.llm import LLMLabeller
 from rlhi_plugin.records import FollowUp
 from rlhi_training.labelling.encoder import EncoderLabeller
@@ -51,6 +54,7 @@ class CascadeLabeller:
             raise ConfigError(f"{len(self._tiers)} tiers need a threshold each but the last. Give that many in keeps.")
         if not all(0.0 <= keep <= 1.0 for keep in self._keeps):
             raise ConfigError("a threshold is a probability. Give numbers from 0 to 1 in keeps.")
+        self._embedded = PerLoop(asyncio.Lock)
         self.decided = [0] * len(self._tiers)
         """How many follow-ups each tier decided so far."""
 
@@ -60,20 +64,45 @@ class CascadeLabeller:
         steps = [f"{tier.name}<{keep:g}" for tier, keep in zip(self._tiers, self._keeps, strict=False)]
         return f"cascade({', '.join([*steps, self._tiers[-1].name])})"
 
+    @property
+    def at_once(self) -> int:
+        """As many follow-ups as the last tier wants at once; 0 where that asks no model."""
+        return int(getattr(self._tiers[-1], "at_once", 0))
+
     async def label(self, exchanges: Sequence[Exchange]) -> list[FollowUp]:
         """One label per exchange, in order; each names the tier that decided it."""
-        found: dict[int, FollowUp] = {}
+        labels: list[FollowUp] = []
+        for one in await self.label_each(exchanges):
+            if isinstance(one, ModelCallError):
+                raise one
+            labels.append(one)
+        return labels
+
+    async def label_each(self, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        """See `rlhi_plugin.labelling.labeller.PatientLabeller.label_each`: a tier that fails does not abstain."""
+        found: dict[int, FollowUp | ModelCallError] = {}
         open_places = list(range(len(exchanges)))
         for number, tier in enumerate(self._tiers):
             if not open_places:
                 break
             keep = self._keeps[number] if number < len(self._keeps) else -math.inf
-            said = await tier.label([exchanges[i] for i in open_places])
-            sure = {i: one for i, one in zip(open_places, said, strict=True) if confidence(one) >= keep}
-            self.decided[number] += len(sure)
-            found |= sure
-            open_places = [i for i in open_places if i not in sure]
+            said = await self._of_tier(tier, [exchanges[i] for i in open_places])
+            left = []
+            for i, one in zip(open_places, said, strict=True):
+                if isinstance(one, FollowUp) and confidence(one) < keep:
+                    left.append(i)
+                    continue
+                found[i] = one
+                self.decided[number] += isinstance(one, FollowUp)
+            open_places = left
         return [found[i] for i in range(len(exchanges))]
+
+    async def _of_tier(self, tier: Labeller, exchanges: Sequence[Exchange]) -> list[FollowUp | ModelCallError]:
+        if tier is self._tiers[-1]:
+            return await label_each(tier, exchanges)
+        # While a model answers, the next batch comes: one at a time for those that compute.
+        async with self._embedded.get():
+            return await label_each(tier, exchanges)
 
 
 def confidence(follow_up: FollowUp) -> float:

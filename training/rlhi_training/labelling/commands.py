@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +15,8 @@ from rlhi_training.labelling import compare_command
 from rlhi_training.labelling.compare_command import Confidence, Share, Unlabelled, Weight, self_training
 
 if TYPE_CHECKING:
+    from rlhi_plugin.calls.journal import CallJournal
+    from rlhi_plugin.chat import ChatClient
     from rlhi_plugin.labelling import Labeller
     from rlhi_training.labelling.label_log import LabelCounts, LabelOptions
     from rlhi_training.labelling.label_set import Joined
@@ -35,25 +39,60 @@ def label_command(
 ) -> None:
     """Label a log and say what happened.
 
+    What a model is asked is in a journal beside `out`: a command that was ended goes on where it was, and pays for
+    nothing again.
+
     Raises:
         UserError: the log, the labeller or the output cannot be used.
     """
+    from rlhi_adapters.opening import open_client
+    from rlhi_plugin.calls.stack import equip
     from rlhi_plugin.importers.files import size_of
     from rlhi_training.labelling.label_log import label_log
-    from rlhi_training.labelling.tiers import make_labeller
+    from rlhi_training.labelling.tiers import ASKING, make_labeller
     from rlhi_training.log_source import log_source
 
     source = log_source(logs)
     source.require()
-    labeller = make_labeller(name, llm=llm, votes=votes, workers=workers)
     # How much a hub will send is not known before.
     unit, total = ("rows", None) if source.hub else ("bytes", size_of(source.path))
-    with terminal.progress(f"label {source.path.name} ({unit})", total) as advance:
-        counts = asyncio.run(label_log(logs, out, labeller, options, advance))
+    asked = llm if name in ASKING else None
+    with _journal(out, asked) as journal:
+        client = equip(open_client(asked), journal=journal) if asked else None
+        labeller = make_labeller(name, llm=None if client else llm, client=client, votes=votes, workers=workers)
+        with terminal.progress(f"label {source.path.name} ({unit})", total) as advance:
+            counts = asyncio.run(_landing(label_log(logs, out, labeller, options, advance), journal, client))
     _say(counts, out)
     decided = getattr(labeller, "decided", None)
     if decided:
         terminal.stdout.print(f"decided by tier: {', '.join(map(str, decided))}", markup=False)
+
+
+@contextmanager
+def _journal(out: Path, llm: str | None) -> Iterator[CallJournal | None]:
+    """The journal of the calls to a model; None where none is asked."""
+    if llm is None:
+        yield None
+        return
+    from rlhi_plugin.calls.journal import CallJournal
+
+    with CallJournal(out.with_name(f"{out.name}.calls.db")) as opened:
+        opened.purpose = "label"
+        yield opened
+
+
+async def _landing(
+    work: Coroutine[None, None, LabelCounts], journal: CallJournal | None, client: ChatClient | None
+) -> LabelCounts:
+    """What work gives; also after an error or Ctrl-C, calls that are on their way are waited for and kept."""
+    try:
+        return await work
+    finally:
+        if journal is not None:
+            await journal.land()
+        aclose = getattr(client, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 def _say(counts: LabelCounts, out: Path) -> None:

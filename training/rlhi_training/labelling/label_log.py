@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from rlhi_plugin.errors import ConfigError, RecordError
+from rlhi_plugin.errors import ConfigError, ModelCallError, RecordError
 from rlhi_plugin.importers import Imported, read_log
 from rlhi_plugin.labelling import Exchange, Labeller, exchanges
+from rlhi_plugin.labelling.labeller import label_each
 from rlhi_plugin.privacy.tombstones import by_user, remembered
 from rlhi_plugin.records import Conversation, FollowUp
 from rlhi_training.labelling.hindsight import Inherited, inherit
 from rlhi_training.labelling.signals import signals
 from rlhi_training.log_source import LogSource, log_source
+from rlhi_training.run_directory import writing_to
 
 BATCH = 1024
 """Follow-ups that are labelled together; whole conversations, so a batch may be longer."""
@@ -38,7 +40,8 @@ class LabelOptions:
         log_format: Name of the log's format; None tells it from the fields.
         hindsight: Whether neutral follow-ups get a field ``hindsight`` (`rlhi_training.labelling.hindsight`).
         signals: File for the signals without words; None leaves them out.
-        refused: File for the rows that cannot be read, one JSON line each.
+        refused: File for the rows that cannot be read and the follow-ups that a model could not label, one JSON line
+            each.
     """
 
     log_format: str | None = None
@@ -57,7 +60,7 @@ class LabelCounts:
             from them.
         labels: Follow-ups by label.
         signals: Without words, by kind.
-        refused: Rows that cannot be read.
+        refused: Rows that cannot be read, and follow-ups that a model could not label.
         named: The first `NAMED` of them.
     """
 
@@ -89,23 +92,25 @@ async def label_log(
         watch: Hears how many more bytes were read, or how many more rows of a data set on a hub.
 
     Raises:
-        UserError: there is no such log.
-        ConfigError: the log cannot be read, a file cannot be written, or no row of the log could be used.
-        ModelCallError: a labeller that asks a model could not.
+        UserError: there is no such log, or a file cannot be written to its end.
+        ConfigError: the log cannot be read, a file cannot be written or would be the log itself, or no row of the log
+            could be used.
+        ModelCallError: a labeller that asks a model got not one label from it.
     """
     logs = log_source(name)
     logs.require()
+    _keep_apart(logs, [file for file in (out, options.signals, options.refused) if file is not None])
     counts = LabelCounts()
     draft = out.with_name(f".{out.name}.partial")
     try:
-        with ExitStack() as stack:
+        with writing_to(out), ExitStack() as stack:
             lines = stack.enter_context(_open(draft))
             written = stack.enter_context(_open(options.signals)) if options.signals else None
             refused = stack.enter_context(_open(options.refused)) if options.refused else None
             sorting = _Sorting(counts, written, refused)
             await _in_batches(
                 sorting.conversations(_permitted(_records(logs, options, watch), logs, counts)),
-                lambda batch: _label(batch, labeller, options, lines, counts),
+                lambda batch: _label(batch, labeller, options, lines, sorting),
             )
         if counts.refused and not counts.conversations and not counts.kept_out:
             first = str(counts.named[0]).rstrip(".")
@@ -114,6 +119,16 @@ async def label_log(
     finally:
         draft.unlink(missing_ok=True)
     return counts
+
+
+def _keep_apart(logs: LogSource, files: Sequence[Path]) -> None:
+    """Refuse to write over the log, into its folder, or two things into one file."""
+    places = [file.resolve() for file in files]
+    if len(set(places)) < len(places):
+        raise ConfigError("labels, signals and refused rows cannot go into one file. Give each its own.")
+    for file, place in zip(files, places, strict=True):
+        if logs.hub is None and place.is_relative_to(logs.path.resolve()):
+            raise ConfigError(f"{file} is the log or lies inside it, which would spoil it. Name another file.")
 
 
 def _records(logs: LogSource, options: LabelOptions, watch: Callable[[int], object]) -> Iterable[Imported]:
@@ -160,17 +175,22 @@ async def _in_batches(
 
 
 async def _label(
-    batch: Sequence[tuple[Exchange, ...]], labeller: Labeller, options: LabelOptions, lines: TextIO, counts: LabelCounts
+    batch: Sequence[tuple[Exchange, ...]], labeller: Labeller, options: LabelOptions, lines: TextIO, sorting: _Sorting
 ) -> None:
-    follow_ups = await labeller.label([exchange for found in batch for exchange in found])
-    start = 0
+    said = iter(await label_each(labeller, [exchange for found in batch for exchange in found]))
     for found in batch:
-        own = follow_ups[start : start + len(found)]
-        start += len(found)
+        own: list[FollowUp] = []
+        for exchange, one in zip(found, said, strict=False):
+            if isinstance(one, FollowUp):
+                own.append(one)
+            else:
+                sorting.unlabelled(exchange, one)
         later = inherit(own) if options.hindsight else [None] * len(own)
         for one, inherited in zip(own, later, strict=True):
-            counts.labels[one.label.value] += 1
+            sorting.counts.labels[one.label.value] += 1
             lines.write(json.dumps(as_row(one, inherited, hindsight=options.hindsight), ensure_ascii=False) + "\n")
+    if sorting.error is not None and not sorting.counts.labels:
+        raise sorting.error
 
 
 def as_row(follow_up: FollowUp, inherited: Inherited | None = None, *, hindsight: bool = False) -> dict[str, Any]:
@@ -199,7 +219,9 @@ class _Sorting:
     """Takes records apart: conversations are passed on, signals and refusals are written down."""
 
     def __init__(self, counts: LabelCounts, written: TextIO | None, refused: TextIO | None) -> None:
-        self._counts, self._signals, self._refused = counts, written, refused
+        self.counts, self._signals, self._refused = counts, written, refused
+        self.error: ModelCallError | None = None
+        """Why the last follow-up that a model could not label has no label."""
 
     def conversations(self, records: Iterable[Imported]) -> Iterator[Conversation]:
         for record in records:
@@ -209,19 +231,27 @@ class _Sorting:
             found = signals([record])
             if self._signals is not None:
                 for signal in found:
-                    self._counts.signals[signal.kind.value] += 1
+                    self.counts.signals[signal.kind.value] += 1
                     self._signals.write(signal.model_dump_json() + "\n")
             if isinstance(record, Conversation):
-                self._counts.conversations += 1
+                self.counts.conversations += 1
                 yield record
 
+    def unlabelled(self, exchange: Exchange, error: ModelCallError) -> None:
+        """Note a follow-up that a model could not label."""
+        place = {"conversation_id": exchange.conversation_id, "turn": exchange.turn + 1}
+        self._note(f"{exchange.conversation_id}, turn {exchange.turn + 1}: {error}", place, str(error))
+        self.error = error
+
     def _refuse(self, error: RecordError) -> None:
-        self._counts.refused += 1
-        if len(self._counts.named) < NAMED:
-            self._counts.named.append(str(error))
+        self._note(str(error), {"path": str(error.path), error.unit: error.line}, str(error))
+
+    def _note(self, name: str, place: dict[str, Any], reason: str) -> None:
+        self.counts.refused += 1
+        if len(self.counts.named) < NAMED:
+            self.counts.named.append(name)
         if self._refused is not None:
-            row = {"path": str(error.path), error.unit: error.line, "reason": str(error)}
-            self._refused.write(json.dumps(row, ensure_ascii=True) + "\n")
+            self._refused.write(json.dumps({**place, "reason": reason}, ensure_ascii=True) + "\n")
 
 
 def _open(file: Path) -> TextIO:

@@ -1,6 +1,6 @@
 """A labeller that asks a language model, on a sample: what it says, what it cannot say, and what that costs.
 
-A reply that cannot be read ends a labelling run; here it is counted, and the follow-up is in no figure.
+A reply that cannot be read is counted, and the follow-up is in no figure.
 """
 
 from __future__ import annotations

@@ -20,8 +20,11 @@ def plan(
         list[str] | None, typer.Option("--price-of", metavar="MODEL", help="Also name the cost with this model.")
     ] = None,
     held_out: Annotated[
-        float, typer.Option("--held-out", min=0.0, max=1.0, help="Share of users that the evaluation keeps.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--held-out", min=0.0, max=1.0, help="Share of users to evaluate on; default: whom the recipe holds out."
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Say what a run would take, before anything is spent: pairs, calls, tokens, money, GPU, statistical power.

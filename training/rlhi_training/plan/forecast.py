@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,28 +21,35 @@ from rlhi_plugin.chat import FREE, Capabilities, ChatClient
 from rlhi_plugin.labelling import Labeller
 from rlhi_plugin.persona import LLMPersonaBuilder, PersonaBuilder
 from rlhi_plugin.records import Conversation
+from rlhi_plugin.split import SplitEntry, SplitPart
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.filters.rewrites import RewriteJudges
 from rlhi_training.labelling.tiers import ASKING, make_labeller
 from rlhi_training.log_source import log_source
 from rlhi_training.methods import choice
 from rlhi_training.pipeline import Pipeline
+from rlhi_training.plan.filtering import filter_calls
 from rlhi_training.plan.other_methods import Logged, later_rounds, logged_answers
 from rlhi_training.plan.stand_ins import (
     Counted,
     ForecastClient,
+    ForecastComparer,
     ForecastLabeller,
     ForecastPersonaBuilder,
     ForecastReward,
     Ledger,
     NoEncoder,
+    Scored,
 )
 from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, Stage
 from rlhi_training.resources import Resources
 from rlhi_training.reward_models import RewardModel
+from rlhi_training.reward_models.classifier import ClassifierReward
 from rlhi_training.run_directory import Manifest, RunDirectory, StageEntry
 from rlhi_training.sentence_encoder import Encoder, SentenceEncoder
+from rlhi_training.stages.ingest import HELD_OUT, SPLIT
 
 _ANSWERS = 2_000
 """Answers of the log's assistant that stand for new ones, drawn by chance (ours)."""
@@ -60,8 +68,10 @@ class Forecast:
         answer_tokens: Tokens of the log's average answer.
         counted_by: How tokens were counted.
         history: For each user with more than one dated conversation, the requests of the last one.
+        held_out: For each user whom the recipe holds out for evaluation, the requests of those conversations.
         later: For each round after the first, its stages' counts.
         logged: What self-distillation learns from; None for methods that learn from pairs.
+        scored: What a trained reward model would read.
     """
 
     manifest: Manifest
@@ -71,8 +81,10 @@ class Forecast:
     answer_tokens: float
     counted_by: str
     history: dict[str, int]
+    held_out: dict[str, int] = field(default_factory=dict)
     later: tuple[Mapping[Stage, StageEntry], ...] = ()
     logged: Logged | None = None
+    scored: Scored = field(default_factory=Scored)
 
 
 def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None) -> Forecast:
@@ -95,6 +107,8 @@ def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None
         pipeline = ForecastPipeline(logs, recipe, RunDirectory(folder), resources=resources, say=lambda _: None)
         manifest = pipeline.run(until="contrast")
         conversations = pipeline.conversations()
+        held_out = _held_out(pipeline)
+        filter_calls(pipeline, resources.ledger)
         later = later_rounds(pipeline, resources.ledger)
         logged = logged_answers(pipeline, counter)
     sample = answers[:200]
@@ -106,8 +120,10 @@ def forecast(logs: str | Path, recipe: Recipe, *, encoder: Encoder | None = None
         sum(counter.text(text) for text in sample) / len(sample),
         counter.by,
         _history(conversations),
+        held_out,
         later,
         logged,
+        resources.scored,
     )
 
 
@@ -159,6 +175,7 @@ class ForecastResources(Resources):
     ) -> None:
         super().__init__(recipe, encoder=encoder)
         self.ledger = Ledger()
+        self.scored = Scored()
         self._recipe = recipe
         self._answers = answers
         self._counter = counter
@@ -205,8 +222,21 @@ class ForecastResources(Resources):
         """The recipe's, asking stand-ins; nobody for a classifier, which costs no calls."""
         section = self._recipe.reward
         if section.model == "classifier" or (section.model == "auto" and section.classifier):
-            return ForecastReward(section.classifier or "")
+            return self._classifier()
         return super().reward_model
+
+    @cached_property
+    def rewrite_judges(self) -> RewriteJudges:
+        """The recipe's, asking stand-ins, who find every rewrite good enough."""
+        paid = super().rewrite_judges
+        return RewriteJudges(
+            addresses=ForecastComparer(paid.addresses) if paid.addresses else None,
+            not_worse=ForecastComparer(paid.not_worse) if paid.not_worse else None,
+            reward_model=self._classifier() if isinstance(paid.reward_model, ClassifierReward) else paid.reward_model,
+        )
+
+    def _classifier(self) -> ForecastReward:
+        return ForecastReward(self._recipe.reward.classifier or "", self.scored, self._counter)
 
     def check_pair_sources(self) -> None:
         """Nothing: what a recipe names need not be here yet."""
@@ -260,6 +290,17 @@ def _history(conversations: Sequence[Conversation]) -> dict[str, int]:
             by_user.setdefault(conversation.user_id, []).append(conversation)
     last = {user: max(theirs, key=_began) for user, theirs in by_user.items() if len(theirs) > 1}
     return {user: sum(message.role == "user" for message in found.messages) for user, found in last.items()}
+
+
+def _held_out(pipeline: Pipeline) -> dict[str, int]:
+    """Users who are evaluated on, and the requests that are for that."""
+    entries = pipeline.run_dir.read(SPLIT, SplitEntry)
+    evaluated = {entry.conversation_id for entry in entries if entry.part is SplitPart.EVALUATION}
+    found: Counter[str] = Counter()
+    for conversation in pipeline.run_dir.read(HELD_OUT, Conversation):
+        if conversation.conversation_id in evaluated and conversation.user_id is not None:
+            found[conversation.user_id] += sum(message.role == "user" for message in conversation.messages)
+    return dict(found)
 
 
 def _began(conversation: Conversation) -> float:

@@ -29,6 +29,8 @@ BANDWIDTH_SHARE = 0.5
 ROWS = 48
 """Rows that are written at once, as the in-process client does."""
 GIB = 2**30
+BYTES = 2
+"""Of a weight in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,11 @@ def shape_of(base: str) -> Shape | None:
 def training_hours(shape: Shape, card: Card, *, forward: float, backward: float) -> float:
     """Hours for so many tokens forward and so many backward, all epochs together."""
     return 2 * shape.parameters * (forward + backward) / (TRAINING_SHARE * card.tflops * 1e12) / 3600
+
+
+def reading_hours(shape: Shape, card: Card, tokens: float) -> float:
+    """Hours to read so many tokens, as a reward model does."""
+    return 2 * shape.parameters * tokens / (READING_SHARE * card.tflops * 1e12) / 3600
 
 
 def writing_hours(shape: Shape, card: Card, *, prompt_tokens: float, completion_tokens: float) -> float:

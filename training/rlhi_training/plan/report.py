@@ -12,6 +12,7 @@ from rlhi_plugin.records import Record
 from rlhi_plugin.terminal import table
 from rlhi_training.labelling.tiers import ASKING
 from rlhi_training.plan import hardware, power
+from rlhi_training.plan.filtering import asks
 from rlhi_training.plan.forecast import FREE_LABELLER, Forecast, forecast, guided
 from rlhi_training.plan.money import ELSEWHERE, cost, listed_price, price_of
 from rlhi_training.plan.stand_ins import SHORT, Counted
@@ -26,7 +27,7 @@ rewrites 0.19 to 0.40 with the embedded model, 0.86 of invented complaints met b
 the embedded reward, which a judge of ten grades should exceed; contrast, for each specification that a persona asked
 for, 0.79 to 0.93 after the filter."""
 HELD_OUT = 0.2
-"""Share of the users with a history that an evaluation keeps to itself (ours)."""
+"""Share of the users with a history that an evaluation keeps to itself where the recipe holds nobody out (ours)."""
 
 
 class PlannedCalls(Record):
@@ -70,7 +71,7 @@ class Gpu(Record):
 
     card: str
     memory_gib: float
-    """At the peak of training: the sum of the next four."""
+    """At the peak of training: the sum of the next four. What scoring takes is `scoring_gib`."""
     base_gib: float
     adapter_gib: float
     """Weights, gradients and the optimiser's moments."""
@@ -80,6 +81,10 @@ class Gpu(Record):
     would_fit_with: str | None
     """Options with which it would; None where it does, or where nothing helps."""
     writing_hours: float
+    scoring_hours: float
+    """Of a trained reward model; 0 where there is none."""
+    scoring_gib: float
+    """Weights of the policy and of that reward model, which are on the card together while answers are scored."""
     training_hours: float
 
 
@@ -99,7 +104,13 @@ class Plan(Record):
     schema_version: int = 1
     logs: str
     recipe: str
+    rows: int
+    """Of the log."""
+    left_out: dict[str, int]
+    """Rows that would not train, by reason: what cannot be read, what screens drop, who is held out."""
     conversations: int
+    anonymous: int
+    """Of these, conversations without a user: no persona can be known."""
     turns: int
     pairs: tuple[PlannedPairs, ...]
     calls: tuple[PlannedCalls, ...]
@@ -108,8 +119,8 @@ class Plan(Record):
     total_completion_tokens: int
     usd: float | None
     """Of the recipe's models; None where a price is not known."""
-    elsewhere: dict[str, float]
-    """US dollars for the same hosted calls with other models."""
+    elsewhere: dict[str, float | None]
+    """US dollars for the hosted calls, or where there are none for all calls, with other models; None: not known."""
     training: PlannedTraining
     gpu: tuple[Gpu, ...]
     evaluation: Evaluation
@@ -121,20 +132,32 @@ def make_plan(
     recipe: Recipe,
     *,
     price_of_others: Sequence[str] = (),
-    held_out: float = HELD_OUT,
+    held_out: float | None = None,
     **stand_ins: Any,
 ) -> Plan:
-    """Plan a run; see `forecast` for the other arguments and what is raised."""
+    """Plan a run; see `forecast` for the other arguments and what is raised.
+
+    Args:
+        logs: The conversation log.
+        recipe: What would be done.
+        price_of_others: Models whose price is named too.
+        held_out: Share of the users with a history to evaluate on; None: those whom the recipe holds out.
+        stand_ins: For `forecast`.
+    """
     found = forecast(logs, recipe, **stand_ins)
     hosted = _hosted(found, recipe)
     calls = tuple(_planned(row, recipe, hosted=row in hosted) for row in found.calls)
     known = [row.usd for row in calls]
     pairs = tuple(_pairs(found, recipe))
     work = _work(found, recipe, pairs)
+    ingest = found.manifest.stages["ingest"]
     return Plan(
         logs=str(logs),
         recipe=recipe.name,
+        rows=ingest.inputs,
+        left_out=ingest.reasons,
         conversations=found.conversations,
+        anonymous=ingest.notes["identity"]["anonymous"],
         turns=found.manifest.stages["label"].passed,
         pairs=pairs,
         calls=calls,
@@ -142,11 +165,7 @@ def make_plan(
         total_prompt_tokens=sum(row.prompt_tokens for row in calls),
         total_completion_tokens=sum(row.completion_tokens for row in calls),
         usd=None if None in known else sum(usd for usd in known if usd is not None),
-        elsewhere={
-            name: round(cost(hosted, price), 4)
-            for name in (*ELSEWHERE, *price_of_others)
-            if hosted and (price := listed_price(name)) is not None
-        },
+        elsewhere=_elsewhere(hosted or found.calls, price_of_others),
         training=PlannedTraining(
             method=recipe.train.method,
             trainings=work.trainings,
@@ -155,9 +174,19 @@ def make_plan(
             backward_tokens=round(work.backward),
         ),
         gpu=_gpu(found, recipe, hosted, work),
-        evaluation=_evaluation(found, held_out),
+        evaluation=_evaluation(found, recipe, held_out),
         assumptions=tuple(_assumptions(found, recipe, held_out)),
     )
+
+
+def _elsewhere(calls: Sequence[Counted], others: Sequence[str]) -> dict[str, float | None]:
+    """What the calls cost with our choice of models, as far as they have a price, and with those that were named."""
+    prices = {name: listed_price(name) for name in (*ELSEWHERE, *others)}
+    return {
+        name: None if price is None else round(cost(calls, price), 4)
+        for name, price in prices.items()
+        if calls and (price is not None or name in others)
+    }
 
 
 def _hosted(found: Forecast, recipe: Recipe) -> list[Counted]:
@@ -219,6 +248,8 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], work: Train
     if shape is None:
         return ()
     own = [row for row in found.calls if row not in hosted]
+    judge = hardware.shape_of(recipe.reward.classifier or "") if found.scored.answers else None
+    together = 0.0 if judge is None else hardware.BYTES * (judge.parameters + shape.parameters * bool(own))
     load = work.load
     dtype: DType = "float32" if recipe.model.dtype == "float32" else "bfloat16"
     memory = training_memory(shape, recipe.train, load, dtype=dtype)
@@ -230,7 +261,7 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], work: Train
             adapter_gib=round(memory.adapter / hardware.GIB, 2),
             activations_gib=round(memory.activations / hardware.GIB, 2),
             answers_gib=round(memory.answers / hardware.GIB, 2),
-            fits=memory.gib <= SPARE * card.memory_gib,
+            fits=max(memory.gib, together / hardware.GIB) <= SPARE * card.memory_gib,
             would_fit_with=None
             if memory.gib <= SPARE * card.memory_gib
             else would_fit(shape, recipe.train, load, card.memory_gib, dtype=dtype),
@@ -243,6 +274,8 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], work: Train
                 ),
                 6,
             ),
+            scoring_hours=round(0.0 if judge is None else hardware.reading_hours(judge, card, found.scored.tokens), 6),
+            scoring_gib=round(together / hardware.GIB, 2),
             training_hours=round(
                 slowdown(recipe.train)
                 * hardware.training_hours(shape, card, forward=work.forward, backward=work.backward),
@@ -253,9 +286,11 @@ def _gpu(found: Forecast, recipe: Recipe, hosted: Sequence[Counted], work: Train
     )
 
 
-def _evaluation(found: Forecast, held_out: float) -> Evaluation:
-    users = round(held_out * len(found.history))
-    answers = sum(found.history.values()) / len(found.history) if found.history else 1.0
+def _evaluation(found: Forecast, recipe: Recipe, held_out: float | None) -> Evaluation:
+    own = held_out is None and recipe.split.held_out_users > 0
+    asked = found.held_out if own else found.history
+    users = len(asked) if own else round((HELD_OUT if held_out is None else held_out) * len(asked))
+    answers = sum(asked.values()) / len(asked) if asked else 1.0
     seen = power.detectable(users, answers)
     return Evaluation(
         users=users,
@@ -266,26 +301,33 @@ def _evaluation(found: Forecast, held_out: float) -> Evaluation:
     )
 
 
-def _assumptions(found: Forecast, recipe: Recipe, held_out: float) -> Iterator[str]:
+def _assumptions(found: Forecast, recipe: Recipe, held_out: float | None) -> Iterator[str]:
     yield f"tokens are counted by {found.counted_by}; a schema that a provider adds to the prompt is not counted"
     yield (
         f"new answers are as long as those in the log ({found.answer_tokens:.0f} tokens), cut at model.max_new_tokens, "
         f"and {SHORT:.0%} of that where a short one is asked for"
     )
+    if found.scored.answers and hardware.shape_of(recipe.reward.classifier or "") is None:
+        yield "the reward model's GPU memory and hours are not counted, since its name tells no size"
     if recipe.label.labeller in ASKING and recipe.label.llm is not None:
         yield f"follow-ups are what the {FREE_LABELLER} labeller takes them for"
     if recipe.personas.builder == "llm":
         yield "personas are as long as quotations of the feedback"
-    if recipe.filter.quality and "judge" in {recipe.filter.addresses_feedback, recipe.filter.not_worse}:
-        yield "the filter's judge is not counted: two calls for each rewrite and question"
+    if asks(recipe.filter):
+        yield "the filter asks about every rewrite without a flaw: fewer where an earlier filter drops some"
     yield "calls that fail and are tried again are not counted"
     ranges = ", ".join(f"{method} {low:.2f} to {high:.2f}" for method, (low, high) in YIELDS.items())
     yield f"usable pairs an item: {ranges}, from our own runs"
     if recipe.train.rounds > 1:
         yield "every round finds pairs; sampling and training take turns, so memory is that of training"
     yield f"GPU hours: {hardware.TRAINING_SHARE:.0%} of peak in training, formulas in rlhi_training/plan/hardware.py"
+    share = recipe.split.held_out_users
+    who = f"the users whom split.held_out_users = {share:g} holds out, on their later conversations"
+    if held_out is not None or not share:
+        share = HELD_OUT if held_out is None else held_out
+        who = f"{share:.0%} of the users with a history, on their last conversation"
     yield (
-        f"evaluation: {held_out:.0%} of the users with a history are held out; level {power.LEVEL}, "
+        f"evaluation: {who}; level {power.LEVEL}, "
         f"power {power.POWER}, correlation of a user's answers {power.CORRELATION}"
     )
 
@@ -293,8 +335,16 @@ def _assumptions(found: Forecast, recipe: Recipe, held_out: float) -> Iterator[s
 def render(plan: Plan) -> Iterator[RenderableType]:
     """The plan as tables and sentences."""
     yield (
-        f"{plan.logs}, recipe {plan.recipe}: {plan.conversations} usable conversations, {plan.turns} answered requests"
+        f"{plan.logs}, recipe {plan.recipe}: {plan.conversations} usable conversations of {plan.rows} rows, "
+        f"{plan.turns} answered requests"
     )
+    if plan.left_out:
+        yield "Left out: " + ", ".join(f"{reason} {count}" for reason, count in plan.left_out.items()) + "."
+    if plan.anonymous:
+        yield (
+            f"{plan.anonymous} carry no user: usable for methods without personas only (rewrites, user-agnostic"
+            " rewards)."
+        )
     yield table(
         "Expected usable pairs",
         ("method", "items", "pairs"),
@@ -316,20 +366,25 @@ def render(plan: Plan) -> Iterator[RenderableType]:
     calls.columns[1].justify = "left"
     yield calls
     if plan.elsewhere:
-        yield table("The same hosted calls with", ("model", "USD"), [(n, _usd(v)) for n, v in plan.elsewhere.items()])
+        here = all(row.usd == 0.0 for row in plan.calls)
+        title = "All of them, if they were hosted, with" if here else "The same hosted calls with"
+        yield table(title, ("model", "USD"), [(n, _usd(v)) for n, v in plan.elsewhere.items()])
     yield _trained(plan.training)
     if plan.gpu:
+        scores = any(g.scoring_gib for g in plan.gpu)
         gpus = [
             (
                 g.card,
                 f"{g.memory_gib:.1f}",
                 "yes" if g.fits else "no",
                 _hours(g.writing_hours),
+                *([_hours(g.scoring_hours)] if scores else []),
                 _hours(g.training_hours),
             )
             for g in plan.gpu
         ]
-        yield table("GPU of the policy", ("card", "GiB", "fits", "hours writing", "hours training"), gpus)
+        hours = ("hours writing", *(["hours scoring"] if scores else []), "hours training")
+        yield table("GPU of the policy", ("card", "GiB", "fits", *hours), gpus)
         yield _parts(plan.gpu[0])
         for g in plan.gpu:
             if not g.fits:
@@ -352,10 +407,13 @@ def _parts(gpu: Gpu) -> str:
     return (
         f"Memory of training: base {gpu.base_gib:.2f} GiB, adapter with its optimiser {gpu.adapter_gib:.2f}, "
         f"activations {gpu.activations_gib:.2f}, answers {gpu.answers_gib:.2f}."
+        + (f" While answers are scored: {gpu.scoring_gib:.2f} GiB." if gpu.scoring_gib else "")
     )
 
 
 def _remedy(gpu: Gpu) -> str:
+    if gpu.would_fit_with is None and gpu.scoring_gib > gpu.memory_gib:
+        return "Policy and reward model are there together while answers are scored: serve the policy (model.served)."
     if gpu.would_fit_with is None:
         return "Neither smaller passes nor 4 bits help: choose a smaller base or a larger card."
     return f"It would fit with {gpu.would_fit_with}"

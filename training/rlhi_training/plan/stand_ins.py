@@ -24,6 +24,8 @@ from rlhi_training.asked_for import AskedFor
 from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.records import Candidate, LabelledTurn
 from rlhi_training.reward_models import Verdict
+from rlhi_training.reward_models.comparing import Comparer, Comparison
+from rlhi_training.reward_models.placement import place_persona
 
 SHORT = 1 / 3
 """Length of an answer that was asked to be short, as a share of others: 22 words against 70 in our demo's runs."""
@@ -214,15 +216,32 @@ class ForecastPersonaBuilder:
         return await self._free.build(user_id, conversations, follow_ups)
 
 
+@dataclass
+class Scored:
+    """What a trained reward model would read.
+
+    Attributes:
+        answers: Answers, each as often as it is scored under another persona.
+        tokens: Tokens, what the answers to a request have in common counted once.
+    """
+
+    answers: int = 0
+    tokens: int = 0
+
+
 class ForecastReward:
     """In place of a trained reward model, which costs no calls: a score by chance, the same for the same answer.
 
     Args:
         path: Of the reward model.
+        scored: Where what it would read is written down.
+        counter: Counts tokens.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, scored: Scored, counter: TokenCounter) -> None:
         self._path = path
+        self._scored = scored
+        self._counter = counter
 
     @property
     def name(self) -> str:
@@ -234,17 +253,33 @@ class ForecastReward:
         return None
 
     async def score(
-        self,
-        turn: LabelledTurn,
-        candidates: Sequence[Candidate],
-        persona: Persona | None,  # noqa: ARG002 - part of the protocol
+        self, turn: LabelledTurn, candidates: Sequence[Candidate], persona: Persona | None
     ) -> list[Verdict]:
         """See `RewardModel.score`."""
+        self._scored.answers += len(candidates)
+        self._scored.tokens += self._counter.prompt(place_persona(turn.context, persona, "system"))
+        self._scored.tokens += sum(self._counter.text(candidate.text) for candidate in candidates)
         return [Verdict(random.Random(f"{turn.key}\0{candidate.text}").random()) for candidate in candidates]
 
     def notes(self) -> dict[str, Any]:
         """Nothing."""
         return {}
+
+
+class ForecastComparer(Comparer):
+    """Counts what a judge of two answers would be asked, and takes the first for the better one.
+
+    Args:
+        paid: Asked for the count only.
+    """
+
+    def __init__(self, paid: Comparer) -> None:
+        self._paid = paid
+
+    async def compare(self, first: str, second: str, **places: str) -> Comparison:
+        """See `Comparer.compare`."""
+        await self._paid.compare(first, second, **places)
+        return Comparison("first")
 
 
 class NoEncoder:

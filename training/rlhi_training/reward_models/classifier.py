@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhi_adapters.base_models import resolve_base
 from rlhi_adapters.loading import DType, load_tokenizer
+from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import Persona
 from rlhi_training.records import Candidate, LabelledTurn
@@ -51,7 +52,7 @@ class ClassifierReward:
 
     def __init__(self, options: ClassifierOptions) -> None:
         self._options = options
-        self._lock = asyncio.Lock()
+        self._lock = PerLoop(asyncio.Lock)
         self._tokens_in = 0
         self._tokens_computed = 0
         self._unshared: str | None = None if options.share_prefixes else "reward.share_prefixes is off"
@@ -79,7 +80,7 @@ class ClassifierReward:
 
     async def score_answers(self, messages: Messages, answers: Sequence[str]) -> list[Verdict]:
         """Verdicts on answers to one conversation, in order."""
-        async with self._lock:
+        async with self._lock.get():
             return await asyncio.to_thread(self._score, messages, answers)
 
     def notes(self) -> dict[str, Any]:

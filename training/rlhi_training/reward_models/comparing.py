@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
+from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage
-from rlhi_training.generation import CONCURRENCY
 from rlhi_training.prompting import fill
 
 _MAX_TOKENS = 64
@@ -53,7 +53,7 @@ class Comparer:
     def __init__(self, client: ChatClient, prompt: str) -> None:
         self._client = client
         self._prompt = load_prompt("rlhi_training", prompt)
-        self._gate = asyncio.Semaphore(CONCURRENCY)
+        self._gate = PerLoop(lambda: asyncio.Semaphore(under_way(client)))
         self._seen: Counter[str] = Counter()
 
     @property
@@ -109,7 +109,7 @@ class Comparer:
             max_tokens=_MAX_TOKENS,
             json_schema=_Choice.model_json_schema(),
         )
-        async with self._gate:
+        async with self._gate.get():
             try:
                 return (await complete_json(self._client, request, _Choice)).better
             except ProviderUnavailableError:

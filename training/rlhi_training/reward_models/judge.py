@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rlhi_plugin.calls.concurrently import each
+from rlhi_plugin.calls.concurrently import each, under_way
+from rlhi_plugin.calls.per_loop import PerLoop
 from rlhi_plugin.chat import ChatClient, ChatRequest
 from rlhi_plugin.errors import ModelCallError, ProviderUnavailableError
 from rlhi_plugin.json_reply import complete_json
@@ -21,7 +22,7 @@ from rlhi_plugin.persona import render_persona
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import ChatMessage, Persona
 from rlhi_training.generation import CONCURRENCY
-from rlhi_training.prompting import fill
+from rlhi_training.prompting import conversation_text, fill
 from rlhi_training.records import Candidate, LabelledTurn
 from rlhi_training.reward_models.comparing import Comparer
 from rlhi_training.reward_models.protocol import Verdict
@@ -39,7 +40,7 @@ class LLMJudgeReward:
     def __init__(self, client: ChatClient) -> None:
         self._client = client
         self._prompt = load_prompt("rlhi_training", "judge_persona")
-        self._gate = asyncio.Semaphore(CONCURRENCY)
+        self._gate = PerLoop(lambda: asyncio.Semaphore(under_way(client)))
 
     @property
     def name(self) -> str:
@@ -64,7 +65,7 @@ class LLMJudgeReward:
         content = fill(
             self._prompt.text,
             persona=render_persona(persona) or _NOBODY,
-            request=turn.context[-1].content,
+            request=conversation_text(turn.context),
             answer=candidate.text,
         )
         request = ChatRequest(
@@ -72,7 +73,7 @@ class LLMJudgeReward:
             max_tokens=64,
             json_schema=_Rating.model_json_schema(),
         )
-        async with self._gate:
+        async with self._gate.get():
             try:
                 return Verdict((await complete_json(self._client, request, _Rating)).score)
             except ProviderUnavailableError:
@@ -106,7 +107,7 @@ class PairwiseJudgeReward:
         """Scores in [-1, 1]. A single candidate cannot be compared: ``too_few_candidates``."""
         if len(candidates) == 1:
             return [Verdict(None, "too_few_candidates")]
-        places = {"persona": render_persona(persona) or _NOBODY, "request": turn.context[-1].content}
+        places = {"persona": render_persona(persona) or _NOBODY, "request": conversation_text(turn.context)}
         rivals = list(combinations(range(len(candidates)), 2))
         outcomes = await each(
             rivals,

@@ -54,6 +54,7 @@ class LocalEngine:
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
+        self._unfinished = False
 
     def map(self, work: Callable[[A], R], items: Iterable[A]) -> Iterator[tuple[int, R]]:
         """See `Engine.map`. Items are taken as they are needed, two for each process."""
@@ -61,6 +62,7 @@ class LocalEngine:
         running: dict[Future[R], tuple[int, A]] = {}
         again: list[tuple[int, A]] = []
         losses = 0
+        self._unfinished = True
         while True:
             while len(running) < 2 * self._processes:
                 one = again.pop() if again else next(waiting, None)
@@ -72,6 +74,7 @@ class LocalEngine:
                     again.append(one)
                     losses += self._drop_pool()
             if not running:
+                self._unfinished = False
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, item = running.pop(future)
@@ -103,8 +106,11 @@ class LocalEngine:
         return broken is not None
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """See `Engine.close`. After an error or Ctrl-C no piece of work is waited for: it is whole, or not there."""
         if self._pool is not None:
+            if self._unfinished:
+                for process in list(self._pool._processes.values()):  # noqa: SLF001 - public from Python 3.14 on
+                    process.terminate()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from rlhi_plugin import terminal
+from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.persona import ExtractivePersonaBuilder
 from rlhi_plugin.records import Conversation, FollowUp, FollowUpLabel, Persona
 from rlhi_plugin.split import SplitEntry, SplitPart
@@ -31,7 +32,7 @@ from rlhi_training.stages.contrast import judged_requests, request_rank, wording
 from rlhi_training.stages.ingest import WHY, dropped_row
 from rlhi_training.stages.label import FOLLOW_UPS, TURNS, label
 from rlhi_training.stages.persona_history import History
-from rlhi_training.stages.personas import personas_of, without
+from rlhi_training.stages.personas import AT_ONCE, personas_of, without
 from rlhi_training.stages.rewrite import room_left
 
 _BATCH = 256
@@ -133,6 +134,8 @@ class _Learning:
                     runner.run(self._work(self._usable(batch, texts)))
                 runner.run(self._end_user())
             finally:
+                # Calls belong to this shard's loop: what is on its way ends with it, also after an error or Ctrl-C.
+                runner.run(self._resources.settle())
                 texts.close()
         self._save_requests()
         return self._summary()
@@ -219,7 +222,7 @@ class _Learning:
         if not pairs:
             return
         conversations = [conversation for _, conversation in pairs]
-        result = await label(conversations, self._resources.labeller, self._recipe.ingest)
+        result = await label(conversations, self._resources.labeller, self._recipe.ingest, part=True)
         follow_ups = [record for record in result.files[FOLLOW_UPS] if isinstance(record, FollowUp)]
         if follow_ups and not self._tally.labeller:
             self._tally.labeller = follow_ups[0].labeller
@@ -250,8 +253,9 @@ class _Learning:
     ) -> dict[str, PersonaBefore]:
         """The persona before each conversation of a batch."""
         found: dict[str, PersonaBefore] = {}
-        for user, group in groupby(conversations, key=lambda c: c.user_id):
-            theirs = list(group)
+        groups = [(user, list(group)) for user, group in groupby(conversations, key=lambda c: c.user_id)]
+        asked = await self._asked(groups, labels)
+        for place, (user, theirs) in enumerate(groups):
             if user is None or self._builder is None:
                 why = "anonymous" if self._builder is not None else "personas_off"
                 found |= {c.conversation_id: without(c, why) for c in theirs}
@@ -267,7 +271,7 @@ class _Learning:
                     entry = await self._history.before(conversation, labels.get(conversation.conversation_id, ()))
                     found[conversation.conversation_id] = entry
             else:
-                entries, latest = await personas_of(user, theirs, labels, self._builder)
+                entries, latest = asked[place]
                 found |= {entry.conversation_id: entry for entry in entries}
                 self._latest = latest
             for conversation in theirs:
@@ -275,6 +279,17 @@ class _Learning:
                 if persona is not None:
                     self._snapshots.add(persona)
         return found
+
+    async def _asked(
+        self, groups: Sequence[tuple[str | None, list[Conversation]]], labels: Mapping[str, Sequence[FollowUp]]
+    ) -> dict[int, tuple[list[PersonaBefore], Persona | None]]:
+        """What a builder that reads whole histories makes of the batch's users, many of them at once."""
+        builder = self._builder
+        if builder is None or type(builder) is ExtractivePersonaBuilder:
+            return {}
+        known = [(place, user, theirs) for place, (user, theirs) in enumerate(groups) if user is not None]
+        built = await each(known, lambda one: personas_of(one[1], one[2], labels, builder), at_once=AT_ONCE)
+        return {place: made for (place, _, _), made in zip(known, built, strict=True)}
 
     _latest: Persona | None = None
 

@@ -124,8 +124,12 @@ class _Pairing:
             self._out = stack.enter_context(OrderedLines(file("proposals.lines")))
             drops = {stage: stack.enter_context(OrderedLines(file(f"{stage}.dropped"))) for stage in MAKERS}
             self._ledger = Ledger(drops)
-            for some in self._batches(batch):
-                runner.run(self._work(some))
+            try:
+                for some in self._batches(batch):
+                    runner.run(self._work(some))
+            finally:
+                # Calls belong to this shard's loop: what is on its way ends with it, also after an error or Ctrl-C.
+                runner.run(self._resources.settle())
         self._ledger.save_claims(Lines(file("claims.jsonl")))
         return self._ledger.summary()
 

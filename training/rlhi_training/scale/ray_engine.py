@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from rlhi_plugin.errors import MissingExtraError
+from rlhi_plugin.errors import MissingExtraError, RLHIError
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -56,12 +57,18 @@ class RayEngine:
         def one(row: dict[str, Any]) -> dict[str, Any]:
             task, things = ray.get(known)
             number = int(row["item"])
-            return {"number": number, "summary": json.dumps(task(things[number]))}
+            try:
+                return {"number": number, "summary": json.dumps(task(things[number])), "error": b""}
+            except (RLHIError, OSError) as error:
+                # Ray would pass on the text of a traceback; who runs this needs the error and its remedy.
+                return {"number": number, "summary": "", "error": pickle.dumps(error)}
 
         # A row is a piece of work of its own, to be lost and done again alone.
         rows = ray.data.from_items(list(range(len(every))), override_num_blocks=len(every))
         try:
             for row in rows.map(one, num_cpus=1).iter_rows():
+                if row["error"]:
+                    raise pickle.loads(row["error"])  # noqa: S301 - our own worker wrote it
                 yield row["number"], cast("R", json.loads(row["summary"]))
         except RayTaskError as error:
             raise error.as_instanceof_cause() from error

@@ -121,6 +121,10 @@ class Audience:
             timeline = self._timelines[user_id] = _Timeline.of(self._snapshots.get(user_id, ()))
         return timeline.before(moment)
 
+    def author_of(self, turn: LabelledTurn) -> Persona | None:
+        """What was known, before the conversation, of whoever made this request."""
+        return self._own.get(turn.conversation_id)
+
     def latest_of(self, user_id: str) -> Persona | None:
         """A user's latest persona; None where there is none."""
         return self.latest.get(user_id)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhi_plugin.chat import ChatClient
+from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import FollowUpLabel
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.contrasting.choosing import choose, irrelevant, neutral, share_of
@@ -226,7 +227,7 @@ def seats(
         if not listeners and odd is None:
             dropped.append(Dropped(stage="contrast", key=turn.key, reason="no_persona"))
             continue
-        slots.append(Slot(turn, tuple(listeners), odd))
+        slots.append(Slot(turn, tuple(listeners), odd, audience.author_of(turn)))
     return slots, dropped
 
 
@@ -289,7 +290,7 @@ def _pool_notes(found: Contrasted, material: Material, pairs: Sequence[ProposedP
     import numpy as np
 
     origins = Counter(candidate.origin for pool in found.pools for candidate in pool.candidates)
-    words = [(len(pair.chosen.text.split()), len(pair.rejected.text.split())) for pair in pairs]
+    words = [(word_count(pair.chosen.text), word_count(pair.rejected.text)) for pair in pairs]
     mean = np.mean(words, axis=0).round(1).tolist() if words else [None, None]
     notes: dict[str, Any] = {
         "candidates": dict(sorted(origins.items())),

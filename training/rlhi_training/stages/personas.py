@@ -23,7 +23,7 @@ logger = logging.getLogger("rlhi.training")
 
 PERSONAS = "personas.jsonl"
 LATEST = "latest_personas.jsonl"
-_AT_ONCE = 64
+AT_ONCE = 512
 """Personas that are built at once, unless the model's client lets fewer calls through (ours)."""
 
 
@@ -52,7 +52,7 @@ async def personas(
             return found
 
         users = sorted(user for user in by_user if user is not None)
-        built = await each(users, of_user, at_once=_AT_ONCE)
+        built = await each(users, of_user, at_once=AT_ONCE)
     found = {entry.conversation_id: entry for entries, _ in built for entry in entries}
     found |= {c.conversation_id: without(c, "anonymous") for c in nobody}
     before = [found[conversation.conversation_id] for conversation in conversations]
@@ -88,7 +88,7 @@ async def personas_of(
         ordered = sorted(conversations, key=begun)
         known = {c.conversation_id: await history.before(c, labels.get(c.conversation_id, ())) for c in ordered}
         return [known[c.conversation_id] for c in conversations], await history.latest()
-    before = await each(conversations, lambda c: _before(c, conversations, labels, builder), at_once=_AT_ONCE)
+    before = await each(conversations, lambda c: _before(c, conversations, labels, builder), at_once=AT_ONCE)
     try:
         return before, await _build(user_id, conversations, labels, builder)
     except ModelCallError as error:
