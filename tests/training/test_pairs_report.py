@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from rlhi_training.pipeline import Pipeline
 from rlhi_training.recipe import Recipe
 from rlhi_training.records import PreferencePair
 from rlhi_training.report import write_report
+from rlhi_training.report.facts import findings
 from rlhi_training.report.word_diff import word_diff
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import RunDirectory
@@ -116,6 +118,26 @@ def test_the_page_says_what_the_files_say(run):
         assert "".join(words for kind, words in diff if kind != "+") == pair.rejected
 
 
+def test_what_rewards_think_of_length_and_judges_of_position_is_said(run):
+    manifest = run.manifest()
+    bias = {"longer_wins": 0.7, "comparisons": 20, "correlation": 0.4}
+    judge = {"judge": "m/p-1", "comparisons": 8, "failed": 0, "undecided_share": 0.25, "first_position_share": 0.75}
+
+    def said(stage, notes):
+        entry = manifest.stages[stage].model_copy(update={"notes": notes})
+        return findings(manifest.model_copy(update={"stages": {stage: entry}}), [], None)
+
+    assert any(
+        "The reward r/1 scores the longer of two answers higher in 70 % of 20 comparisons" in line
+        for line in said("reward", {"reward_model": "r/1", "length_bias": bias})
+    )
+    for stage, notes in (("reward", {"position_bias": judge}), ("filter", {"not_worse": judge})):
+        (line,) = [line for line in said(stage, notes) if "judge" in line]
+        assert "m/p-1 contradicts itself in 25 % of 8 comparisons" in line
+        assert "first in 75 % of its choices" in line
+    assert said("reward", {"length_bias": {**bias, "longer_wins": None}}) == said("filter", {})
+
+
 def test_the_same_run_gives_the_same_bytes_and_samples_can_be_few(run, tmp_path):
     first = write_report(run, tmp_path / "a.html").read_bytes()
     assert write_report(run, tmp_path / "b.html").read_bytes() == first
@@ -177,7 +199,25 @@ def test_in_a_browser_pairs_are_drawn_and_filtered_and_nothing_breaks_out(run, t
             [program, *options, profile, file.as_uri()], capture_output=True, text=True, timeout=120, check=True
         ).stdout
 
-    whole, chosen = dom(page), dom(filtered)
+    pairs = run.read("pairs.jsonl", PreferencePair)
+    items = json.loads(_Page(html).scripts[0])["items"]
+    # What both answers have, and goes on with words that only one has.
+    needle = next(
+        seam.strip()
+        for item in items
+        for (kind, shared), (then, more) in pairwise(item["diff"])
+        if (kind, then) == ("=", "+") and not re.search(r"[<\n]", seam := shared[-12:] + more[:8])
+    )
+    search = (
+        f"<script>const text = document.getElementById('f-text'); text.value = {json.dumps(needle)};"
+        "text.dispatchEvent(new Event('input', {bubbles: true}));</script>"
+    )
+    searched = tmp_path / "searched.html"
+    searched.write_text(html.replace("</body>", f"{search}</body>"))
+    holding = sum(needle.lower() in f"{pair.chosen}\n{pair.rejected}".lower() for pair in pairs)
+    whole, chosen, hits = dom(page), dom(filtered), dom(searched)
+    assert holding
+    assert f"{holding} of {total} pairs" in hits
     assert whole.count('<article class="sample pair">') == min(8, total)
     assert f"{total} of {total} pairs" in whole
     assert "<title>Pairs: logs.jsonl</title>" in whole

@@ -263,7 +263,8 @@ class FilterSection(_Section):
     undecided: Literal["drop", "keep"] = "drop"
     """A judge whose verdict changes with the order of the answers: drop the pair (ours), or count it as a tie."""
     max_pairs_per_user_share: float = Field(default=0.2, gt=0.0, le=1.0)
-    """No user contributes more than this share of all pairs (ours: a few poisoned pairs can turn a model)."""
+    """No user contributes more pairs than this share of what passed the other filters (ours: a few poisoned pairs can
+    turn a model). Where few users have most pairs, a share of what is then left can be larger."""
     max_pairs_per_user: int | None = Field(default=None, ge=1)
     """Nor more pairs than this. None: no such cap. Ours."""
     max_repeated_share: float = Field(default=0.2, ge=0.0, le=1.0)

@@ -18,6 +18,8 @@ from rlhi_training.report.word_diff import word_diff
 from rlhi_training.run_directory import Manifest, StageEntry
 from rlhi_training.screens.screen import quote
 
+_JUDGED = ("addresses_feedback", "not_worse")
+"""Notes of stage filter about its judges."""
 EXAMPLES = 4
 """Dropped items that are shown for each reason."""
 _SHOWN_CHARS = 4000
@@ -155,6 +157,7 @@ def findings(manifest: Manifest, pairs: Sequence[PreferencePair], table: FollowU
     if by_source:
         said.append("Sources: " + ", ".join(f"{name} {count}" for name, count in by_source.most_common()) + ".")
     said += _about_lengths(pairs)
+    said += _about_scores(manifest)
     if table is not None:
         said += _about_labels(table)
     bare = sum(pair.persona_digest is None for pair in pairs)
@@ -180,6 +183,26 @@ def _about_lengths(pairs: Sequence[PreferencePair]) -> Iterator[str]:
     said += f" (median {bias.chosen:.0f} words against {bias.rejected:.0f})"
     # Ours: from about two thirds on, DPO learns length before anything else.
     yield f"{said}; a model can learn that instead of what users said." if share >= 0.65 else f"{said}."  # noqa: PLR2004 - see above
+
+
+def _about_scores(manifest: Manifest) -> Iterator[str]:
+    """What the reward thinks of length, and judges of position; runs in shards keep no such notes."""
+    notes = {name: manifest.stages[name].notes for name in ("reward", "filter") if name in manifest.stages}
+    bias = notes.get("reward", {}).get("length_bias")
+    if bias and bias["longer_wins"] is not None:
+        yield (
+            f"The reward {notes['reward']['reward_model']} scores the longer of two answers higher in"
+            f" {100 * bias['longer_wins']:.0f} % of {bias['comparisons']} comparisons (50 %: no length bias)."
+        )
+    judges = [notes.get("reward", {}).get("position_bias"), *map(notes.get("filter", {}).get, _JUDGED)]
+    for judge in judges:
+        if judge and judge["comparisons"]:
+            first = judge["first_position_share"]
+            named = "" if first is None else f", and names the answer shown first in {100 * first:.0f} % of its choices"
+            yield (
+                f"The judge {judge['judge']} contradicts itself in {100 * judge['undecided_share']:.0f} % of"
+                f" {judge['comparisons']} comparisons when the answers change places{named} (50 %: no position bias)."
+            )
 
 
 def _about_labels(table: FollowUpTable) -> Iterator[str]:

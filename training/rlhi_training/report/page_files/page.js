@@ -8,10 +8,11 @@
   const values = (field) => [...new Set(data.items.map((item) => item[field]).filter(Boolean))].sort();
   options(source, values("source").map((each) => [each, each]));
   options(label, values("label").map((each) => [each, name(each)]));
+  const answer = (item, sign) => item.diff.map(([kind, part]) => (kind === "=" || kind === sign ? part : "")).join("");
   data.items.forEach((item) => {
     item.haystack = [
       item.id, item.user, item.persona, item.followUp, ...item.context.map((said) => said.text),
-      ...item.diff.map(([, words]) => words), ...Object.values(item.ids).flat(),
+      answer(item, "+"), answer(item, "-"), ...Object.values(item.ids).flat(),
     ].join("\n").toLowerCase();
   });
 
