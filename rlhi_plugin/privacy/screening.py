@@ -32,6 +32,8 @@ _GROUPS = bytes(ord(c) if c in ".-" else ord("d") if c in _DIGITS else ord(" ") 
 _RUNS = _classes(" ", token=_LETTERS + _DIGITS + "_-./+=~:")
 _OTHERWISE = _classes("x", digit=_DIGITS)
 _NO_SIGNS = bytes(code for code in range(256) if chr(code) not in "@\\:-%")
+_SIGNS = bytes.maketrans(b"%", b"\\")
+"""Both begin an escape: one look tells that there is neither."""
 _NO_DIGITS = bytes(code for code in range(256) if chr(code) not in _DIGITS)
 _ESCAPES = re.compile(rb"%(?:40|3[ad]|2[0b])")
 _PASSWORDS = re.compile(rb"pass[wpc]|de passe")
@@ -50,10 +52,11 @@ def is_plain(text: str) -> bool:
         return False
     # The space stands for the beginning, where a word may begin too.
     raw = f" {text}".lower().encode("ascii")
-    signs = raw.translate(None, _NO_SIGNS)
-    if signs and (b"@" in signs or b"\\" in signs or b"::" in raw or b"://" in raw or b"-----" in raw):
-        return False
-    if signs and b"%" in signs and _ESCAPES.search(raw):
+    signs = raw.translate(_SIGNS, _NO_SIGNS)
+    if signs and (
+        (b"@" in signs or b"::" in raw or b"://" in raw or b"-----" in raw)
+        or (b"\\" in signs and (b"\\" in raw or _ESCAPES.search(raw)))
+    ):
         return False
     if b"pwd" in raw or b"authorization" in raw or (b"pass" in raw and _PASSWORDS.search(raw)):
         return False
