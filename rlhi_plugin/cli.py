@@ -149,8 +149,13 @@ def persona_build(
         raise ConfigError(f"nothing asks the model {llm!r}. Add --labeller llm, --builder llm, or both.")
     with open_store(store, create=False) as opened:
         users = opened.user_ids() if user is None else [_known_user(opened.user_ids(), user)]
-        allows, everybody = ConsentCache(opened, quiet=True).allows, len(users)
-        users = [user_id for user_id in users if allows(user_id, Purpose.PERSONALISE)]
+        # A model may take hours: who withdraws meanwhile is asked for again at each use.
+        consent, everybody = ConsentCache(opened, quiet=True, max_age_s=0), len(users)
+
+        def allows(user_id: str) -> bool:
+            return consent.allows(user_id, Purpose.PERSONALISE)
+
+        users = [user_id for user_id in users if allows(user_id)]
         excluded: list[int] = []
         built: list[Persona] = []
         if users:
@@ -158,13 +163,19 @@ def persona_build(
             reader = load_labeller(labeller, llm=llm if labeller == "llm" else None)
             with progress("Building personas", len(users)) as advance:
                 build = build_personas(
-                    opened, users, labeller=reader, builder=writer, advance=advance, left_out=excluded.append
+                    opened,
+                    users,
+                    labeller=reader,
+                    builder=writer,
+                    advance=advance,
+                    left_out=excluded.append,
+                    allows=allows,
                 )
                 built = asyncio.run(build)
     with_statements = sum(1 for persona in built if persona.statements)
     _say(f"{len(built)} persona(s) built, {with_statements} of them with statements")
-    if everybody > len(users):
-        _say(f"{everybody - len(users)} user(s) passed over: they do not allow personalise")
+    if everybody > len(built):
+        _say(f"{everybody - len(built)} user(s) passed over: they do not allow personalise")
     if sum(excluded):
         _say(f"{sum(excluded)} conversation(s) not read: their users want nothing to be learned from them")
 

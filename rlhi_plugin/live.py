@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,9 +22,9 @@ from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.live_options import LiveOptions
 from rlhi_plugin.persona.building import checked_building, open_worker
 from rlhi_plugin.persona.cache import PersonaCache, RenderedPersona
-from rlhi_plugin.persona.changes import change_persona
+from rlhi_plugin.persona.changes import edit_stored
 from rlhi_plugin.persona.chat_commands import ChatCommands, Speaking, without_command_traffic
-from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
+from rlhi_plugin.persona.edits import PersonaEdit
 from rlhi_plugin.persona.gate import GateMode
 from rlhi_plugin.persona.worker import PersonaWorker
 from rlhi_plugin.privacy.consent import ConsentCache, last_request
@@ -81,8 +80,8 @@ class Live:
         writer = WriterOptions(
             durability=options.durability, store_timeout_s=options.store_timeout_s, **_journal(store, options.journal)
         )
-        redaction = None if redactor is None else MessageRedactor(redactor)
-        self.recorder = Recorder(self.store, writer, redaction=redaction)
+        self._redaction = None if redactor is None else MessageRedactor(redactor)
+        self.recorder = Recorder(self.store, writer, redaction=self._redaction)
         decisions = self.store if isinstance(self.store, ConsentStore) else None
         consents = None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s)
         self.consent = ConsentCache(consents, options.consent)
@@ -186,8 +185,11 @@ class Live:
     def record(self, describe: Callable[[], Turn], conversation_id: str, user_id: str | None) -> None:
         """See `Recorder.record`; then the persona builder, if there is one, is told. Never raises.
 
-        The past of a thread that is new to this process is stored only after asking the user's consent again.
+        Who withdrew while the model answered is not logged. The past of a thread that is new to this process is stored
+        only after asking the user's consent again.
         """
+        if Purpose.LOG not in self.consent.standing(user_id).allowed:
+            return
         self.recorder.record(describe, self._asked_again)
         if self._worker is not None and user_id is not None and self._may_personalise(user_id):
             self._worker.notice(user_id, conversation_id)
@@ -208,7 +210,7 @@ class Live:
             ConfigError: there are no personas here, no such statement, or the wording cannot be kept.
             StoreError: the store cannot be written.
         """
-        after = change_persona(self._kept(), user_id, lambda persona: apply_edit(persona, edit, datetime.now(UTC)))
+        after = edit_stored(self._kept(), user_id, edit, self._redaction)
         self._changed(user_id)
         return after
 

@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlhi_plugin import Persona, RLHIMiddleware, open_store
+from rlhi_plugin.durability import journal_folders
+from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.persona import PersonaBuilding, WorkerOptions
 from rlhi_plugin.persona.command_messages import is_command_traffic
@@ -66,13 +68,18 @@ class Assistant:
         """What was learned of a person: each statement with the words of theirs that it rests on."""
         return self.rlhi.get_persona(user)
 
-    def change(self, user: str, action: EditAction, number: int, wording: str | None = None) -> None:
-        """Let a person correct what was learned of them; the conversation that is under way sees it too.
+    def change(self, user: str, action: EditAction, text: str, wording: str | None = None) -> None:
+        """Let a person correct a statement that they see; the conversation that is under way sees it too.
 
         Raises:
-            ConfigError: the wording cannot be kept; the message is for the person.
+            ConfigError: it is not known any more, or the wording cannot be kept; the message is for the person.
         """
-        self.rlhi.edit_persona(user, action, number, wording)
+        persona = self.known(user)
+        texts = [] if persona is None else [each.text for each in (*persona.statements, *persona.reserve)]
+        # Its number may be another one by now: personas are built behind the chat.
+        if text not in texts:
+            raise ConfigError("This has just changed. Look at it again.")
+        self.rlhi.edit_persona(user, action, texts.index(text) + 1, wording)
 
     def stored(self, user: str) -> str:
         """How much is on disk of a person."""
@@ -84,7 +91,9 @@ class Assistant:
 
     def forget(self, user: str) -> str:
         """Delete everything of a person, here and on disk."""
-        done = forget_user(self.store, pseudonym(user), Places(caches=[lambda _: self.rlhi.forget(user)]))
+        journals = [folder for folder in journal_folders(self.store) if folder.is_dir()]
+        places = Places(journals=journals, caches=[lambda _: self.rlhi.forget(user)])
+        done = forget_user(self.store, pseudonym(user), places)
         return ", ".join(f"{count} {what}" for what, count in done.deleted.items() if count) or "nothing was stored"
 
     def close(self) -> None:

@@ -129,10 +129,10 @@ def _answering(
 def _panel(assistant: Assistant, user: gr.Radio, shown: gr.State) -> None:
     """What was learned: shown, explained, edited, locked, forgotten."""
 
-    def changing(action: EditAction, number: int) -> Callable[[str, str], str]:
+    def changing(action: EditAction, text: str) -> Callable[[str, str], str]:
         def change(name: str, wording: str) -> str:
             try:
-                assistant.change(name, action, number, wording if action == "edit" else None)
+                assistant.change(name, action, text, wording if action == "edit" else None)
             except ConfigError as error:
                 raise gr.Error(str(error), duration=6) from error
             return _version(assistant, name)
@@ -155,7 +155,7 @@ def _panel(assistant: Assistant, user: gr.Radio, shown: gr.State) -> None:
                 with gr.Row():
                     for label, action in actions:
                         button = gr.Button(label, size="sm", min_width=60)
-                        button.click(changing(action, number), [user, wording], shown)
+                        button.click(changing(action, statement.text), [user, wording], shown)
 
 
 def _facts(statement: PersonaStatement, *, held_back: bool) -> str:

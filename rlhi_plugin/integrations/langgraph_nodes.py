@@ -52,7 +52,7 @@ def with_rlhi(
     user said is. With ``commands=True`` the node is not called where the user gave a command.
 
     The speaker is what `turn` says, else ``thread_id`` and ``user_id`` of ``config["configurable"]``, else the
-    `user_id` of the runtime's context.
+    `user_id` of the runtime's context, else whom the authentication of LangGraph's server found.
 
     Args:
         node: What calls the model.
@@ -207,11 +207,11 @@ class _Visit:
 
 def _speaker() -> Speaker:
     configurable = _configurable()
-    # The last one is where LangGraph's own server puts whom it authenticated.
-    carried = speaker_from(configurable).otherwise(Speaker(configurable.get("langgraph_auth_user_id")))
     context = getattr(configurable.get(_RUNTIME), "context", None)
     user = context.get("user_id") if isinstance(context, Mapping) else getattr(context, "user_id", None)
-    return current_speaker().otherwise(carried).otherwise(Speaker(user))
+    # The last one is where LangGraph's own server puts whom it authenticated.
+    carried = (speaker_from(configurable), Speaker(user), Speaker(configurable.get("langgraph_auth_user_id")))
+    return functools.reduce(Speaker.otherwise, carried, current_speaker())
 
 
 def _configurable() -> Mapping[str, Any]:

@@ -10,8 +10,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from rlhi_plugin.persona.builder import empty_persona
+from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
+from rlhi_plugin.persona.memory import EDIT
+from rlhi_plugin.privacy.messages import MessageRedactor
+from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.records import Persona
 from rlhi_plugin.stores import PersonaStore
 
@@ -41,6 +46,18 @@ def change_persona(store: PersonaStore, user_id: str, change: Callable[[Persona]
         if after is not given:
             store.put_persona(after)
         return after
+
+
+def edit_stored(store: PersonaStore, user_id: str, edit: PersonaEdit, redaction: MessageRedactor | None) -> Persona:
+    """Change a user's persona as they say; what is private in their wording is taken out before it is stored.
+
+    Raises:
+        ConfigError: no such statement, or the wording cannot be kept.
+        StoreError: the store cannot be read or written.
+    """
+    if redaction is not None and edit.text is not None:
+        edit = edit.model_copy(update={"text": redaction.text(edit.text, Scope(EDIT, user_id))})
+    return change_persona(store, user_id, lambda persona: apply_edit(persona, edit, datetime.now(UTC)))
 
 
 def put_unless_changed(store: PersonaStore, before: Persona | None, after: Persona) -> bool:

@@ -9,10 +9,13 @@ import typer
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.persona.changes import change_persona
-from rlhi_plugin.persona.edits import PersonaEdit, apply_edit
+from rlhi_plugin.persona.changes import edit_stored
+from rlhi_plugin.persona.edits import PersonaEdit
 from rlhi_plugin.persona.memory import EDIT, strength
 from rlhi_plugin.persona.render import render_persona
+from rlhi_plugin.privacy.messages import MessageRedactor
+from rlhi_plugin.privacy.patterns import PatternFinder
+from rlhi_plugin.privacy.redaction import SpanRedactor
 from rlhi_plugin.records import Persona, PersonaStatement
 from rlhi_plugin.stores import PersonaStore, open_store
 from rlhi_plugin.terminal import stdout
@@ -123,7 +126,7 @@ def _headline(number: int, statement: PersonaStatement, at: datetime, *, held: b
 def _apply(store: str, user: str, edit: PersonaEdit) -> None:
     with open_store(store, create=False) as opened:
         user_id = _find(opened, opened.user_ids(), user)
-        after = change_persona(opened, user_id, lambda persona: apply_edit(persona, edit, datetime.now(UTC)))
+        after = edit_stored(opened, user_id, edit, MessageRedactor(SpanRedactor(PatternFinder())))
     for line in describe(after):
         stdout.print(line, markup=False, highlight=False)
 

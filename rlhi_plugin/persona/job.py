@@ -35,6 +35,7 @@ async def build_personas(
     personas: PersonaStore | None = None,
     from_scratch: bool = False,
     left_out: Callable[[int], None] = lambda _: None,
+    allows: Callable[[str], bool] = lambda _: True,
 ) -> list[Persona]:
     """Bring the personas of some users up to date and store them, one after another. For a job at night, or by hand.
 
@@ -47,10 +48,11 @@ async def build_personas(
         personas: Where personas go instead.
         from_scratch: Read all turns again; what the user decided is kept.
         left_out: Told for each user how many conversations were not read, because they want nothing learned from them.
+        allows: Whether a user may be personalised: asked when it is their turn, and before their persona is stored.
 
     Returns:
-        The personas in the order of `user_ids`, also those without statements. Those of earlier users stay stored when
-        a later one fails.
+        The personas in the order of `user_ids`, also those without statements, but not of who does not allow it. Those
+        of earlier users stay stored when a later one fails.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -60,8 +62,11 @@ async def build_personas(
     kept = store if personas is None else personas
     built: list[Persona] = []
     for user_id in user_ids:
-        update = update_stored(store, kept, user_id, updater, from_scratch=from_scratch, left_out=left_out)
-        built.append(await update)
+        if allows(user_id):
+            persona = await update_stored(
+                store, kept, user_id, updater, from_scratch=from_scratch, left_out=left_out, allows=allows
+            )
+            built += [] if persona is None else [persona]
         advance(1)
     return built
 
@@ -74,14 +79,15 @@ async def update_stored(
     *,
     from_scratch: bool = False,
     left_out: Callable[[int], None] = lambda _: None,
-) -> Persona:
+    allows: Callable[[str], bool] = lambda _: True,
+) -> Persona | None:
     """Bring one stored persona up to date. Conversations that the user excluded are not read.
 
     Whoever changed it meanwhile goes first: then it is read again and updated from there, `ATTEMPTS` times at most, and
     after that left for the next occasion.
 
     Returns:
-        The persona as it is stored now.
+        The persona as it is stored now; None, and nothing is stored, where `allows` says no when it has been made.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -95,6 +101,8 @@ async def update_stored(
         allowed = [c for c in theirs if c.conversation_id not in names and exclusions.of(c) is None]
         make = updater.rebuild if from_scratch else updater.update
         after = await make(user_id, current, allowed)
+        if not allows(user_id):
+            return None
         if after == current or put_unless_changed(personas, current, after):
             left_out(len(theirs) - len(allowed))
             return after

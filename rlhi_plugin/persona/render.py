@@ -18,6 +18,8 @@ PRIOR_HEAD = "What many people in this user's group ask for; this user has not s
 PRIOR_TAIL = "Follow it only where nothing in the conversation speaks against it; do not mention it."
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co")
+_NO_QUOTES = str.maketrans(dict.fromkeys('"\u201c\u201d\u201e\u201f\u301d\u301e\uff02', "'"))
+"""A double quote, of whatever form, would let a statement end its quotation and go on as an instruction."""
 _JOINERS = "\u200c\u200d"
 """Invisible too, but Persian, Hindi and many emojis are spelt with them."""
 
@@ -43,8 +45,7 @@ def render_persona(persona: Persona | None) -> str:
     """
     if persona is None:
         return ""
-    # A double quote would let a statement end its quotation and go on as an instruction.
-    quotes = [quote for s in persona.statements if (quote := visible(s.text).replace('"', "'"))]
+    quotes = [quote for s in persona.statements if (quote := visible(s.text).translate(_NO_QUOTES))]
     if not quotes:
         return ""
     lines = [f'{number}. "{quote}"' for number, quote in enumerate(quotes, start=1)]

@@ -16,6 +16,7 @@ from rlhi_plugin.persona.render import FRAME_HEAD, FRAME_TAIL, PRIOR_HEAD, PRIOR
 _SUSPICIOUS = re.compile(
     r"""
       <\|[^|>]*\|>                                       # chat-template tokens
+    | </?(?:s|bos|eos|pad|unk|think|tool_call)> | <(?:start|end)_of_t(?:urn|ext)> | \[/?(?:TOOL_\w+|AVAILABLE_TOOLS)\]
     | \[/?INST\] | <</?SYS>> | </?(?:system|assistant|user|persona|instructions?)>
     | (?:^|\n)\s*\#*\s*(?:system|assistant|developer|human|user)\s*: | [.!?;]\s*(?:system|assistant|developer)\s*:
     | [\u202d\u202e]                                   # overrides of the writing direction show another text
@@ -25,14 +26,26 @@ _SUSPICIOUS = re.compile(
     | \byou\s+are\s+(?:now|no\s+longer)\b | \bpretend\s+(?:to\s+be|that\s+you|you)\b | \bact\s+as\b
     | \bno\s+(?:restrictions?|filters?|limits?|censorship)\b | \bunfiltered\b | \buncensored\b
     | \bhere\ is\ a\ summary\ of\ the\ conversation\b | \bsummary\ of\ the\ conversation\ (?:to\ date|so\ far)\b
+    # The same in German, French, Spanish, Portuguese and Italian, Russian, Chinese, Japanese, Korean.
+    | \b(?:ignorier|missacht|vergiss|vergess)\w*\b .{0,30} \b(?:anweisung|vorgabe|regel|vorherig|bisherig|obig)
+    | \b(?:ignore[rz]?|oublie[rz]?|contourne[rz]?)\b .{0,30}
+      \b(?:consigne|instruction|r[eè]gle|pr[eé]c[eé]dent)
+    | \b(?:ignor[ae]|olvid[ae]|esque[cç]|dimentic)\w*\b .{0,30}
+      \b(?:instruc|instruç|istruzion|reglas|regras|regole|anterior|precedent)
+    | (?:игнорируй|забудь) .{0,30} (?:инструкц|правил|указан)
+    | (?:忽略|无视|無視|忘记|忘掉) .{0,12} (?:指令|指示|规则|規則|提示)
+    | (?:指示|命令|ルール|プロンプト) .{0,8} (?:無視|忘れ)
+    | (?:지시|규칙|명령) .{0,8} (?:무시|잊)
     | https?:// | ``` | data:[a-z]+/
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
 _NEEDS = (
-    *("<|", "inst]", "sys>>", "system", "assistant", "user", "persona", "instruction", "developer", "human", "ignore"),
+    *("<|", "inst]", "sys>>", "system", "assistant", "user", "persona", "instruction", "developer", "human", "ignor"),
     *("disregard", "forget", "override", "bypass", "jailbr", "dan", "anything", "now", "longer", "pretend", "act"),
+    *("s>", "pad>", "unk>", "think>", "tool_", "_tools", "_of_t"),
+    *("missacht", "vergiss", "vergess", "oubli", "contourn", "olvid", "esquec", "dimentic"),
     *("restriction", "filter", "limit", "censor", "summary", "http", "```", "data:"),
 )
 """Of which one is in every ASCII text that `_SUSPICIOUS` matches: most texts hold none, which is soon found out."""

@@ -85,7 +85,8 @@ class PersonaWorker:
         updater: Makes the next persona.
         personas: Where personas are; `store` unless given.
         options: When.
-        allows: Whether a user, by pseudonym, may be personalised; asked right before each update.
+        allows: Whether a user, by pseudonym, may be personalised; asked before each update, and before what it made is
+            stored.
         updated: Told the pseudonym of each user after their update.
 
     Raises:
@@ -173,7 +174,9 @@ class PersonaWorker:
             try:
                 refused = not self._allows(user_id)
                 if not refused:
-                    asyncio.run(update_stored(self._store, self._personas, user_id, self._updater))
+                    update = update_stored(self._store, self._personas, user_id, self._updater, allows=self._allows)
+                    refused = asyncio.run(update) is None
+                if not refused:
                     self._tell(user_id)
             except Exception:  # noqa: BLE001 - a worker that dies of one user serves none of the others
                 _log.exception("the persona of %s could not be updated; their next turn tries again", user_id)

@@ -5,7 +5,7 @@ file                                                job
 ==================================================  ================================================================
 `redaction.py`                                      what a redactor is; spans into placeholders
 `placeholders.py`, `vault.py`                       what stands for a value; the value, encrypted, for the app alone
-`patterns.py`, `folding.py`                         the base detectors; text as they read it
+`patterns.py`, `folding.py`, `encoded.py`           the base detectors; text as they read it, also in base64
 `personal.py`, `phone.py`, `iban.py`,               one detector each
 `credentials.py`, `presidio.py`
 `messages.py`                                       redaction of whole messages: blocks, tool arguments, results

@@ -115,6 +115,7 @@ def forget(
         list[Path] | None, typer.Option(help="Folder with journals, besides the store's own. Repeatable.")
     ] = None,
     log: Annotated[list[Path] | None, typer.Option(help="Exported log to erase from. Repeatable.")] = None,
+    vault: Annotated[list[Path] | None, typer.Option(help="File of the app's vault. Repeatable.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also a user of whom nothing is stored.")] = False,
     verbose: Verbose = False,
@@ -128,6 +129,7 @@ def forget(
     places = Places(
         journals=[*_own_journal(store), *(journal or ())],
         logs=log or (),
+        vaults=vault or (),
         runs=runs if runs is not None else [path for path in (Path("runs"),) if path.is_dir()],
         registry=registry or default_registry(),
     )
@@ -176,6 +178,8 @@ def _report(result: Forgetting, places: Places) -> None:
 
     deleted = ", ".join(f"{count} {what}" for what, count in result.deleted.items()) or "nothing else to count"
     say(f"{result.user_id} is forgotten: {deleted}")
+    if result.refused:
+        say(f"they had refused {', '.join(result.refused)}: that stays")
     if not result.erased:
         say("deleted rows may still be in the database's files: close what uses it, and forget again with --force")
     for run in result.runs:
@@ -190,7 +194,9 @@ def _report(result: Forgetting, places: Places) -> None:
         say(f"adapter {adapter.adapter_id} ({adapter.stage}): {adapter.why}; {remedy}. Files: {adapter.path}")
     searched = ", ".join(str(path) for path in places.runs) or "no folder (name one with --runs)"
     say(f"searched for runs: {searched}; for adapters: {places.registry}")
-    say("not reached: backups, copies of exported logs, and what other processes hold in memory for up to a minute")
+    vault = "" if places.vaults else "a vault of the app (name it with --vault), "
+    say(f"not reached: {vault}a persona_store= of its own (it calls `forget_user`), backups, copies of exported logs,")
+    say("and what other processes hold in memory for up to a minute")
 
 
 @contextmanager

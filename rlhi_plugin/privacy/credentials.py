@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from rlhi_plugin.privacy.folding import Folded
 from rlhi_plugin.privacy.redaction import Span
 from rlhi_plugin.privacy.screening import has_long_run
 
@@ -29,6 +30,7 @@ class Pattern:
         regex: The span is its group ``value`` where it has one, else the whole match.
         accept: Whether a match is really one; None accepts all.
         short: Whether it can be without a run of `LONG_RUN` characters of a key.
+        bare: Whether it stands without quotes, so that a piece of a program there is none.
     """
 
     kind: str
@@ -36,13 +38,23 @@ class Pattern:
     regex: re.Pattern[str]
     accept: Callable[[re.Match[str]], bool] | None = None
     short: bool = False
+    bare: bool = False
 
 
 _Accept = Callable[[re.Match[str]], bool]
 
 
-def _pattern(kind: str, hints: str, regex: str, accept: _Accept | None = None, *, short: bool = False) -> Pattern:
-    return Pattern(kind, tuple(hints.split()), re.compile(regex, re.IGNORECASE), accept, short)
+def _pattern(
+    kind: str,
+    hints: str | tuple[str, ...],
+    regex: str,
+    accept: _Accept | None = None,
+    *,
+    short: bool = False,
+    bare: bool = False,
+) -> Pattern:
+    hints = tuple(hints.split()) if isinstance(hints, str) else hints
+    return Pattern(kind, hints, re.compile(regex, re.IGNORECASE), accept, short, bare)
 
 
 _AWS = re.compile(r"aws|secret|access.?key|AKIA|ASIA", re.IGNORECASE)
@@ -68,10 +80,11 @@ _SAMPLE = re.compile(
 
 _SYMBOL = re.compile(r"[!@#^&*~]")
 # A name, and then a bracket or an attribute. What stands between a name and a later bracket, such as a closing quote,
-# makes it something else. So does one colon, a dash, or a dot before a digit: to these, wide marks that end a sentence
-# are folded, and a password before them is one.
+# makes it something else; so does one colon, a dash, or a dot before a digit.
 _NAMES = r"[\w$]+(?:(?:\.|::)[a-z_$][\w$]*)*"
 _CODE = re.compile(rf"(?:{_NAMES})?[(\[{{]|(?=[\w$]+\.){_NAMES}$", re.IGNORECASE)
+_ENDS = ".,;:)"
+"""Ends of a clause, which are not part of the word before them."""
 
 
 def _is_no_sample(match: re.Match[str]) -> bool:
@@ -84,9 +97,9 @@ def _is_quoted_password(match: re.Match[str]) -> bool:
 
 
 def _is_bare_password(match: re.Match[str]) -> bool:
-    """Whether an unquoted word after ``password`` is one, and not code or prose."""
-    value = match["value"].rstrip(".,;:)")
-    if _SAMPLE.fullmatch(value) or _CODE.match(value):
+    """Whether an unquoted word after ``password`` is one, and not prose; `Pattern.bare` says what code is."""
+    value = match["value"].rstrip(_ENDS)
+    if _SAMPLE.fullmatch(value):
         return False
     if (any(map(str.isdigit, value)) and any(map(str.isalpha, value))) or _SYMBOL.search(value):
         return True
@@ -100,7 +113,9 @@ def _is_key_value(match: re.Match[str]) -> bool:
     return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and _is_no_sample(match)
 
 
-_NAME = r"(?:pass(?:word|wd|phrase|code)|passwort|pwd)"
+_NAME = r"(?:pass(?:word|wd|phrase|code)|passwort|mot de passe|pwd)"
+_NAME_HINTS = ("passw", "passp", "passc", "de passe", "pwd")
+_IS = "(?:is|ist|est|es|lautet)"
 _QUOTE = r"""\\*["']"""
 
 PATTERNS = (
@@ -123,6 +138,7 @@ PATTERNS = (
     _pattern("api_key", "xox", r"xox[abeoprs]-[a-z0-9\-]{10,}"),
     _pattern("api_key", "xapp-", r"xapp-\d-[a-z0-9\-]{20,}"),
     _pattern("api_key", "hooks.slack.com", r"hooks\.slack\.com/(?:services|workflows)/(?P<value>[a-z0-9_/]{20,})"),
+    _pattern("api_key", ":aa", r"(?<![a-z0-9])\d{8,10}:AA[a-z0-9_\-]{33}(?![a-z0-9_\-])"),
     _pattern("api_key", "aiza", r"AIza[a-z0-9_\-]{35}"),
     _pattern("api_key", "ya29.", r"ya29\.[a-z0-9_\-]{20,}"),
     _pattern("api_key", "gocspx-", r"GOCSPX-[a-z0-9_\-]{28}"),
@@ -136,7 +152,7 @@ PATTERNS = (
     _pattern(
         "api_key",
         "key token secret",
-        rf"(?:(?:api|access|secret|private|auth|encryption)[ _\-]?(?:key|token)|client[_\-]?secret|secret)"
+        rf"(?:(?:api|access|account|secret|private|auth|encryption)[ _\-]?(?:key|token)|client[_\-]?secret|secret)"
         rf"(?:{_QUOTE})?\s{{0,3}}(?:[=:]|is)\s{{0,3}}(?:{_QUOTE})?(?P<value>[a-z0-9_\-./+]{{16,}}=*)",
         _is_key_value,
     ),
@@ -167,19 +183,20 @@ PATTERNS = (
     ),
     _pattern(
         "password",
-        "passw passp passc pwd",
-        rf"{_NAME}(?:{_QUOTE})?\s{{0,3}}(?:=|:){{1,3}}\s{{0,3}}\\*(?P<quote>[\"'])"
+        _NAME_HINTS,
+        rf"{_NAME}(?:{_QUOTE})?\s{{0,3}}(?:=|:){{1,3}}\s{{0,3}}\\*(?P<quote>[\"'`])"
         r"(?P<value>(?:(?!\\*(?P=quote))[^\n]){4,128})\\*(?P=quote)",
         _is_quoted_password,
         short=True,
     ),
     _pattern(
         "password",
-        "passw passp passc pwd",
-        rf"{_NAME}(?:{_QUOTE})?(?P<sign>\s{{0,3}}(?:=|:){{1,2}}\s{{0,3}}|\s{{1,3}}is:?\s{{1,3}})"
+        _NAME_HINTS,
+        rf"{_NAME}(?:{_QUOTE}|\*\*)?(?P<sign>\s{{0,3}}(?:=|:){{1,2}}(?:\*\*)?\s{{0,3}}|\s{{1,3}}{_IS}:?\s{{1,3}})"
         r"(?P<value>[^\s\"'<>,;&\[\]|`]{4,128})",
         _is_bare_password,
         short=True,
+        bare=True,
     ),
 )
 
@@ -196,12 +213,15 @@ class CredentialFinder:
         self._all = _Patterns(patterns)
         self._short = _Patterns(tuple(pattern for pattern in patterns if pattern.short))
 
-    def find(self, text: str) -> Iterator[Span]:
-        """See `Finder.find`; `text` is ASCII."""
+    def find(self, folded: Folded) -> Iterator[Span]:
+        """The spans of `Folded.text` that hold secrets."""
+        text = folded.text
         for pattern in (self._all if has_long_run(text) else self._short).hinted(text.lower()):
             for match in pattern.regex.finditer(text):
+                start, end = match.span("value" if "value" in pattern.regex.groupindex else 0)
+                if pattern.bare and _CODE.match(folded.before_marks(start, end).rstrip(_ENDS)):
+                    continue
                 if pattern.accept is None or pattern.accept(match):
-                    start, end = match.span("value" if "value" in pattern.regex.groupindex else 0)
                     yield Span(start, end, pattern.kind)
 
 

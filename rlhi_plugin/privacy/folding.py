@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
 from rlhi_plugin.privacy.redaction import NOT_STORED, Span
+from rlhi_plugin.privacy.words import WORD, english, has_word
 
 # Soft hyphen, Mongolian and zero-width marks, direction marks, variation selectors, byte-order mark, and our own.
 _UNSEEN = (
@@ -38,8 +39,11 @@ def _digits() -> str:
 # One class, which the regex engine looks up at once; what a match is, is asked of the few that there are.
 _CLASS = f"[{_UNSEEN}]+|[{_SPACES}{_DASHES}{_WIDE}{_digits()}]"
 _ODD = re.compile(_CLASS)
-# JSON within a text, as tools answer it: an escaped line break must not look like a letter before a number.
-_ODD_OR_ESCAPE = re.compile(rf"\\(?:[nrt]|u[0-9a-fA-F]{{4}})|{_CLASS}")
+# JSON within a text, as tools answer it: an escaped line break must not look like a letter before a number. And of a
+# web address what may stand in or before something private: @, a colon, an equals sign, a space, a plus.
+_ODD_OR_ESCAPE = re.compile(rf"\\(?:[nrt]|u[0-9a-fA-F]{{4}})|%(?:40|3[aAdD]|2[0bB])|{_CLASS}")
+_ODD_OR_WORD = re.compile(rf"{WORD}|{_ODD_OR_ESCAPE.pattern}")
+_MARKS = (".", ":")
 _IS_UNSEEN = re.compile(f"[{_UNSEEN}]+")
 _IS_SPACE = re.compile(f"[{_SPACES}]")
 _IS_DASH = re.compile(f"[{_DASHES}]")
@@ -53,17 +57,24 @@ class Folded:
         text: ASCII; whatever has no ASCII form is a question mark.
         starts: Where, in `text`, stretches begin before which characters were left out; ascending.
         shifts: For each, how many characters were left out up to there.
+        marks: Where, in `text`, a full stop or colon stands for a wide one, which programs do not hold; ascending.
     """
 
     text: str
     starts: tuple[int, ...] = ()
     shifts: tuple[int, ...] = ()
+    marks: tuple[int, ...] = ()
 
     def original(self, span: Span) -> Span:
         """The span of the original text that a span of the folded one came from, and what was left out after it."""
         if not self.starts:
             return span
         return Span(self._back(span.start), self._back(span.end), span.kind)
+
+    def before_marks(self, start: int, end: int) -> str:
+        """The folded text from `start` to the first wide mark, at most to `end`: what may be a piece of a program."""
+        place = bisect_left(self.marks, start)
+        return self.text[start : min(end, self.marks[place])] if place < len(self.marks) else self.text[start:end]
 
     def _back(self, index: int) -> int:
         place = bisect_right(self.starts, index)
@@ -72,31 +83,38 @@ class Folded:
 
 def fold(text: str) -> Folded:
     """Fold a text; plain ASCII without escapes comes back as it is."""
-    odd = _ODD_OR_ESCAPE if "\\" in text else _ODD
-    if odd is _ODD and text.isascii():
-        return Folded(text)
+    odd = _ODD_OR_ESCAPE if "\\" in text or "%" in text else _ODD
+    if text.isascii():
+        if odd is _ODD:
+            return Folded(text)
+    elif has_word(text):
+        odd = _ODD_OR_WORD
     pieces: list[str] = []
     starts: list[int] = []
     shifts: list[int] = []
+    marks: list[int] = []
     done = gone = 0
     for match in odd.finditer(text):
         pieces.append(text[done : match.start()])
         done = match.end()
-        plain = _plain(match.group())
+        plain = _plain(match.group()) if match.lastgroup is None else english(match)
         pieces.append(plain)
+        if plain in _MARKS:
+            marks.append(match.start() - gone)
         if left_out := done - match.start() - len(plain):
             gone += left_out
             starts.append(done - gone)
             shifts.append(gone)
     pieces.append(text[done:])
-    return Folded("".join(pieces).encode("ascii", "replace").decode("ascii"), tuple(starts), tuple(shifts))
+    folded = "".join(pieces).encode("ascii", "replace").decode("ascii")
+    return Folded(folded, tuple(starts), tuple(shifts), tuple(marks))
 
 
 @lru_cache(maxsize=4096)
 def _plain(odd: str) -> str:
     """One ASCII character for an odd one; nothing for unseen ones."""
-    if odd.startswith("\\"):
-        character = " " if odd[1] in "nrt" else chr(int(odd.removeprefix("\\u"), 16))
+    if odd.startswith(("\\", "%")):
+        character = " " if odd[1] in "nrt" else chr(int(odd.lstrip("\\u%"), 16))
         return character if character.isascii() else _plain(character)
     if _IS_UNSEEN.match(odd):
         return ""

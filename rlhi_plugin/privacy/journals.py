@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,12 +15,17 @@ from rlhi_plugin.privacy.tombstones import is_tombstone
 JOURNALS = ("*.jsonl", "*.jsonl.gz")
 
 
-def erase_from_journals(folders: Iterable[Path], user_id: str) -> int:
+def erase_from_journals(folders: Iterable[Path], user_id: str, *, leave: Container[Path] = ()) -> int:
     """Take a user's lines out of the JSONL files in or below some folders.
 
     A file that holds none is not touched. One that does is replaced atomically, under an exclusive `flock` where the
     system has one. A writer that keeps a file open without a lock would go on writing to the old one: let such a
     program close its journal first.
+
+    Args:
+        folders: They must exist.
+        user_id: Pseudonym.
+        leave: Files that are not to be touched, nor waited for.
 
     Returns:
         How many lines were taken out.
@@ -34,7 +39,7 @@ def erase_from_journals(folders: Iterable[Path], user_id: str) -> int:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}. Give the one that holds the journal.")
         for file in sorted(path for pattern in JOURNALS for path in folder.rglob(pattern)):
-            erased += erase_lines(file, user_id)
+            erased += 0 if file in leave else erase_lines(file, user_id)
     return erased
 
 

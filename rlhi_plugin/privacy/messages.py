@@ -40,12 +40,16 @@ _MEMO_FROM = 200
 """Characters from which looking a text up is faster than reading it again (ours)."""
 
 _SECRET_NAMES = re.compile(
-    r"(?:.*[_\-])?(?:pass(?:word|wd|phrase|code)|pwd|secret|api[_\-]?key|(?:access|auth|refresh|secret)[_\-]?token"
-    r"|(?:secret|private|access)[_\-]?key)",
+    r"(?:.*[_\-. ])?(?:pass(?:word|wd|phrase|code|wort)|pwd|secret|api[_\-]?key|authorization"
+    r"|(?:access|auth|refresh|secret)[_\-]?token|(?:secret|private|access)[_\-]?key"
+    r"|kennwort|contrase[nñ]a|senha|mot[_\- ]?de[_\- ]?passe|пароль|密[码碼]|パスワード|비밀번호)s?",
     re.IGNORECASE,
 )
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Between the words of a name such as `dbPassword`."""
 _BYTES = frozenset({"data", "base64", "b64_json", "image_data", "file_data", "encrypted_content", "signature"})
-"""Names under which content blocks hold bytes, which no detector can read; what is stored names such a block only."""
+"""Names under which content blocks hold bytes, which no detector can read; what is stored names such a block only.
+Arguments of a tool are stored whole, so that there these names mean nothing."""
 
 
 def open_redactor(option: RedactOption, *, vault: Vault | None = None) -> Redactor | None:
@@ -131,10 +135,15 @@ class MessageRedactor:
             parts = whole if len(whole) == len(parts) else ["".join(whole), *[""] * (len(parts) - 1)]
         return [self.text(part, scope) for part in parts]
 
-    def json(self, value: Any, scope: Scope = NO_SCOPE) -> Any:
+    def json(self, value: Any, scope: Scope = NO_SCOPE, *, in_block: bool = False) -> Any:
         """A JSON value with its strings, and numbers that are private, redacted; the names of fields say more.
 
         Names stay, unless one holds something private itself. What is not JSON becomes its text.
+
+        Args:
+            value: Arguments of a tool, or part of a content block.
+            scope: The conversation.
+            in_block: Whether it is the latter, whose bytes stay as they are.
         """
         match value:
             case str():
@@ -146,9 +155,12 @@ class MessageRedactor:
                 clean = self.text(text, scope)
                 return value if clean == text else clean
             case Mapping():
-                return {self.text(shown(k), scope): self._field(shown(k), v, scope) for k, v in value.items()}
+                return {
+                    self.text(shown(k), scope): self._field(shown(k), v, scope, in_block=in_block)
+                    for k, v in value.items()
+                }
             case list() | tuple():
-                return [self.json(item, scope) for item in value]
+                return [self.json(item, scope, in_block=in_block) for item in value]
         return self.text(shown(value), scope)
 
     def message(self, message: M, scope: Scope = NO_SCOPE) -> M:
@@ -192,15 +204,26 @@ class MessageRedactor:
         return self._fields(block, scope)
 
     def _fields(self, block: Mapping[str, Any], scope: Scope, *, but: str = "") -> dict[str, Any]:
-        return {k: v if k in ("type", "id", "index", but) else self._field(k, v, scope) for k, v in block.items()}
+        return {
+            k: v if k in ("type", "id", "index", but) else self._field(k, v, scope, in_block=True)
+            for k, v in block.items()
+        }
 
-    def _field(self, name: str, value: Any, scope: Scope) -> Any:
-        if isinstance(value, str):
-            if name in _BYTES or value.startswith("data:"):
-                return value
-            if isinstance(self._redactor, SpanRedactor) and _SECRET_NAMES.fullmatch(name):
-                return self._counted(self._redactor.redact_value(value, "password", scope=scope))
-        return self.json(value, scope)
+    def _field(self, name: str, value: Any, scope: Scope, *, in_block: bool) -> Any:
+        if in_block and isinstance(value, str) and (name in _BYTES or value.startswith("data:")):
+            return value
+        if isinstance(self._redactor, SpanRedactor) and _SECRET_NAMES.fullmatch(_HUMP.sub("_", name)):
+            return self._secret(self._redactor, value, scope, in_block=in_block)
+        return self.json(value, scope, in_block=in_block)
+
+    def _secret(self, redactor: SpanRedactor, value: Any, scope: Scope, *, in_block: bool) -> Any:
+        """What stands under the name of a secret: each word and number in it, and no more than that."""
+        match value:
+            case list() | tuple():
+                return [self._secret(redactor, item, scope, in_block=in_block) for item in value]
+            case str() | int() | float() if not isinstance(value, bool):
+                return self._counted(redactor.redact_value(str(value), "password", scope=scope))
+        return self.json(value, scope, in_block=in_block)
 
     def _counted(self, redacted: Redacted) -> str:
         if redacted.counts:

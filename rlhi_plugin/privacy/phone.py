@@ -13,7 +13,7 @@ _MIN_DIGITS = 7
 _US_FORM = re.compile(r"(?<![\d.\-])(?:1[ .\-])?(?:\(\d{3}\) ?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?!\d|[.\-]\d)")
 _CALLED_ONE = re.compile(
     r"(?:\btel\b|phone|mobile|\bcell\b|what'?s ?app|\bfax|\bcall (?:me|us|at|on)|\bsms\b|\bdial|contact (?:no|num)"
-    r"|telefon|t[e?]l[e?]phone)"
+    r"|telefon|t[e?]l[e?]phone|handynummer|rufnummer|celular|cellulare)"
     r"[^\d\n]{0,20}$",
     re.IGNORECASE,
 )

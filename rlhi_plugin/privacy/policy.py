@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,15 +70,20 @@ def default_policy() -> ConsentPolicy:
 
 
 def announce(policy: ConsentPolicy) -> None:
-    """Say what is done without a decision, once for each policy in a process, on the logger ``rlhi.privacy``."""
+    """Say what is done without a decision, once for each policy in a process.
+
+    On the logger ``rlhi.privacy``; on stderr where nobody has set logging up, or not to show that much.
+    """
     line = policy.describe()
     with _announced_lock:
         if line in _announced:
             return
         _announced.add(line)
-    _log.info(
-        "consent of users who have not decided: %s (change it with consent=ConsentPolicy(...) or %s)", line, VARIABLE
-    )
+    said = f"consent of users who have not decided: {line} (change it with consent=ConsentPolicy(...) or {VARIABLE})"
+    if _log.isEnabledFor(logging.INFO) and _log.hasHandlers():
+        _log.info(said)
+    else:
+        sys.stderr.write(f"rlhi: {said}\n")
 
 
 _announced: set[str] = set()

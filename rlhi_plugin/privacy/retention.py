@@ -25,7 +25,7 @@ class Purgeable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Days for which messages and feedback are kept.
+    """Days for which messages and feedback are kept, and the persona of a user who has said nothing since.
 
     Attributes:
         days: For everybody's, anonymous ones included.

@@ -31,9 +31,12 @@ _PAIRS = _classes(" ", hexadecimal=_HEX, separator=":-")
 _GROUPS = bytes(ord(c) if c in ".-" else ord("d") if c in _DIGITS else ord(" ") for c in map(chr, range(256)))
 _RUNS = _classes(" ", token=_LETTERS + _DIGITS + "_-./+=~:")
 _OTHERWISE = _classes("x", digit=_DIGITS)
-_NO_SIGNS = bytes(code for code in range(256) if chr(code) not in "@\\:-")
+_NO_SIGNS = bytes(code for code in range(256) if chr(code) not in "@\\:-%")
+_SIGNS = bytes.maketrans(b"%", b"\\")
+"""Both begin an escape: one look tells that there is neither."""
 _NO_DIGITS = bytes(code for code in range(256) if chr(code) not in _DIGITS)
-_PASSWORDS = re.compile(rb"pass[wpc]")
+_ESCAPES = re.compile(rb"%(?:40|3[ad]|2[0b])")
+_PASSWORDS = re.compile(rb"pass[wpc]|de passe")
 _BETWEEN_DIGITS = b" ().-\t"
 _CHECK_DIGITS, _NUMBER, _SOCIAL = 2, 7, 9
 """Digits that an IBAN has at least, of the shortest telephone number, and of a social security number."""
@@ -49,8 +52,11 @@ def is_plain(text: str) -> bool:
         return False
     # The space stands for the beginning, where a word may begin too.
     raw = f" {text}".lower().encode("ascii")
-    signs = raw.translate(None, _NO_SIGNS)
-    if signs and (b"@" in signs or b"\\" in signs or b"::" in raw or b"://" in raw or b"-----" in raw):
+    signs = raw.translate(_SIGNS, _NO_SIGNS)
+    if signs and (
+        (b"@" in signs or b"::" in raw or b"://" in raw or b"-----" in raw)
+        or (b"\\" in signs and (b"\\" in raw or _ESCAPES.search(raw)))
+    ):
         return False
     if b"pwd" in raw or b"authorization" in raw or (b"pass" in raw and _PASSWORDS.search(raw)):
         return False

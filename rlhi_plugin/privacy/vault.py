@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS replaced (
   PRIMARY KEY (user_id, conversation_id, placeholder)
 ) WITHOUT ROWID
 """
+_DELETE = "DELETE FROM replaced WHERE user_id = ?"
 _BUSY_S = 10.0
 _KNOWN = 100_000
 """Placeholders that are known to be in the file, so that a thread's history is not written again at every turn."""
@@ -143,7 +145,7 @@ class FernetVault:
             self._known = {known for known in self._known if known[0].user_id != user_id}
             try:
                 with self._connection:
-                    return self._connection.execute("DELETE FROM replaced WHERE user_id = ?", (user_id,)).rowcount
+                    return self._connection.execute(_DELETE, (user_id,)).rowcount
             except sqlite3.Error as error:
                 raise StoreError(f"cannot write the vault {self._file}: {error}. Free its disk or lock.") from error
 
@@ -151,6 +153,27 @@ class FernetVault:
         """Close the file. May be called twice."""
         with self._lock:
             self._connection.close()
+
+
+def forget_in_vault(file: Path, user_id: str) -> int:
+    """Delete all values of a user from a vault's file, for which no key is needed; how many there were.
+
+    Raises:
+        ConfigError: there is no such file, or it is no vault.
+        StoreError: the file cannot be written.
+    """
+    if not file.is_file():
+        raise ConfigError(f"there is no vault {file}. Give the file that the app's FernetVault was made with.")
+    try:
+        with closing(sqlite3.connect(file, timeout=_BUSY_S)) as connection, connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            return connection.execute(_DELETE, (user_id,)).rowcount
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise StoreError(f"cannot write the vault {file}: {error}. Free its disk or lock.") from error
+        raise ConfigError(f"{file} is no vault. Give the file that the app's FernetVault was made with.") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"{file} is no vault: {error}. Give the file of the app's FernetVault.") from error
 
 
 def unredact(text: str, vault: Vault, scope: Scope) -> str:

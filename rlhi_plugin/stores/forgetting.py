@@ -41,7 +41,7 @@ def delete_user(connection: Connection, user_id: str) -> Forgotten:
 
 
 def delete_older(connection: Connection, before: datetime, user_id: str | None) -> int:
-    """Delete messages, feedback and earlier personas from before a time; see `ForgettingStore.purge`."""
+    """Delete messages, feedback and personas from before a time; see `ForgettingStore.purge`."""
     began = select(conversations.c.started_at).where(conversations.c.number == messages.c.conversation)
     old = [func.coalesce(messages.c.created_at, began.scalar_subquery()) < before]
     # A refusal to be learned from holds for as long as anything of its thread may come.
@@ -57,6 +57,10 @@ def delete_older(connection: Connection, before: datetime, user_id: str | None) 
     connection.execute(delete(feedback).where(*events))
     connection.execute(delete(personas).where(*versions))
     _delete_empty(connection)
+    # Nothing is left that these could be built anew from, and they quote what is gone.
+    silent = ~exists().where(conversations.c.user_id == personas.c.user_id)
+    aged = [personas.c.created_at < before, silent]
+    connection.execute(delete(personas).where(*aged, *([] if user_id is None else [personas.c.user_id == user_id])))
     return gone
 
 

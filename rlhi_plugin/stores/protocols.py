@@ -233,7 +233,8 @@ class ForgettingStore(Protocol):
         Feedback of the kind ``do_not_learn`` stays, as decisions about consent do.
 
         A message without a time counts with the beginning of its conversation; where that is unknown too, it stays.
-        Conversations without messages go as well. The current persona of a user stays; build it anew afterwards.
+        Conversations without messages go as well. The current persona of a user stays, to be built anew afterwards;
+        that of a user of whom no conversation is left goes, when it is from before the time.
 
         Args:
             before: An aware time; what is of exactly this time stays.

@@ -361,6 +361,28 @@ def test_who_refuses_meanwhile_is_passed_over(made):
     assert chat.middleware.get_persona("u42") is None
 
 
+def test_who_refuses_while_it_is_being_built_gets_no_persona(made):
+    began, may_end = threading.Event(), threading.Event()
+
+    class Slow(Labeller):
+        async def label(self, exchanges):
+            began.set()
+            await asyncio.to_thread(may_end.wait, 10)
+            return await super().label(exchanges)
+
+    once = PersonaBuilding(builder="extractive", labeller=Slow(), when=WorkerOptions(after_turns=2))
+    chat = made(persona_builder=once)
+    chat.say("How do plants grow?")
+    chat.say("Shorter, please.")
+    assert began.wait(10)
+    chat.middleware.consent.withdraw(ME("u42"), Purpose.PERSONALISE)
+    may_end.set()
+    worker = chat.middleware._live._worker
+    until(lambda: worker.counts.refused == 1)
+    assert worker.counts.updated == 0
+    assert chat.middleware.get_persona("u42") is None
+
+
 def test_excluded_conversations_are_not_built_from(made):
     chat = made(persona_builder=BUILDING)
     chat.say("How do plants grow?")
@@ -463,6 +485,8 @@ def test_a_persona_is_edited_by_its_person(made):
     chat.say("And moss?")
     assert "At most two sentences." in chat.system()
     assert "No emojis." not in chat.system()
+    private = chat.middleware.edit_persona("u42", "edit", 1, "Sign as bob@example.com, please.")
+    assert "bob@" not in private.to_json()
     with pytest.raises(ConfigError, match="no statement 5"):
         chat.middleware.edit_persona("u42", "remove", 5)
     with pytest.raises(ConfigError, match="persona='off'"):

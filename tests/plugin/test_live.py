@@ -29,9 +29,13 @@ class Model(BaseChatModel):
     """Repeats what it was asked, and remembers its prompts."""
 
     prompts: list = Field(default_factory=list)
+    meanwhile: list = Field(default_factory=list)
+    """What happens, one after another, while it answers."""
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
         self.prompts.append(messages)
+        for happens in self.meanwhile:
+            happens()
         return ChatResult(generations=[ChatGeneration(message=AIMessage(f"You said: {messages[-1].text}"))])
 
     @property
@@ -132,6 +136,14 @@ def test_without_consent_to_log_nothing_is_stored_and_no_persona_read(made):
     middleware.consent.grant(pseudonym("u42"), Purpose.LOG)
     agent.invoke(say("three"), config=at())
     assert stored(middleware)[2:] == ["three", "You said: three"]
+
+
+def test_who_withdraws_while_the_model_answers_is_not_logged(made):
+    agent, middleware, model = made()
+    agent.invoke(say("one"), config=at())
+    model.meanwhile = [lambda: middleware.consent.withdraw(pseudonym("u42"), Purpose.LOG)]
+    agent.invoke(say("two"), config=at())
+    assert stored(middleware) == ["one", "You said: one"]
 
 
 async def test_without_consent_to_personalise_the_turn_is_logged_without_persona(made):
@@ -280,6 +292,37 @@ def test_who_is_forgotten_is_forgotten_by_the_journal_too(url, tmp_path):
     run("journal", "replay", "--store", url)
     with open_store(url) as store:
         assert [c.user_id for c in store.conversations()] == [pseudonym("u2")]
+
+
+def test_a_journal_that_an_app_is_writing_does_not_hold_up_forgetting(url, tmp_path):
+    class Moody(SQLStore):
+        down = True
+
+        def submit(self, conversation_id, *, user_id, messages):
+            if self.down:
+                raise StoreError("the store is down")
+            return super().submit(conversation_id, user_id=user_id, messages=messages)
+
+    with open_store(url) as store:
+        moody = Moody(store._engine)
+        middleware = RLHIMiddleware(store=moody, journal=tmp_path / "rlhi.db.journal")
+        agent = create_agent(Model(), tools=[], middleware=[middleware])
+        for user in ("u1", "u2"):
+            agent.invoke(say(f"hello from {user}"), config=at(user, user))
+        words = ("forget", "u1", "--store", url, "--yes", "--force", "--registry", str(tmp_path / "none"))
+        forgetting = threading.Thread(target=run, args=words, daemon=True)
+        forgetting.start()
+        forgetting.join(20)
+        assert not forgetting.is_alive()
+        moody.down = False
+        # What it holds goes to the store, whose tombstone refuses what is from before.
+        end = time.monotonic() + 20
+        while middleware.status().waiting and time.monotonic() < end:
+            time.sleep(0.05)
+        middleware.close()
+        assert [c.user_id for c in store.conversations()] == [pseudonym("u2")]
+    journals = b"".join(path.read_bytes() for path in journal_folder(url).rglob("*") if path.is_file())
+    assert b"hello from u1" not in journals
 
 
 def test_a_closed_middleware_leaves_no_thread_behind(url):

@@ -85,6 +85,13 @@ def test_edit_lock_remove():
     assert "2 statement(s) removed by the user" in " ".join(describe(stored()))
 
 
+def test_what_is_private_is_not_kept_in_a_wording():
+    run("edit", "1", "Sign as bob@example.com, please.", "--store", "sqlite:///a.db", "--user", "u42")
+    (statement,) = stored().statements
+    assert "bob@" not in statement.to_json()
+    assert statement.text.startswith("Sign as [email_")
+
+
 def test_mistakes_name_a_remedy():
     with pytest.raises(ConfigError, match="See who is there"):
         run("remove", "1", "--store", "sqlite:///a.db", "--user", "stranger")

@@ -244,6 +244,32 @@ async def test_a_removal_during_an_update_is_not_lost(tmp_path):
         assert len(persona.removed) == 1
 
 
+async def test_a_job_asks_who_withdrew_meanwhile(tmp_path):
+    """The first user withdraws while their turns are read, the second before it is their turn."""
+    withdrawn = set()
+
+    class Slow(CueLabeller):
+        async def label(self, exchanges):
+            withdrawn.update(("u_1", "u_2"))
+            return await super().label(exchanges)
+
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        for user in ("u_1", "u_2"):
+            (talk,) = conversations([("c1", 1, "Shorter, please.")])
+            store.add(talk.model_copy(update={"user_id": user, "conversation_id": user}))
+        labeller = Slow()
+        built = await build_personas(
+            store,
+            ["u_1", "u_2"],
+            labeller=labeller,
+            builder=ExtractivePersonaBuilder(),
+            allows=lambda user: user not in withdrawn,
+        )
+        assert built == []
+        assert store.get_persona("u_1") is None
+        assert labeller.read == ["Shorter, please."]
+
+
 def test_turns_without_a_time_are_read_once():
     def talk(*texts):
         said = [Message(id="r", role="user", content="A request.")]

@@ -78,6 +78,27 @@ def test_purging_empties_the_log_too(tmp_path):
         assert store.counts().conversations == 0
 
 
+def test_a_persona_goes_with_the_last_of_its_users_words(tmp_path):
+    now = datetime.now(UTC)
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        for user, ages in (("u_silent", [9]), ("u_there", [9, 1])):
+            said = [
+                Message(id=f"m{days}", role="user", content="x", created_at=now - timedelta(days=days)) for days in ages
+            ]
+            store.append(user, user_id=user, messages=said)
+            cited = Evidence(conversation_id=user, message_id="m9", quote=secret(user))
+            statements = (PersonaStatement(text=secret(user), evidence=(cited,)),)
+            store.put_persona(Persona(user_id=user, statements=statements, covers_until=NOW, builder="test"))
+        store.purge(before=now - timedelta(days=5))
+        assert store.get_persona("u_silent") is not None, "it is younger than the limit"
+        assert store.purge(before=datetime.now(UTC), user_id="u_there") == 1
+        assert store.get_persona("u_silent") is not None, "another user was purged"
+        assert store.get_persona("u_there") is None
+        store.purge(before=datetime.now(UTC))
+        assert store.get_persona("u_silent") is None
+    assert secret("u_silent").encode() not in bytes_of(tmp_path)
+
+
 def test_a_reader_in_the_way_is_said_and_the_next_time_erases(tmp_path, monkeypatch):
     monkeypatch.setattr(dialects, "BUSY_TIMEOUT_MS", 50)
     with open_store(f"sqlite:///{tmp_path}/a.db") as store:

@@ -79,6 +79,21 @@ async def test_coroutine_nodes(store, logged):
     assert {name: len(said) for name, said in logged().items()} == {f"t{i}": 2 for i in range(4)}
 
 
+@pytest.mark.parametrize(
+    ("given", "context", "user"),
+    [
+        ({}, None, "authenticated"),
+        ({}, {"user_id": "of the context"}, "of the context"),
+        ({"user_id": "u1"}, {"user_id": "of the context"}, "u1"),
+    ],
+)
+def test_who_speaks_is_found_where_the_middleware_finds_it(store, given, context, user):
+    config = {"configurable": {"thread_id": "t", "langgraph_auth_user_id": "authenticated", **given}}
+    made = graph(with_rlhi(Node().sync, store=store), context_schema=dict)
+    made.invoke(say("hi"), config=config, context=context)
+    assert [c.user_id for c in store.conversations()] == [pseudonym(user)]
+
+
 @pytest.mark.parametrize("kind", ["sync", "asynchronous"])
 async def test_with_a_checkpointer_nothing_is_stored_twice(store, logged, kind):
     made = graph(with_rlhi(getattr(Node("same", "same"), kind), store=store), checkpointer=InMemorySaver())

@@ -1,6 +1,8 @@
 """Asked before every use; a withdrawal counts at once, and a store that is down breaks nothing."""
 
 import logging
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -168,6 +170,20 @@ def test_the_policy_is_said_once(store, caplog, monkeypatch):
     said = [record.getMessage() for record in caplog.records if record.name == "rlhi.privacy"]
     assert len(said) == 1
     assert "log yes, personalise yes, train no; anonymous users: log yes, personalise no, train no" in said[0]
+
+
+@pytest.mark.parametrize("set_up", [False, True])
+def test_an_app_that_shows_no_log_prints_the_policy_once(set_up):
+    # In a process of its own: pytest sets logging up.
+    body = (
+        "import logging; from rlhi_plugin.privacy import ConsentCache, ConsentPolicy\n"
+        f"{'logging.basicConfig(level=logging.WARNING)' if set_up else ''}\n"
+        "for _ in range(2): ConsentCache(None, ConsentPolicy(default={'log': True}))"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "log yes, personalise no, train no; anonymous users: log yes, personalise no, train no" in done.stderr
 
 
 def test_without_a_store_the_policy_is_all():

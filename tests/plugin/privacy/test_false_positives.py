@@ -39,6 +39,12 @@ HARMLESS = [
     "https://example.com/a?b=c&page=2#top and http://localhost:8080/x",
     "C:\\new\\table\\u0041bc",
     "e.g. a@b, @someone on x",
+    "le mot de passe est obligatoire; Das Passwort ist vergessen; la contraseña es corta",
+    "你的密码是什么\uff1f密码必须包含数字。",
+    "パスワードは安全です",
+    "50%20 of 100%40, 20 % off, and %2Bx",
+    "**Password:** ********, `password: str`, password:****",
+    "passengers passed the passes",
 ]
 
 
@@ -59,7 +65,14 @@ REAL = [
     ("my ip is 1.2.3.4", {"ip": 1}),
     ("Server=db;Password=hunterx;User Id=sa", {"password": 1}),
     ("https://x.org/login?user=a&password=hunterx&b=1", {"password": 1}),
-    ("电话:13800138000", {}),
+    ("电话:13800138000", {"phone": 1}),
+    ("13800138000", {}),
+    ("**Password:** hunter2, **Password**: hunter3, password: `open sesame`", {"password": 3}),
+    ("AccountName=x;AccountKey=abcdefghijkl0123456789+/==;EndpointSuffix=x", {"api_key": 1}),
+    ("bot 123456789:AAF1234567890abcdefghijklmnopqrstuv", {"api_key": 1}),
+    ("GET /x?mail=jane.roe%40example.com&n=2", {"email": 1}),
+    ("call%20me%20on%20%2B442079460958", {"phone": 1}),
+    ("pwd%3DZq70000!", {"password": 1}),
     ("phone 13800138000", {"phone": 1}),
     ("hooks.slack.com/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx", {"api_key": 1}),
     ("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqh", {"private_key": 1}),
@@ -72,6 +85,7 @@ def test_it_goes(redactor, text, counts):
 
 
 HOSTILE = [
+    "YWFhYWFhYWFhYWFhYWFhYWFhYWFh,", "password=Zq7\uff0e", "\u5bc6\u7801", "\u7535\u8bdd1", "de passe ",
     "eyJ", "sk-", "bearer ", "password=", 'password="', "a@", "a.b@", "a.", "1234 ", "1", "://",
     "a://b:", "ab:",
     "DE89 ",

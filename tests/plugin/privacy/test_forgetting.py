@@ -13,8 +13,10 @@ import pytest
 from rlhi_adapters import registry as adapters
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.logs import read_conversations, write_conversations
+from rlhi_plugin.privacy.consent import ConsentCache
 from rlhi_plugin.privacy.forgetting import Places, forget_user, is_known
 from rlhi_plugin.privacy.journals import erase_lines
+from rlhi_plugin.privacy.policy import ConsentPolicy
 from rlhi_plugin.privacy.tombstones import read_tombstones
 from rlhi_plugin.privacy.traces import count_lines, default_registry, find_adapters, find_runs
 from rlhi_plugin.records import ConsentDecision, FeedbackEvent, FeedbackKind, Message, Persona, Purpose
@@ -80,6 +82,19 @@ def test_all_of_it_goes_and_the_others_stay(store, tmp_path):
     again = forget_user(store, ME, places)
     assert sum(again.deleted.values()) == 0
     assert (result.erased, result.runs, result.adapters) == (True, [], [])
+
+
+def test_who_refused_and_is_forgotten_is_not_logged_when_they_come_back(store, tmp_path):
+    fill(store)
+    consent = ConsentCache(store, ConsentPolicy())
+    consent.withdraw(ME, Purpose.LOG)
+    consent.withdraw(ME, Purpose.PERSONALISE)
+    consent.grant(ME, Purpose.PERSONALISE)
+    for _ in range(2):
+        result = forget_user(store, ME, Places(registry=tmp_path, caches=[consent.forget]))
+        assert result.refused == [Purpose.LOG]
+        assert not consent.allows(ME, Purpose.LOG)
+        assert set(store.consents(ME)) == {Purpose.LOG}
 
 
 def test_a_file_without_the_user_is_not_touched(tmp_path):

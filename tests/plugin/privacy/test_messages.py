@@ -90,6 +90,36 @@ def test_tool_arguments_keep_their_names(redaction):
     }  # fmt: skip
 
 
+def test_arguments_named_like_bytes_are_read(redaction):
+    """A content block's bytes are never stored; a tool's arguments are, whatever their names."""
+    args = {"data": f"to {MAIL}", "signature": MAIL, "file": {"base64": MAIL}, "note": f"data: of {MAIL}"}
+    said = AIMessage(content="", tool_calls=[{"name": "save", "args": args, "id": "c1"}])
+    assert MAIL not in json.dumps(redaction.message(said, SCOPE).tool_calls)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("dbPassword", "clientSecret", "X-Api-Key", "accessToken", "passwords", "Authorization", "user.password"),
+        *("Kennwort", "contraseña", "mot_de_passe", "senha", "пароль", "密码", "パスワード"),
+    ],
+)
+@pytest.mark.parametrize("value", ["open sesame", 24681357, ["open sesame", 24681357], {"is": ["open sesame"]}])
+def test_secret_names_in_every_spelling_and_values_of_every_type(redaction, name, value):
+    if isinstance(value, dict):
+        value, name = {name: value["is"]}, "outer"
+    said = AIMessage(content="", tool_calls=[{"name": "log_in", "args": {name: value}, "id": "c1"}])
+    clean = json.dumps(redaction.message(said, SCOPE).tool_calls)
+    assert "sesame" not in clean
+    assert "24681357" not in clean
+
+
+@pytest.mark.parametrize("args", [{"secret": True, "password": None}, {"passenger": "Bob", "monkey": "x", "pwd": ""}])
+def test_what_is_no_secret_stays(redaction, args):
+    said = AIMessage(content="", tool_calls=[{"name": "f", "args": args, "id": "c1"}])
+    assert redaction.message(said, SCOPE) is said
+
+
 def test_tool_results_also_as_json(redaction):
     result = ToolMessage(content=json.dumps({"user": {"password": "hunter two", "mail": MAIL}}), tool_call_id="c1")
     clean = redaction.message(result, SCOPE)

@@ -2,15 +2,17 @@
 
 import io
 import json
+import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
+from cryptography.fernet import Fernet
 from typer.testing import CliRunner
 
 from rlhi_plugin.identity import pseudonym
-from rlhi_plugin.privacy import commands
+from rlhi_plugin.privacy import FernetVault, Scope, commands, open_redactor
 from rlhi_plugin.records import Message, Purpose
 from rlhi_plugin.terminal import run as run_app
 
@@ -96,6 +98,23 @@ def test_forget_says_what_it_did_and_what_it_cannot(rlhi, store, folder):
     assert "backups" in out
     assert (folder / "journal" / "j.jsonl").read_text() == ""
     assert list(store.stones) == [user]
+
+
+def test_forget_reaches_the_vault(rlhi, store, folder):
+    vault = FernetVault(folder / "vault.db", key=Fernet.generate_key())
+    scopes = [Scope("t1", pseudonym(user)) for user in ("u42", "u43")]
+    names = [open_redactor("default", vault=vault).redact("bob@example.com", scope=scope).text for scope in scopes]
+    _, out, _ = rlhi("forget", "u42", "--store", URL, "--yes", "--vault", "vault.db")
+    assert "1 values in a vault" in out
+    assert [vault.get(scope, name) for scope, name in zip(scopes, names, strict=True)] == [None, "bob@example.com"]
+    vault.close()
+    assert "--vault" in rlhi("forget", "u42", "--store", URL, "--yes", "--force")[1]
+    (folder / "no.db").write_text("no database at all, but a text")
+    sqlite3.connect(folder / "empty.db").close()
+    for wrong in ("absent.db", "no.db", "empty.db"):
+        code, _, err = rlhi("forget", "u42", "--store", URL, "--yes", "--force", "--vault", wrong)
+        assert code == 2
+        assert "FernetVault" in err
 
 
 def test_an_unknown_user_is_a_mistake_unless_forced(rlhi, store):

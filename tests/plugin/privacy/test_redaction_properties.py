@@ -1,5 +1,6 @@
 """Secrets of every kind never survive, in whatever text; everything else stays as it was."""
 
+import base64
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from rlhi_plugin.privacy.iban import _LENGTH_OF, has_check_digits
 from rlhi_plugin.privacy.messages import MessageRedactor
 from rlhi_plugin.privacy.patterns import PatternFinder
 from rlhi_plugin.privacy.personal import _ISSUER, _RESOLVERS, has_luhn_digit
-from rlhi_plugin.privacy.placeholders import PLACEHOLDER, Placeholders
+from rlhi_plugin.privacy.placeholders import NO_SCOPE, PLACEHOLDER, Placeholders
 from rlhi_plugin.privacy.redaction import DEFAULT_KINDS, SpanRedactor
 
 PLACEHOLDERS = Placeholders(key=b"0123456789abcdef")
@@ -197,10 +198,64 @@ def test_no_secret_survives_in_any_text(name):
     [
         *("\u201c0{", "\uff0c7(", "\u3002x[1]", "\u2026a.b", "\u300d0.x"),
         *("\uff1a7(", "\uff1aa.b", "\uff1a(", "\uff0e7(", "\uff0e(", "\u2014x[1]", "\uff0d{"),
+        *("\uff0ea", "\uff0ea.b", "\uff0ea(", "\uff1a\uff1aa", "\uff1a\uff1aa(", "\uff1a\uff1aa.b["),
     ],
 )
 def test_a_password_before_wide_punctuation_and_what_looks_like_code(lead, behind):
     assert_gone("Zq70000", f"{lead}Zq70000{behind}")
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_base64_hides_nothing(name, encode):
+    @settings(max_examples=10, deadline=None)
+    @given(placed(name))
+    def check(drawn):
+        secret, before, behind = drawn
+        # Control characters make a text one of bytes.
+        said = re.sub(r"[^\t\n -~]", "?", f"{before}{secret}{behind}")
+        if REDACTOR.redact(said).counts and len(said) > 18:
+            run = encode(said.encode()).decode()
+            text = REDACTOR.redact(json.dumps({"of": run, "n": 1})).text
+            assert run.rstrip("=") not in text
+            assert json.loads(text)["n"] == 1
+
+    check()
+
+
+@pytest.mark.parametrize("run", ["SomeVeryLongCamelCaseIdentifierName", "bm90aGluZyBwcml2YXRlIGluIGhlcmU=", "a" * 64])
+def test_base64_of_nothing_private_stays(run):
+    assert REDACTOR.redact(run).text is run
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        *(
+            "Пароль: ",
+            "мой пароль - Пароль=",
+            "我的密码是",
+            "密码\uff1a",
+            "密碼: ",
+            "パスワードは",
+            "パスワード\uff1a",
+            "비밀번호는 ",
+        ),
+        *("mi contraseña es ", "Contraseña: ", "mon mot de passe est ", "Mot de passe : ", "mein Passwort ist "),
+        *("hasło: ", "Şifre: ", "كلمة المرور: ", "סיסמה: ", "पासवर्ड: ", "mật khẩu: "),
+    ],
+)
+def test_a_password_in_other_languages(lead):
+    text = f"Hallo 你好. {lead}Zq70000!, ну и 好."
+    assert (
+        assert_gone("Zq70000!", text)
+        == f"Hallo 你好. {lead}{PLACEHOLDERS.of('password', 'Zq70000!', NO_SCOPE)}, ну и 好."
+    )
+
+
+@pytest.mark.parametrize("lead", ["电话", "電話: ", "手机号是", "телефон ", "Teléfono: ", "móvil ", "전화 ", "هاتف "])
+def test_a_telephone_in_other_languages(lead):
+    assert_gone("13812345678", f"{lead}13812345678\uff0c谢谢")
 
 
 @pytest.mark.parametrize("name", sorted(EVERY))

@@ -18,6 +18,7 @@ PRIVATE = (
     "Bearer abcdefgh12345678", "authorization: basic dXNlcjox", "password = hunter2!", 'pwd: "open sesame"',
     "https://user:geheim7@host/x", "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
     "api_key=abcd1234efgh5678",
+    "mail=ab%40ex.org", "pwd%3Dhunter2!", "mon mot de passe est hunter2!",
     "hooks.slack.com/services/T00/B00/abcdefghij1234567890", "secret: abcdefghijklmno1", "passphrase is correct7horse",
 )  # fmt: skip
 PIECES = st.one_of(
