@@ -24,6 +24,10 @@ def parse_url(url: str) -> URL:
     Raises:
         ConfigError: it is malformed, or names another database than SQLite in a file or PostgreSQL.
     """
+    if not isinstance(url, str):
+        raise ConfigError(f"a {type(url).__name__} is not a store URL. {_EXAMPLE}")
+    if "\0" in url:
+        raise ConfigError(f"{_without_secrets(url)!r} is not a store URL: it holds a NUL. {_EXAMPLE}")
     try:
         parsed = make_url(url)
     # A port that is no number is a plain ValueError.

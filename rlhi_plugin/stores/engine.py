@@ -121,6 +121,7 @@ def _remedy(cause: str) -> str:
         "must be owner": "Upgrade the tables as their owner, with: rlhi db upgrade --store URL",
         "permission denied": "Grant this role its rights; tables are made and upgraded by their owner.",
         "does not exist": "Create the database or the role on the server first, or correct the URL.",
+        "resolve host": "Check the host in the URL, and that its name can be looked up from here.",
         "connection": "Check that the server runs, and the host and port in the URL.",
         "out of range": "Give smaller numbers.",
     }

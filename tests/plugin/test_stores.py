@@ -2,6 +2,7 @@
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -209,6 +210,9 @@ def test_unusable_conversation_ids_are_refused(store, conversation_id):
         ("sqlite:///:memory:", "outlive the process"),
         ("sqlite://host/rlhi.db", "outlive the process"),
         ("", "is not a store URL"),
+        ("sqlite:///a\0.db", "holds a NUL"),
+        (None, "a NoneType is not a store URL"),
+        (Path("a.db"), "is not a store URL"),
     ],
 )
 def test_wrong_urls_name_a_remedy(url, remedy):
