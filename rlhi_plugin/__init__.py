@@ -22,6 +22,7 @@ from rlhi_plugin.stores import ConversationStore, PersonaStore, open_store
 
 if TYPE_CHECKING:
     from rlhi_plugin.middleware import RLHIMiddleware
+    from rlhi_plugin.tool_middleware import RLHIToolMiddleware
 
 __all__ = [
     "ArtefactError",
@@ -38,6 +39,7 @@ __all__ = [
     "PersonaStore",
     "RLHIError",
     "RLHIMiddleware",
+    "RLHIToolMiddleware",
     "RecordError",
     "StoreError",
     "UserError",
@@ -51,4 +53,8 @@ def __getattr__(name: str) -> Any:
         from rlhi_plugin.middleware import RLHIMiddleware
 
         return RLHIMiddleware
+    if name == "RLHIToolMiddleware":
+        from rlhi_plugin.tool_middleware import RLHIToolMiddleware
+
+        return RLHIToolMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Who is speaking, in which thread: read from a LangChain model request without ever failing."""
+"""Who is speaking, in which thread: read from a LangChain request without ever failing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from langchain.agents.middleware import ModelRequest
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.runtime import Runtime
@@ -33,6 +32,22 @@ _TOOLS = "|tools:"
 
 MAX_THREAD_ID = 200
 """Leaves room in a conversation id for the user's pseudonym (see `rlhi_plugin.recorder`)."""
+
+
+class Asked(Protocol):
+    """What is read of a call of a model, or of a tool: LangChain's `ModelRequest` is one."""
+
+    @property
+    def state(self) -> Any:
+        """Of the agent; its ``messages`` are the thread."""
+
+    @property
+    def messages(self) -> Sequence[AnyMessage]:
+        """The thread, where the state has none."""
+
+    @property
+    def runtime(self) -> Runtime[Any]:
+        """Of the run."""
 
 
 @dataclass(slots=True)
@@ -72,9 +87,9 @@ def app_id(value: object, name: str) -> str | None:
 
 
 def read_call_context(
-    request: ModelRequest[Any], lookup: UserLookup | None, pseudonym_of: Callable[[str], str] = pseudonym
+    request: Asked, lookup: UserLookup | None, pseudonym_of: Callable[[str], str] = pseudonym
 ) -> CallContext:
-    """Read the context of a model call that is in progress.
+    """Read the context of a call that is in progress.
 
     The user is what `lookup` says or, without one, ``config["configurable"]["user_id"]``, else the `user_id` of the
     runtime's context, else whom the authentication of LangGraph's server found. Whatever goes wrong on the way leaves

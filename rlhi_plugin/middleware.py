@@ -9,18 +9,20 @@ agent.invoke(
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage
 
-from rlhi_plugin.call_context import CallContext, UserLookup, app_id, conversation_id, read_call_context
+from rlhi_plugin.call_context import Asked, CallContext, UserLookup, app_id, conversation_id, read_call_context
+from rlhi_plugin.direct_answers import direct_tools
 from rlhi_plugin.durability import Durability, DurabilityStatus
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.feedback import feedback_event
@@ -42,6 +44,8 @@ from rlhi_plugin.recorder import Reply, Turn
 from rlhi_plugin.records import FeedbackKind, Persona
 from rlhi_plugin.stores import ConversationStore, PersonaStore
 
+_log = logging.getLogger("rlhi.middleware")
+
 _USERS_REMEMBERED = 4096
 
 
@@ -49,8 +53,10 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
     """Logs every turn of an agent durably, and puts the user's persona into its system prompt.
 
     It works inside `wrap_model_call`, whose own code also runs when the model fails or a stream is closed early. When
-    the agent's call returns, the turn is on disk. Nothing that goes wrong here reaches the user: it is logged to the
-    logger ``rlhi.middleware`` as an error, and lost messages are counted in `dropped`.
+    the agent's call returns, the turn is on disk. (Where a tool with ``return_direct`` answers the user itself, its
+    result follows with the thread's next turn, or at once with `RLHIToolMiddleware`.) Nothing that goes wrong here
+    reaches the user: it is logged to the logger ``rlhi.middleware`` as an error, and lost messages are counted in
+    `dropped`.
 
     The thread is the run's ``thread_id``; a run without one is a conversation of its own. The user is
     ``config["configurable"]["user_id"]``, else the `user_id` of the runtime's context, else whom the authentication of
@@ -87,6 +93,9 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         StoreError: the store refuses us for good (a wrong password, a newer schema). One that is down opens later.
     """
 
+    stores_direct_answers: ClassVar[bool] = False
+    """Whether the result of a tool with ``return_direct`` is stored at once (`RLHIToolMiddleware`)."""
+
     def __init__(
         self,
         *,
@@ -113,6 +122,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
                 'and give config={"configurable": {"user_id": ...}} with each call.'
             )
         self._lookup = user_id
+        self._looked_at_tools = self.stores_direct_answers
         self._pseudonym = lru_cache(_USERS_REMEMBERED)(pseudonym)
         self._live = Live(
             store,
@@ -287,7 +297,7 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         ask = partial(self._live.admit, call.conversation_id, call.user_id, partial(first_request, call.history))
         return ask() if self._live.is_ready(call.conversation_id, call.user_id) else await asyncio.to_thread(ask)
 
-    def _heard(self, request: ModelRequest[Any]) -> tuple[CallContext, str | None]:
+    def _heard(self, request: Asked) -> tuple[CallContext, str | None]:
         """Where a call belongs, with a history that holds no commands, and the command that it is, if it is one."""
         call = read_call_context(request, self._lookup, self._pseudonym)
         if not self._live.takes_commands or call.in_a_tool:
@@ -314,6 +324,9 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
         response: Response | PartialAnswer,
         timing: tuple[datetime, float],
     ) -> Turn:
+        if not self._looked_at_tools:
+            self._looked_at_tools = True
+            _warn_of(direct_tools(request))
         started_at, latency_s = timing
         messages, system, persona = reply_messages(response), request.system_message, admission.persona
         model, adapter = names_of(request, messages)
@@ -340,6 +353,15 @@ class RLHIMiddleware(AgentMiddleware[Any, Any, Any]):
 
 def _stored_user(user_id: str) -> str:
     return pseudonym(app_id(user_id, "user_id") or "")
+
+
+def _warn_of(direct: list[str]) -> None:
+    if direct:
+        _log.warning(
+            "what the tools %s (return_direct) answer is stored with the thread's next turn only, and never where none "
+            "comes; RLHIToolMiddleware in the place of RLHIMiddleware stores it at once",
+            ", ".join(direct),
+        )
 
 
 def _timing(began: tuple[datetime, float]) -> tuple[datetime, float]:

@@ -30,7 +30,7 @@ from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
 from rlhi_plugin.turn import Reply, Turn
 from rlhi_plugin.turn_records import records_of
 
-__all__ = ["Recorder", "Reply", "Turn", "clean", "is_injected", "role_and_text"]
+__all__ = ["Recorder", "Reply", "Turn", "clean", "give_ids", "is_injected", "role_and_text"]
 
 _log = logging.getLogger("rlhi.middleware")
 
@@ -185,7 +185,7 @@ class Recorder:
 
     def _record(self, turn: Turn, place: _Place) -> None:
         if turn.stable_ids:
-            _give_ids(turn.reply.messages)
+            give_ids(turn.reply.messages)
         # What a thread begins with is written without a look at the store, which tells if it was there already.
         begins = not place.looked_up and len(turn.history) == 1 and self._writer.may_begin
         if not begins:
@@ -279,7 +279,7 @@ class Recorder:
             return place
 
 
-def _give_ids(reply: Sequence[BaseMessage]) -> None:
+def give_ids(reply: Sequence[BaseMessage]) -> None:
     """Give the messages of a reply the ids that they would get when they are saved, or they would be stored twice."""
     for message in reply:
         if message.id is None:

@@ -25,6 +25,7 @@ def test_rlhi_plugin_exports_exactly_these() -> None:
         "PersonaStore",
         "RLHIError",
         "RLHIMiddleware",
+        "RLHIToolMiddleware",
         "RecordError",
         "StoreError",
         "UserError",
