@@ -109,7 +109,7 @@ class RLHIToolMiddleware(RLHIMiddleware):
             return None
         results = results_of(returned)
         if results is not None and call.stable_ids:
-            # Now, and not when they are stored: a call that is interrupted beside this one ends the run before.
+            # Now, and not when they are stored: where a call beside this one is interrupted, the saver keeps it first.
             give_ids(results)
         results = self._awaited.add(call.conversation_id, calls, request.tool_call["id"], results)
         return (call, list(results)) if results else None

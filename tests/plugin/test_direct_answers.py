@@ -192,6 +192,40 @@ def test_a_tool_that_is_interrupted_beside_another(rlhi):
     assert is_a_line(rlhi)
 
 
+class Sees(AgentMiddleware):
+    """Notes the ids of what calls return."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids = []
+
+    def wrap_tool_call(self, request, handler):
+        returned = handler(request)
+        self.ids.append(returned.id)
+        return returned
+
+
+def test_each_of_several_results_leaves_with_the_id_under_which_it_is_stored(rlhi):
+    sees = Sees()
+    model = Model(replies=[asks("tea", "milk")])
+    agent = create_agent(model, tools=[answer], middleware=[sees, rlhi], checkpointer=InMemorySaver())
+    agent.invoke(say("both"), config=AT)
+    assert sorted(sees.ids) == sorted(message.id for message in thread(rlhi).messages[-2:])
+
+
+def test_a_call_that_a_person_approved_in_another_process(rlhi, tmp_path):
+    asked, saver = HumanInTheLoopMiddleware(interrupt_on={"answer": True}), InMemorySaver()
+    agent_of(rlhi, asks("tea"), others=[asked], checkpointer=saver).invoke(say("tell me"), config=AT)
+    other = RLHIToolMiddleware(store=f"sqlite:///{tmp_path}/rlhi.db")
+    agent = agent_of(other, AIMessage("ok"), others=[asked], checkpointer=saver)
+    agent.invoke(Command(resume={"decisions": [{"type": "approve"}]}), config=AT)
+    assert said(rlhi) == [("user", "tell me"), ("tool", "all about tea")]
+    agent.invoke(say("thanks"), config=AT)
+    assert [text for _, text in said(rlhi)] == ["tell me", "all about tea", "thanks", "ok"]
+    assert is_a_line(rlhi)
+    other.store.close()
+
+
 def test_a_tool_that_raises_ends_the_run_as_without_us(rlhi):
     with pytest.raises(RuntimeError, match="no such thing"):
         agent_of(rlhi, asks("nothing")).invoke(say("tell me"), config=AT)
