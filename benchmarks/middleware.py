@@ -34,6 +34,7 @@ from typing import Annotated, Any
 import typer
 from turns import Size
 from turns.agents import COLUMNS, THREADS, added_times
+from turns.calls import python_calls
 from turns.memory import long_run, memory, persona_read
 from turns.peers import peer_versions
 from turns.writers import write_times
@@ -64,6 +65,7 @@ class Part(StrEnum):
     AGENTS_64 = "agents-64"
     WRITERS = "writers"
     MEMORY = "memory"
+    CALLS = "calls"
 
 
 FULL, QUICK = (
@@ -94,9 +96,9 @@ def _lines(figures: dict[str, float], tables: Tables) -> Iterator[Any]:
         title = f"{threads} thread(s), {figures['rate']:g} turns a second: milliseconds per turn, without the model"
         yield terminal.table(title, ("agent with", *COLUMNS), rows)
     writes = [(key, f"{figures[key]:.3f}") for key in figures if key.endswith("_ms") and f"{key}_min" in figures]
-    yield terminal.table(
-        "milliseconds to write one turn", ("", "median"), [row for row in writes if "_p" not in row[0]]
-    )
+    rows = [row for row in writes if "_p" not in row[0]]
+    if rows:
+        yield terminal.table("milliseconds to write one turn", ("", "median"), rows)
 
 
 def main(
@@ -133,8 +135,9 @@ def main(
         terminal.stdout.print(line)
     for name, reached in met.items():
         terminal.stdout.print(f"{name}: {figures[name]:.3f}, target {TARGETS[name]}: {'met' if reached else 'missed'}")
-    if (key := "added_over_noop_over_bare_append_1") in figures:
-        terminal.stdout.print(f"{key}: {figures[key]:.3f}")
+    for key in ("added_over_noop_over_bare_append_1", *(key for key in figures if key.startswith("python_calls_"))):
+        if key in figures:
+            terminal.stdout.print(f"{key}: {figures[key]:.3f}")
     about = machine()
     absent = [name for name, found in about.items() if found == "not installed"]
     if absent:
@@ -149,6 +152,8 @@ def _measured(size: Size, parts: list[Part]) -> tuple[dict[str, float], Tables]:
         figures |= write_times(size) | persona_read()
     if Part.MEMORY in parts:
         figures |= memory(size)
+    if Part.CALLS in parts:
+        figures |= python_calls(size.turns)
     if {"added_p50_ms_1", "bare_4_kib_append_ms"} <= figures.keys():
         bare_ms = figures["bare_4_kib_append_ms"]
         figures["added_over_bare_append_1"] = figures["added_p50_ms_1"] / bare_ms

@@ -57,7 +57,8 @@ class NoOp(AgentMiddleware[Any, Any, Any]):
         return handler(request)
 
 
-def _agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any]:
+def make_agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any]:
+    """Agents by the middleware that they have, with stores in a folder, which the stack closes."""
     model = Waiting(pause_s=pause_s)
     ours = RLHIMiddleware(store=f"sqlite:///{folder}/rlhi.db")
     stack.callback(ours.store.close)
@@ -146,7 +147,7 @@ def _row(values: list[list[float]], size: Size) -> list[float]:
 
 def _measured(threads: int, size: Size) -> Measured:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        agents = _agents(threads / size.rate, Path(folder), stack)
+        agents = make_agents(threads / size.rate, Path(folder), stack)
         measured: Measured = {label: {name: [] for name in agents} for label in MEASURED}
         for block in range(size.blocks + 1):
             for name, agent in agents.items():
