@@ -108,16 +108,25 @@ def read_call_context(
     if thread_id is not None and not isinstance(thread_id, str):
         thread_id = shown(thread_id)
     history = tuple(request.state.get("messages") or request.messages)
-    # Where this run is within others: ``tools:ID|model:ID`` where a node of tools called it.
-    namespace = configurable.get("checkpoint_ns") or ""
     return CallContext(
         thread_id=thread_id,
         conversation_id=conversation_id(thread_id, history),
         user_id=_user(request.runtime, configurable, lookup, pseudonym_of),
         history=history,
         stable_ids=bool(configurable.get(_CHECKPOINTER)),
-        in_a_tool="|" in namespace and _TOOLS in f"|{namespace.rpartition('|')[0]}",
+        in_a_tool=is_in_a_tool(configurable),
     )
+
+
+def is_in_a_tool(configurable: Mapping[str, Any]) -> bool:
+    """Whether a run is within a tool that another agent called: then what it is asked, a model wrote.
+
+    Args:
+        configurable: That of the run's config.
+    """
+    # Where this run is within others: ``tools:ID|model:ID`` where a node of tools called it.
+    namespace = configurable.get("checkpoint_ns") or ""
+    return "|" in namespace and _TOOLS in f"|{namespace.rpartition('|')[0]}"
 
 
 def conversation_id(thread_id: str | None, history: Sequence[AnyMessage]) -> str:

@@ -21,6 +21,7 @@ from langgraph.config import get_config
 from langgraph.types import Command
 from pydantic import BaseModel
 
+from rlhi_plugin.call_context import is_in_a_tool
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.integrations.observer import Exchange, ObservedCall, Observer, ObserverOptions, observer_from
 from rlhi_plugin.integrations.speaker import Speaker, current_speaker, speaker_from
@@ -93,6 +94,8 @@ class _Node:
         @functools.wraps(node)
         def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = self.observer.begin(_speaker), _Visit(self.key, state)
+            if visit.in_a_tool:
+                return node(self.prompted(state, call), *arguments, **injected)
             if self.observer.takes_commands and (answer := self.observer.answer(call, visit.history)):
                 return {self.key: [answer]}
             try:
@@ -110,6 +113,8 @@ class _Node:
         @functools.wraps(node)
         async def observed(state: Any, *arguments: Any, **injected: Any) -> Any:
             call, visit = await self.observer.abegin(_speaker), _Visit(self.key, state)
+            if visit.in_a_tool:
+                return await node(self.prompted(state, call), *arguments, **injected)
             if self.observer.takes_commands and (answer := await self.observer.aanswer(call, visit.history)):
                 return {self.key: [answer]}
             try:
@@ -155,7 +160,10 @@ class _Visit:
         self.partial = PartialAnswer()
         self._reply: list[BaseMessage] = []
         # Asked for now: the writing happens in a thread that knows nothing of the run.
-        self._stable_ids = bool(_configurable().get(_CHECKPOINTER))
+        configurable = _configurable()
+        self._stable_ids = bool(configurable.get(_CHECKPOINTER))
+        # What a model asks of another is logged where it asks: as the call of a tool, and its result.
+        self.in_a_tool = is_in_a_tool(configurable)
 
     @property
     def history(self) -> list[BaseMessage]:

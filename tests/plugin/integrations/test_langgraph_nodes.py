@@ -337,3 +337,44 @@ def test_a_failing_store_never_breaks_the_graph(broken_store, caplog):
 def test_what_cannot_be_a_node_is_refused(store):
     with pytest.raises(ConfigError, match="function of the state"):
         with_rlhi("model", store=store)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_what_a_model_asks_of_a_graph_in_a_tool_is_not_the_users_word(store, is_async):
+    observer = Observer(store=store, commands=True)
+    model = Node("They turn light into sugar.")
+    inner = graph(with_rlhi(model.asynchronous if is_async else model.sync, observer=observer))
+
+    if is_async:
+
+        @tool
+        async def research(question: str) -> str:
+            """Ask another graph."""
+            return (await inner.ainvoke(say(question)))["messages"][-1].text
+    else:
+
+        @tool
+        def research(question: str) -> str:
+            """Ask another graph."""
+            return inner.invoke(say(question))["messages"][-1].text
+
+    # Were it the user's, it would be a command.
+    call = AIMessage("", tool_calls=[{"name": "research", "args": {"question": "/do-not-learn"}, "id": "1"}])
+    outside = Node(call, "Sugar.")
+    made = StateGraph(MessagesState)
+    made.add_node("model", with_rlhi(outside.asynchronous if is_async else outside.sync, observer=observer))
+    made.add_node("tools", ToolNode([research]))
+    made.add_edge(START, "model")
+    made.add_conditional_edges("model", tools_condition)
+    made.add_edge("tools", "model")
+    outer = made.compile()
+    asyncio.run(outer.ainvoke(say("hi"), config=at())) if is_async else outer.invoke(say("hi"), config=at())
+    (found,) = store.conversations()
+    assert [(m.role, m.content) for m in found.messages] == [
+        ("user", "hi"),
+        ("tool", '{"calls": [{"args": {"question": "/do-not-learn"}, "name": "research"}], "text": ""}'),
+        ("tool", "They turn light into sugar."),
+        ("assistant", "Sugar."),
+    ]
+    assert list(store.feedback()) == []
+    observer.close()
