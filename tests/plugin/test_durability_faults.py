@@ -56,10 +56,10 @@ def assistant(folder, saver=None, **options):
 
 
 @pytest.mark.slow
-def test_twenty_five_kills_lose_nothing(tmp_path):
-    result = _beside("fault_harness").harness(25, tmp_path, seed=1)
+def test_fifteen_kills_lose_nothing(tmp_path):
+    result = _beside("fault_harness").harness(15, tmp_path, seed=1)
     assert result.problems == []
-    assert result.killed == result.rounds == 25
+    assert result.killed == result.rounds == 15
     assert result.acknowledged > 100
     assert result.journalled > 0
 

@@ -125,7 +125,7 @@ train_adapter(pairs, Recipe.model_validate(given["recipe"]), Path(given["out"]),
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"tokens_per_batch": 190}, {"lora_dropout": 0.2}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"tokens_per_batch": 190, "lora_dropout": 0.2}], ids=str)
 def test_sigkill_in_the_middle_of_a_step_changes_no_weight(tiny_model_dir: Path, tmp_path: Path, settings) -> None:
     """Killed twice by the system's own hand, in processes of their own, before the optimiser's fourth and last step."""
     recipe = tiny_recipe(tiny_model_dir, **settings)

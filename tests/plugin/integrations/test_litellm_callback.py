@@ -73,6 +73,7 @@ def until(read, holds):
         time.sleep(0.02)
     time.sleep(0.1)  # and what is logged twice shows too
     assert read() == found
+    assert holds(found), f"waited in vain, found {found}"
     return found
 
 
@@ -217,7 +218,8 @@ def test_a_failing_callback_never_reaches_the_caller(litellm, served, logger, ca
     _, call = served("one")
     with caplog.at_level(logging.ERROR, "rlhi.middleware"):
         assert litellm.completion(messages=HI, **call).choices[0].message.content == "one"
-        until(lambda: litellm.callbacks[0].observer.dropped, lambda dropped: dropped == 2)
+        status = until(litellm.callbacks[0].observer.status, lambda status: status.waiting)
+    assert (status.waiting, status.dropped) == (1, 0)  # in the journal
     assert "the disk is gone" in caplog.text
     assert "k-secret" not in caplog.text
 
