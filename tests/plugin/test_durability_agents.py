@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asking_others import CALL, LOGGED, research_by
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelRetryMiddleware, SummarizationMiddleware
 from langchain.agents.structured_output import ToolStrategy
@@ -345,32 +346,16 @@ def test_every_way_to_run_an_agent_stores_once(middleware, way):
 def test_what_a_model_asks_of_another_agent_is_not_the_users_word(tmp_path, saver, is_async):
     middleware = RLHIMiddleware(store=f"sqlite:///{tmp_path}/rlhi.db", commands=True)
     inner = create_agent(Model(replies=["They turn light into sugar."]), middleware=[middleware])
-
-    if is_async:
-
-        @tool
-        async def research(question: str) -> str:
-            """Ask another agent."""
-            return (await inner.ainvoke(say(question)))["messages"][-1].text
-    else:
-
-        @tool
-        def research(question: str) -> str:
-            """Ask another agent."""
-            return inner.invoke(say(question))["messages"][-1].text
-
-    # Were it the user's, it would be a command.
-    call = AIMessage("", tool_calls=[{"name": "research", "args": {"question": "/do-not-learn"}, "id": "1"}])
     outer = create_agent(
-        Model(replies=[call, "Sugar."]),
-        tools=[research],
+        Model(replies=[CALL, "Sugar."]),
+        tools=[research_by(inner, is_async=is_async)],
         middleware=[middleware],
         checkpointer=saver() if saver else None,
     )
     asyncio.run(outer.ainvoke(say("hi"), config=AT)) if is_async else outer.invoke(say("hi"), config=AT)
     assert [(m.role, m.content, m.parent_id) for m in stored(middleware)] == [
         ("user", "hi", None),
-        ("tool", '{"calls": [{"args": {"question": "/do-not-learn"}, "name": "research"}], "text": ""}', None),
+        ("tool", LOGGED, None),
         ("tool", "They turn light into sugar.", None),
         ("assistant", "Sugar.", None),
     ]

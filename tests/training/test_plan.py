@@ -17,7 +17,8 @@ from rlhi_plugin.logs import write_conversations
 from rlhi_training.cli import app
 from rlhi_training.pipeline import CALLS, Pipeline
 from rlhi_training.plan import hardware, power
-from rlhi_training.plan.report import Plan, make_plan, render
+from rlhi_training.plan.rendering import render
+from rlhi_training.plan.report import Plan, make_plan
 from rlhi_training.plan.stand_ins import example_of
 from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe

@@ -7,6 +7,7 @@ from operator import add
 from typing import Annotated
 
 import pytest
+from asking_others import CALL, LOGGED, research_by
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -344,26 +345,10 @@ def test_what_a_model_asks_of_a_graph_in_a_tool_is_not_the_users_word(store, is_
     observer = Observer(store=store, commands=True)
     model = Node("They turn light into sugar.")
     inner = graph(with_rlhi(model.asynchronous if is_async else model.sync, observer=observer))
-
-    if is_async:
-
-        @tool
-        async def research(question: str) -> str:
-            """Ask another graph."""
-            return (await inner.ainvoke(say(question)))["messages"][-1].text
-    else:
-
-        @tool
-        def research(question: str) -> str:
-            """Ask another graph."""
-            return inner.invoke(say(question))["messages"][-1].text
-
-    # Were it the user's, it would be a command.
-    call = AIMessage("", tool_calls=[{"name": "research", "args": {"question": "/do-not-learn"}, "id": "1"}])
-    outside = Node(call, "Sugar.")
+    outside = Node(CALL, "Sugar.")
     made = StateGraph(MessagesState)
     made.add_node("model", with_rlhi(outside.asynchronous if is_async else outside.sync, observer=observer))
-    made.add_node("tools", ToolNode([research]))
+    made.add_node("tools", ToolNode([research_by(inner, is_async=is_async)]))
     made.add_edge(START, "model")
     made.add_conditional_edges("model", tools_condition)
     made.add_edge("tools", "model")
@@ -372,7 +357,7 @@ def test_what_a_model_asks_of_a_graph_in_a_tool_is_not_the_users_word(store, is_
     (found,) = store.conversations()
     assert [(m.role, m.content) for m in found.messages] == [
         ("user", "hi"),
-        ("tool", '{"calls": [{"args": {"question": "/do-not-learn"}, "name": "research"}], "text": ""}'),
+        ("tool", LOGGED),
         ("tool", "They turn light into sugar."),
         ("assistant", "Sugar."),
     ]

@@ -19,7 +19,8 @@ from rlhi_training.methods.hindsight import HindsightTurn
 from rlhi_training.pipeline import CALLS, Pipeline
 from rlhi_training.plan import hardware
 from rlhi_training.plan.other_methods import Logged
-from rlhi_training.plan.report import make_plan, render
+from rlhi_training.plan.rendering import render
+from rlhi_training.plan.report import make_plan
 from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.plan.training_work import Sizes, of_logged, of_pairs
 from rlhi_training.recipe import Recipe, TrainSection

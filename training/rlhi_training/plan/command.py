@@ -32,7 +32,8 @@ def plan(
     Example: rlhi-train plan logs.jsonl --recipe rewrites_lora --set rewrite.llm=openai/gpt-4o-mini
     """
     from rlhi_training.log_source import log_source
-    from rlhi_training.plan.report import make_plan, render
+    from rlhi_training.plan.rendering import render
+    from rlhi_training.plan.report import make_plan
     from rlhi_training.recipe_files import load_recipe
 
     loaded = load_recipe(recipe, overrides=overrides or [])
