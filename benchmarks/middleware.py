@@ -9,8 +9,9 @@ interpreter, and the table says how much of it a load asks for: the processor's 
 about all of it.
 
 The variants take turns, block by block, in one run, each on an SQLite file of its own on the same disk. Added times are
-differences of percentiles, over the bare agent and over a middleware that does nothing: the difference between the two
-is LangChain's. Peers write the same turns where they are installed (dependency group `bench`, `turns/peers.py`).
+differences of percentiles, over the bare agent, over a middleware that does nothing (the difference between the two is
+LangChain's) and over one that only appends 4 KiB to a file and waits for the disk, which no durable log can do without.
+Peers write the same turns where they are installed (dependency group `bench`, `turns/peers.py`).
 
     python benchmarks/middleware.py --quick --json middleware.json
     python benchmarks/middleware.py --only agents-1 --only writers
@@ -48,13 +49,19 @@ TARGETS = {
     "added_p99_ms_16": 5.0,
     "added_p50_ms_64": 1.0,
     "added_p99_ms_64": 5.0,
+    "added_over_agent_append_1": 2.0,
     "added_over_bare_append_1": 2.0,
     "record_over_bare_append_64": 1.0,
     "persona_read_ms": 0.2,
     "memory_bytes_per_turn": 50.0,
 }
-"""Upper bounds (ours). `record_over_bare_append_64`: seconds per turn with 64 threads that write at the same time, over
-the seconds of one bare append. A million turns at the bound of memory are 50 MB."""
+"""Upper bounds (ours). `added_over_agent_append_1`: what ours adds to the bare agent, over what a middleware adds that
+only appends 4 KiB and waits for the disk. `added_over_bare_append_1`: over such an append in a loop.
+`record_over_bare_append_64`: seconds per turn with 64 threads that write at the same time, over the seconds of one
+append in a loop. A million turns at the bound of memory are 50 MB."""
+
+
+_ALSO_PRINTED = ("added_over_", "python_calls_")
 
 
 class Part(StrEnum):
@@ -135,8 +142,8 @@ def main(
         terminal.stdout.print(line)
     for name, reached in met.items():
         terminal.stdout.print(f"{name}: {figures[name]:.3f}, target {TARGETS[name]}: {'met' if reached else 'missed'}")
-    for key in ("added_over_noop_over_bare_append_1", *(key for key in figures if key.startswith("python_calls_"))):
-        if key in figures:
+    for key in figures:
+        if key not in TARGETS and key.startswith(_ALSO_PRINTED) and not key.endswith(("_min", "_max")):
             terminal.stdout.print(f"{key}: {figures[key]:.3f}")
     about = machine()
     absent = [name for name, found in about.items() if found == "not installed"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 from langchain_core.messages import AIMessage, HumanMessage
 
@@ -14,6 +16,7 @@ from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.recorder import Reply, Turn
 
 REQUEST = "Could you explain how plants turn light into sugar? " * 4
+_PAGE = b"x" * 4096
 ANSWER = "Chlorophyll takes up light, water is split, and carbon dioxide becomes sugar. " * 12
 
 
@@ -35,6 +38,12 @@ def turn_of(number: int, thread: str = "t") -> Turn:
     reply = Reply(messages=(AIMessage(ANSWER, id=f"a{number}"),), model="m")
     asked = HumanMessage(f"{number} {REQUEST}", id=f"u{number}")
     return Turn(thread, pseudonym("u"), None, [asked], reply, stable_ids=True, started_at=datetime.now(UTC))
+
+
+def append_page(file: BinaryIO) -> None:
+    """Append 4 KiB to an unbuffered file; they are on disk on return."""
+    file.write(_PAGE)
+    os.fsync(file.fileno())
 
 
 def spread(key: str, values: list[float]) -> dict[str, float]:

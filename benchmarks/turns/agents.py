@@ -1,4 +1,8 @@
-"""Turns through whole agents: without middleware, with one that does nothing, with ours, and with a peer."""
+"""Turns through whole agents: without middleware, with one of several, ours among them, and with a peer.
+
+One only appends to a file and waits for the disk: no durable log can be faster. In an agent that takes several times
+what it takes in a loop, since disk and processor have been idle while the model answered.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
@@ -21,11 +25,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from rlhi_plugin import RLHIMiddleware
-from turns import ANSWER, REQUEST, Size, spread
+from turns import ANSWER, REQUEST, Size, append_page, spread
 
 THREADS = (1, 16, 64)
 MEASURED = ("p50", "p99", "cpu")
 """Percentiles of the time of a turn, and the processor's time for one."""
+APPEND = "4 KiB append"
+"""The agent whose middleware only waits for the disk; see `Append`."""
 COLUMNS = (*MEASURED, "interpreter, %")
 """The last: how much of the one interpreter the load asks for."""
 
@@ -57,15 +63,31 @@ class NoOp(AgentMiddleware[Any, Any, Any]):
         return handler(request)
 
 
+class Append(NoOp):
+    """A middleware that appends 4 KiB to a file after each call, and has them on disk when it returns."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        """Pass it on, and append."""
+        response = handler(request)
+        append_page(self._file)
+        return response
+
+
 def make_agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Agents by the middleware that they have, with stores in a folder, which the stack closes."""
     model = Waiting(pause_s=pause_s)
     ours = RLHIMiddleware(store=f"sqlite:///{folder}/rlhi.db")
     stack.callback(ours.store.close)
     stack.callback(ours.close)
+    file = stack.enter_context((folder / "appended").open("ab", buffering=0))
     agents = {
         "bare": create_agent(model, middleware=[]),
         "no-op": create_agent(model, middleware=[NoOp()]),
+        APPEND: create_agent(model, middleware=[Append(file)]),
         "rlhi": create_agent(model, middleware=[ours]),
     }
     if importlib.util.find_spec("langgraph.checkpoint.sqlite"):
@@ -112,15 +134,14 @@ def added_times(
     for threads in numbers:
         measured = _measured(threads, size)
         for label, values in measured.items():
-            for other, suffix in (("bare", ""), ("no-op", "_over_noop")):
+            for other, suffix in (("bare", ""), ("no-op", "_over_noop"), (APPEND, "_over_append")):
                 figures |= spread(f"added_{label}_ms_{threads}{suffix}", _added(values, "rlhi", other))
+            figures |= spread(f"append_added_{label}_ms_{threads}", _added(values, APPEND, "bare"))
             for name, found in values.items():
-                figures |= spread(f"{name.replace('-', '')}_{label}_ms_{threads}", found)
+                figures |= spread(f"{_key(name)}_{label}_ms_{threads}", found)
+        figures |= spread(f"added_over_agent_append_{threads}", _times_an_append(measured["p50"]))
         for name, found in measured["cpu"].items():
-            used = spread(
-                f"{name.replace('-', '')}_interpreter_used_percent_{threads}", [_used(ms, size) for ms in found]
-            )
-            figures |= used
+            figures |= spread(f"{_key(name)}_interpreter_used_percent_{threads}", [_used(ms, size) for ms in found])
         tables[threads] = [
             (name, _row([values[name] for values in measured.values()], size)) for name in measured["p50"]
         ]
@@ -133,6 +154,16 @@ def added_times(
 
 def _added(values: dict[str, list[float]], name: str, other: str) -> list[float]:
     return [mine - theirs for mine, theirs in zip(values[name], values[other], strict=True)]
+
+
+def _times_an_append(p50: dict[str, list[float]]) -> list[float]:
+    """What ours adds to the bare agent, over what an append adds to it in the same block."""
+    ours, append = _added(p50, "rlhi", "bare"), _added(p50, APPEND, "bare")
+    return [mine / theirs for mine, theirs in zip(ours, append, strict=True)]
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "").replace(" ", "_").lower()
 
 
 def _used(cpu_ms: float, size: Size) -> float:

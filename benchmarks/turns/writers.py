@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import statistics
 import tempfile
@@ -18,24 +17,18 @@ from rlhi_plugin.durability import WriterOptions
 from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
 from rlhi_plugin.recorder import Recorder
 from rlhi_plugin.stores import SQLStore
-from turns import ANSWER, REQUEST, Size, spread, timed, turn_of
+from turns import ANSWER, REQUEST, Size, append_page, spread, timed, turn_of
 from turns.peers import peers
 
 
 def _writers(folder: Path, stack: ExitStack) -> dict[str, Callable[[int], None]]:
     """What writes one turn to disk, by name."""
     file = stack.enter_context((folder / "bare").open("ab", buffering=0))
-    page = b"x" * 4096
-
-    def bare(_: int) -> None:
-        file.write(page)
-        os.fsync(file.fileno())
-
     store = stack.enter_context(open_store(f"sqlite:///{folder}/direct.db"))
     recorder = _recorder(store, WriterOptions(journal=folder / "journal"))
     stack.callback(recorder.close)
     writers: dict[str, Callable[[int], None]] = {
-        "bare 4 KiB append": bare,
+        "bare 4 KiB append": lambda _: append_page(file),
         "sqlite3 itself": _sqlite_itself(folder, stack),
         "rlhi record": lambda number: recorder.record(lambda: turn_of(number, f"t{number}")),
     }
