@@ -12,7 +12,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -21,12 +21,13 @@ from langchain_core.messages import BaseMessage
 from rlhi_plugin.durability import DurabilityStatus, DurableWriter, WriterOptions, journal_folder
 from rlhi_plugin.errors import StoreTimeoutError
 from rlhi_plugin.message_text import clean, digest_id, is_injected, role_and_text
+from rlhi_plugin.places import Place, Places
 from rlhi_plugin.privacy.messages import MessageRedactor
 from rlhi_plugin.privacy.placeholders import Scope
 from rlhi_plugin.records import FeedbackEvent
 from rlhi_plugin.stores import ConversationStore
 from rlhi_plugin.stores.group_commit import GroupCommit
-from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, Thread, new_in_thread
+from rlhi_plugin.thread_path import FOLLOWS_NOTHING, Said, new_in_thread
 from rlhi_plugin.turn import Reply, Turn
 from rlhi_plugin.turn_records import records_of
 
@@ -34,9 +35,6 @@ __all__ = ["Recorder", "Reply", "Turn", "clean", "give_ids", "is_injected", "rol
 
 _log = logging.getLogger("rlhi.middleware")
 
-_THREADS_REMEMBERED = 4096
-_IDS_REMEMBERED = 200_000
-"""Threads, and ids of all of them together, that are kept in memory, so that a turn writes only what is new."""
 _ANSWERS_REMEMBERED = 10_000
 """Answers whose stored id is not the one that the app knows them by, of which feedback may still come."""
 _MESSAGES_PER_APPEND = 500
@@ -44,16 +42,6 @@ _MESSAGES_PER_APPEND = 500
 _WORTH_A_THREAD = 2_000
 """Characters of a request from which it is redacted while the model answers: of shorter ones another thread, which
 waits for the interpreter twice, would make more work than it saves (ours)."""
-
-
-@dataclass(slots=True)
-class _Place:
-    """A thread, its turns one at a time, and the time of the latest."""
-
-    thread: Thread = field(default_factory=Thread)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    looked_up: bool = False
-    latest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +76,8 @@ class Recorder:
         self._writer = DurableWriter(store, options or WriterOptions(journal=journal_folder(store)))
         # One thread does for all what can be done while models answer.
         self._preparations: GroupCommit[_Preparation, None] = GroupCommit(self._prepare)
-        self._places: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
-        self._answers: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._ids = 0
+        self._places = Places()
+        self._answers: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._failed = 0
 
@@ -122,11 +109,7 @@ class Recorder:
             asked: What is new in it.
             begins: Whether it is all that there is.
         """
-        if not (begins and self._writer.may_begin):
-            place = self._places.get((conversation_id, user_id))
-            little = place is not None and place.looked_up
-        else:
-            little = True
+        little = (begins and self._writer.may_begin) or self._places.is_looked_up(conversation_id, user_id)
         for one in asked if little and self._redaction is not None else ():
             text = one.content if isinstance(one, BaseMessage) else None
             if not isinstance(text, str) or len(text) >= _WORTH_A_THREAD:
@@ -139,10 +122,7 @@ class Recorder:
 
     def knows(self, conversation_id: str, user_id: str | None) -> bool:
         """Whether turns of this conversation were recorded here, and are remembered."""
-        with self._lock:
-            place = self._places.get((conversation_id, user_id))
-        # A place may be there already because its turn was prepared.
-        return place is not None and bool(place.thread.prints)
+        return self._places.knows(conversation_id, user_id)
 
     def record(self, describe: Callable[[], Turn], reviewed: Callable[[Turn], Turn] | None = None) -> None:
         """Write what is new in the turn that `describe` gives. On return it is on disk, or counted in `dropped`.
@@ -153,12 +133,11 @@ class Recorder:
         """
         try:
             turn = describe() if reviewed is None else reviewed(describe())
-            place = self._place(turn.conversation_id, turn.user_id)
-            with place.lock:
-                before = len(place.thread.prints)
+            place = self._places.enter(turn.conversation_id, turn.user_id)
+            try:
                 self._record(turn, place)
-                with self._lock:
-                    self._ids += len(place.thread.prints) - before
+            finally:
+                self._places.leave(turn.conversation_id, turn.user_id, place)
         except Exception:  # noqa: BLE001 - observing never breaks the observed, whatever happens
             with self._lock:
                 self._failed += 1
@@ -170,7 +149,7 @@ class Recorder:
         Its message may be named as the app knows it: by LangChain's id or the provider's.
         """
         try:
-            stored = self._answers.get((event.conversation_id, event.message_id or ""))
+            stored = self._answers.get(f"{event.conversation_id}\0{event.message_id or ''}")
             if stored is not None:
                 event = event.model_copy(update={"message_id": stored})
             if event.value is not None and self._redaction is not None:
@@ -183,7 +162,7 @@ class Recorder:
             _log.exception("feedback could not be redacted, so that it is not stored")
             return False
 
-    def _record(self, turn: Turn, place: _Place) -> None:
+    def _record(self, turn: Turn, place: Place) -> None:
         if turn.stable_ids:
             give_ids(turn.reply.messages)
         # What a thread begins with is written without a look at the store, which tells if it was there already.
@@ -212,7 +191,7 @@ class Recorder:
                 return
             self._remember(place, turn.conversation_id, part)
 
-    def _remember(self, place: _Place, conversation_id: str, said: Sequence[Said]) -> None:
+    def _remember(self, place: Place, conversation_id: str, said: Sequence[Said]) -> None:
         """Note what was stored, and under which id an answer that the app knows by another."""
         place.thread.remember(said)
         for one in reversed(said):
@@ -221,7 +200,7 @@ class Recorder:
             for known_as in (one.message.id, one.message.response_metadata.get("id")):
                 if not known_as or known_as == one.id or not isinstance(known_as, str):
                     continue
-                key = (conversation_id, known_as if known_as.isascii() else clean(known_as))
+                key = f"{conversation_id}\0{known_as if known_as.isascii() else clean(known_as)}"
                 # Several may share the provider's id: it means the first that answers, not one that calls a tool.
                 if one.role == "assistant" or key not in self._answers:
                     self._answers[key] = one.id
@@ -229,7 +208,7 @@ class Recorder:
             with suppress(KeyError):  # another thread may be doing the same
                 self._answers.popitem(last=False)
 
-    def _said(self, turn: Turn, place: _Place) -> list[Said]:
+    def _said(self, turn: Turn, place: Place) -> list[Said]:
         """What is new in a turn."""
         redact = None
         if self._redaction is not None:
@@ -240,7 +219,7 @@ class Recorder:
         said = new_in_thread(place.thread, turn, redact, root=system.id)
         return said if system.id in place.thread.prints else [system, *said]
 
-    def _look_up(self, place: _Place, conversation_id: str, user_id: str | None) -> None:
+    def _look_up(self, place: Place, conversation_id: str, user_id: str | None) -> None:
         if not place.looked_up:
             place.looked_up = True
             place.thread.tail = self._writer.last_message_id(conversation_id, user_id)
@@ -248,9 +227,11 @@ class Recorder:
     def _prepare(self, wanted: Sequence[_Preparation]) -> list[None]:
         for one in wanted:
             with suppress(Exception):  # `record` meets the same, logs and counts it
-                place = self._place(one.conversation_id, one.user_id)
-                with place.lock:
+                place = self._places.enter(one.conversation_id, one.user_id)
+                try:
                     self._look_up(place, one.conversation_id, one.user_id)
+                finally:
+                    self._places.leave(one.conversation_id, one.user_id, place)
                 if self._redaction is not None:
                     for message in one.asked:
                         self._redaction.message(message, Scope(one.conversation_id, one.user_id))
@@ -264,19 +245,6 @@ class Recorder:
         return Said(
             digest_id("system", text, 0), "system", text, BaseMessage(content="", type="system"), is_reply=False
         )
-
-    def _place(self, conversation_id: str, user_id: str | None) -> _Place:
-        key = (conversation_id, user_id)
-        with self._lock:
-            place = self._places.get(key)
-            if place is None:
-                place = self._places[key] = _Place()
-            else:
-                self._places.move_to_end(key)
-            while len(self._places) > _THREADS_REMEMBERED or (self._ids > _IDS_REMEMBERED and len(self._places) > 1):
-                _, oldest = self._places.popitem(last=False)
-                self._ids -= len(oldest.thread.prints)
-            return place
 
 
 def give_ids(reply: Sequence[BaseMessage]) -> None:

@@ -7,7 +7,6 @@ an edit further back than that, with everything after it kept, is not seen.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -42,7 +41,7 @@ class Thread:
     """
 
     tail: str | None = None
-    prints: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    prints: dict[str, int] = field(default_factory=dict)
     told_apart: bool = False
 
     def remember(self, said: Sequence[Said]) -> None:
@@ -53,7 +52,7 @@ class Thread:
             if one.role != "system":
                 self.tail = one.id
         while len(self.prints) > IDS_REMEMBERED:
-            self.prints.popitem(last=False)
+            del self.prints[next(iter(self.prints))]
 
 
 @dataclass(slots=True)

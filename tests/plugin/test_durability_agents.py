@@ -521,7 +521,7 @@ def test_a_clock_that_goes_back_keeps_the_order(tmp_path):
 
 
 def test_memory_of_many_threads_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhi_plugin.recorder._IDS_REMEMBERED", 5 * COUNTED)
+    monkeypatch.setattr("rlhi_plugin.places.IDS_REMEMBERED", 5 * COUNTED)
     with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         recorder = Recorder(store)
         for number in range(10):
@@ -531,6 +531,7 @@ def test_memory_of_many_threads_is_bounded(tmp_path, monkeypatch):
                     _turn(history, AIMessage("x")), conversation_id=f"t{number}"
                 )
             )
-        remembered = sum(len(place.thread.prints) for place in recorder._places.values())
-        assert recorder._ids == remembered <= 6 * COUNTED
+        known = [number for number in range(10) if recorder.knows(f"t{number}", None)]
+        assert known == list(range(10 - len(known), 10))
+        assert COUNTED < recorder._places.ids == len(known) * (COUNTED + 1) <= 5 * COUNTED
         recorder.close()
