@@ -41,18 +41,6 @@ def rlhi(monkeypatch, capsys):
     return lambda *arguments: run(monkeypatch, capsys, *arguments)
 
 
-def all_commands():
-    return [["export"], ["import"], ["persona", "build"], ["persona", "show"], ["status"], ["doctor"]]
-
-
-@pytest.mark.parametrize("command", all_commands(), ids=" ".join)
-def test_every_help_has_an_example(command):
-    result = CliRunner().invoke(cli.app, [*command, "--help"])
-    assert result.exit_code == 0
-    assert f"rlhi {' '.join(command)}" in " ".join(result.output.split())
-    assert "Example" in result.output
-
-
 def test_export_and_import_go_there_and_back(rlhi, folder):
     code, out, _ = rlhi("export", "--store", "sqlite:///a.db", "--out", "logs.jsonl")
     assert (code, out) == (0, "2 conversation(s) written to logs.jsonl")

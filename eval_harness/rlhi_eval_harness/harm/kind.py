@@ -22,8 +22,6 @@ from rlhi_plugin.checks import CHECKS
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import Persona
 
-Probe = Literal["wish", "leak", "belief", "refusal", "no history"]
-
 KEPT = Metric(
     name="wish_kept",
     label="Wish kept",
