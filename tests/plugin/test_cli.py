@@ -4,7 +4,6 @@ import json
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from rlhi_plugin import cli, open_store
 from rlhi_plugin.durability.journal import Journal
