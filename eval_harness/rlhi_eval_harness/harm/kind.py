@@ -78,6 +78,7 @@ class HarmOptions(Suite):
     """Gain and harm of personalisation on invented users."""
 
     kind: Literal["harm"] = "harm"
+    """This kind of suite."""
 
 
 class Harm(SuiteKind):
