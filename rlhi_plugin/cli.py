@@ -18,24 +18,31 @@ from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.export_job import export_store
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.importers.import_job import ImportOptions, import_log
+from rlhi_plugin.importers.reading import FORMATS
 from rlhi_plugin.persona import ExtractivePersonaBuilder, LLMPersonaBuilder, PersonaBuilder
 from rlhi_plugin.persona.cli import persona_control_app
 from rlhi_plugin.persona.job import build_personas
 from rlhi_plugin.privacy.commands import add_to as add_privacy_commands
 from rlhi_plugin.privacy.consent import ConsentCache
 from rlhi_plugin.privacy.messages import open_redactor
+from rlhi_plugin.privacy.redaction import KINDS
 from rlhi_plugin.records import Persona, Purpose
 from rlhi_plugin.stores import display_url, open_store
 from rlhi_plugin.stores.db_cli import db_app
 from rlhi_plugin.terminal import progress, run, stderr, stdout, table
 
 app = typer.Typer(
-    help="The live half of RLHI: the conversation store and the personas built from it.",
+    help="The live half of RLHI: the conversation store and the personas built from it.\n\n"
+    "Example: `rlhi status --store sqlite:///rlhi.db`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-persona_app = typer.Typer(help="Build, show and correct personas.", no_args_is_help=True, rich_markup_mode="markdown")
+persona_app = typer.Typer(
+    help="Build, show and correct personas.\n\nExample: `rlhi persona build --store sqlite:///rlhi.db`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 persona_app.registered_commands.extend(persona_control_app.registered_commands)
 app.add_typer(persona_app, name="persona")
 app.add_typer(db_app, name="db")
@@ -43,7 +50,7 @@ app.add_typer(journal_app, name="journal")
 add_privacy_commands(app)
 
 Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
-User = Annotated[str | None, typer.Option(help="One user: the app's own id, or a pseudonym. All of them without it.")]
+User = Annotated[str | None, typer.Option(help="One user: the app's own id, or a pseudonym. Default: all.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens in detail.")]
 
 
@@ -59,7 +66,7 @@ def export(
     store: Store,
     out: Annotated[Path, typer.Option(help="File to write: .jsonl, .jsonl.gz or .parquet.", show_default=False)],
     purpose: Annotated[
-        Purpose | None, typer.Option(help="Leave out users who do not allow this. All of them without it.")
+        Purpose | None, typer.Option(help="Leave out users who do not allow this. Default: leave out nobody for it.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -88,13 +95,22 @@ def import_(
     *,
     store: Store,
     log_format: Annotated[
-        str | None, typer.Option("--format", help="Name of the log's format, where its fields do not tell it.")
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"The log's format: {', '.join(known.name for known in FORMATS)}. Default: told by its fields.",
+        ),
     ] = None,
     refused: Annotated[
-        Path | None, typer.Option(help="File for the rows that cannot be used, with reasons.", show_default=False)
+        Path | None,
+        typer.Option(help="File for the rows that cannot be used, with reasons. Default: they are only named."),
     ] = None,
     redact: Annotated[
-        str, typer.Option(help="What is taken out before storing: default, off, or kinds such as email,phone.")
+        str,
+        typer.Option(
+            help="What is taken out before storing: default (all kinds but url), off, or kinds with commas between: "
+            f"{', '.join(KINDS)}."
+        ),
     ] = "default",
     verbose: Verbose = False,
 ) -> None:
@@ -128,10 +144,12 @@ def persona_build(
     store: Store,
     user: User = None,
     labeller: Annotated[
-        str, typer.Option(help="What labels follow-ups: embedded, llm, or an installed one.")
+        str, typer.Option(help="What labels follow-ups: embedded (needs rlhi[train]), llm, or another package's.")
     ] = "embedded",
-    builder: Annotated[Builder, typer.Option(help="What writes personas.")] = Builder.EXTRACTIVE,
-    llm: Annotated[str | None, typer.Option(help="Model for either, as LiteLLM writes it.", show_default=False)] = None,
+    builder: Annotated[
+        Builder, typer.Option(help="What writes personas: extractive quotes the user, llm asks --llm.")
+    ] = Builder.EXTRACTIVE,
+    llm: Annotated[str | None, typer.Option(help="Model of --labeller llm and --builder llm: openai/gpt-4o.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Label what users said, build their personas, and store them.
@@ -184,7 +202,7 @@ def persona_build(
 def status(
     store: Store,
     journal: Annotated[
-        Path | None, typer.Option(help="Folder of the journal, where the app names one.", show_default=False)
+        Path | None, typer.Option(help="Folder of the journal. Default: where the middleware puts it.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:

@@ -1,6 +1,6 @@
-"""Which logged messages are for training and which for evaluation: a manifest that both sides read.
+"""Which logged messages are for training and which for evaluation.
 
-Training writes it (``rlhi-train ingest``); evaluation reads it, and finds out what the adapter has never seen.
+``rlhi-train ingest`` writes it as ``split.jsonl``; a later run can go on from it (``split.frozen``).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""LoRA adapters as versioned artefacts: registry, gate, and serving them in process."""
+"""LoRA adapters as versioned artefacts: registry, and serving them in process."""

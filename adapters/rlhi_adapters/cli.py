@@ -32,7 +32,7 @@ def options(
 
 @app.command("list")
 def list_adapters(
-    stage: Annotated[str | None, typer.Option(help="Only candidate, promoted or retired.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only candidate, promoted or retired; default: all.")] = None,
     registry: Registry = None,
 ) -> None:
     """List adapters, oldest first.

@@ -10,7 +10,7 @@ from rlhi_plugin.records import Record, UserId
 
 
 class AdapterStage(StrEnum):
-    """Life of an adapter. Training makes candidates; only a gate with a report promotes one."""
+    """Life of an adapter. Training makes candidates; a decision on a report promotes one."""
 
     CANDIDATE = "candidate"
     PROMOTED = "promoted"

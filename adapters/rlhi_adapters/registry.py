@@ -33,7 +33,7 @@ _LOCK = ".lock"
 
 
 class Decision(Protocol):
-    """What `AdapterRegistry.promote` reads of a gate's decision (see `rlhi_eval_harness.records.PromotionDecision`)."""
+    """What `AdapterRegistry.promote` reads of a decision (see `rlhi_eval_harness.records.PromotionDecision`)."""
 
     @property
     def adapter_id(self) -> str:
@@ -167,7 +167,7 @@ class AdapterRegistry:
         """Make an adapter the one to serve, on the strength of a report.
 
         Args:
-            decision: A gate's decision; only ``promote`` promotes.
+            decision: What was decided, by whoever did; only ``promote`` promotes.
             report: The report file that was decided on.
 
         Raises:

@@ -32,7 +32,8 @@ app = typer.Typer(
 
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")]
 Adapter = Annotated[
-    str | None, typer.Option(help="What the subject `adapter` means: a folder, or with --registry an adapter's id.")
+    str | None,
+    typer.Option(help="What the subject `adapter` means: a folder, or with --registry an adapter's id. Default: none."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the evaluation and its report; a stopped run goes on there.")]
 SuiteName = Annotated[
@@ -47,9 +48,21 @@ Subjects = Annotated[
         "endpoint=MODEL@URL, outputs=FILE or logged. Repeat it; default: those of the suite.",
     ),
 ]
-Base = Annotated[str | None, typer.Option(help="Base model; default: the one that the adapter names.")]
-Registry = Annotated[Path | None, typer.Option(help="Registry folder in which --adapter is an id.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Override an option: --set users=8")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="Base model: a hub id, a folder, or smollm2-135m-instruct; default: the one that the adapter names."
+    ),
+]
+Registry = Annotated[
+    Path | None, typer.Option(help="Registry folder in which --adapter is an id. Default: --adapter is a folder.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Override an option of the suite: --set users=8 (see rlhi-eval suites --options). Repeat it."
+    ),
+]
 Data = Annotated[
     Path | None, typer.Option(help="Folder of the benchmark's files, for suites that read any: --set data=FOLDER.")
 ]
@@ -61,7 +74,7 @@ Judges = Annotated[
     typer.Option(
         "--judge",
         help="Judge: openai/gpt-4o-2024-08-06 as LiteLLM writes it, openai/NAME@http://HOST/v1, or local:FOLDER or "
-        "vllm:FOLDER in this process. Repeat it for more.",
+        "vllm:FOLDER in this process. Repeat it for more; default: none.",
     ),
 ]
 MaxCost = Annotated[
@@ -157,9 +170,13 @@ def build_usereval(  # noqa: PLR0917 - typer turns every parameter into an optio
     ] = None,
     exclude: Annotated[
         list[Path] | None,
-        typer.Option(help="Logs or manifests whose users must not be evaluated, such as training logs."),
+        typer.Option(
+            help="Log, or manifest of a suite, whose users must not be evaluated: the training log. Repeat it."
+        ),
     ] = None,
-    labeller: Annotated[str, typer.Option(help="What labels follow-ups: embedded, llm, ...")] = "embedded",
+    labeller: Annotated[
+        str, typer.Option(help="What labels follow-ups: embedded, fast, llm, or another package's.")
+    ] = "embedded",
     llm: Annotated[
         str | None, typer.Option(help="Model for the labeller llm, and for personas where it is given.")
     ] = None,

@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
     """Mount ``alpaca-eval``, ``arena-hard`` and ``prove`` on a command line."""
     app.add_typer(alpaca_app, name="alpaca-eval")
     app.add_typer(arena_app, name="arena-hard")
-    app.command(epilog="Example: rlhi-eval prove --data shared/data")(prove)
+    app.command(epilog="Example: rlhi-eval prove --data data")(prove)
 
 
 def prove(
@@ -53,7 +53,9 @@ def prove(
     coefficients: Annotated[
         Path | None, typer.Option(help="Table of published GLM coefficients; default: the one that ships.")
     ] = None,
-    gamed: Annotated[Path | None, typer.Option(help="df_gamed.csv: proves the exact length-controlled fit.")] = None,
+    gamed: Annotated[
+        Path | None, typer.Option(help="df_gamed.csv: proves the exact length-controlled fit; without it, the refit.")
+    ] = None,
 ) -> None:
     """Compute published scores from published judgments, and print both. Exits 1 where a bound is not met."""
     from rlhi_eval_harness.alpaca.proof import prove_alpaca_eval

@@ -155,7 +155,7 @@ class EvalReport(Record):
 
 
 class PromotionDecision(Record):
-    """The gate's answer for one adapter and one report, with a reason for each rule."""
+    """What was decided about one adapter on one report, with reasons: what `AdapterRegistry.promote` takes."""
 
     adapter_id: str
     decision: Literal["promote", "hold"]

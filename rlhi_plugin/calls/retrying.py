@@ -15,13 +15,12 @@ from rlhi_plugin.calls.replies import another_try
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import InvalidReplyError, ProviderUnavailableError, TransientCallError
 
-RETRIED = (TransientCallError, InvalidReplyError)
-"""Rate limits, time-outs, server errors and cut answers; and, with another seed, replies that are not the JSON that was
-asked for. Nothing else is tried again: a wrong key, a prompt that is too long or a refusal stays what it is."""
-
 
 class RetryingClient(AroundClient):
     """Tries failed calls again.
+
+    Those are rate limits, time-outs, server errors and cut answers; and, with another seed, replies that are not the
+    JSON that was asked for. Nothing else: a wrong key, a prompt that is too long or a refusal stays what it is.
 
     A provider's ``Retry-After`` holds back every call, not only the one that was refused: the others would be too.
 

@@ -14,13 +14,14 @@ from rlhi_plugin.stores import SQLStore, open_store
 from rlhi_plugin.terminal import stdout, table
 
 journal_app = typer.Typer(
-    help="The journal: turns that the store has not taken yet.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="The journal: turns that the store has not taken yet.\n\n"
+    "Example: `rlhi journal status --store sqlite:///rlhi.db`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 _Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
-_Journal = Annotated[
-    Path | None, typer.Option(help="Folder of the journal, where the app names one.", show_default=False)
-]
+_Journal = Annotated[Path | None, typer.Option(help="Folder of the journal. Default: where the middleware puts it.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens in detail.")]
 
 

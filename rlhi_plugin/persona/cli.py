@@ -25,7 +25,8 @@ persona_control_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdo
 
 Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
 User = Annotated[str, typer.Option(help="The user: the app's own id, or a pseudonym.", show_default=False)]
-Anyone = Annotated[str | None, typer.Option(help="One user: the app's own id, or a pseudonym. All without it.")]
+Anyone = Annotated[str | None, typer.Option(help="One user: the app's own id, or a pseudonym. Default: all.")]
+Wording = Annotated[str, typer.Argument(help="What the statement says from now on: one line.")]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the statement, as `rlhi persona show` counts.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens in detail.")]
 
@@ -50,7 +51,7 @@ def persona_show(store: Store, user: Anyone = None, verbose: Verbose = False) ->
 
 
 @persona_control_app.command("edit")
-def persona_edit(number: Number, text: str, store: Store, user: User, verbose: Verbose = False) -> None:
+def persona_edit(number: Number, text: Wording, store: Store, user: User, verbose: Verbose = False) -> None:
     """Give a statement another wording. What it said before does not come back.
 
     Example: `rlhi persona edit 2 "At most three sentences." --store sqlite:///rlhi.db --user u42`

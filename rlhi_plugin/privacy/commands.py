@@ -24,9 +24,15 @@ from rlhi_plugin.stores import open_store
 from rlhi_plugin.terminal import stdout, table
 
 consent_app = typer.Typer(
-    help="Who allows what: log, personalise, train.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="Who allows what: log, personalise, train.\n\nExample: `rlhi consent show u42 --store sqlite:///rlhi.db`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
-retention_app = typer.Typer(help="How long things are kept.", no_args_is_help=True, rich_markup_mode="markdown")
+retention_app = typer.Typer(
+    help="How long things are kept.\n\nExample: `rlhi retention apply --store sqlite:///rlhi.db --days 365`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 User = Annotated[str, typer.Argument(help="The app's own id, or a pseudonym.", show_default=False)]
 Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
@@ -84,13 +90,16 @@ def consent_withdraw(user: User, purpose: For, store: Store, verbose: Verbose = 
 @retention_app.command("apply")
 def retention_apply(
     store: Store,
-    days: Annotated[int, typer.Option(help="Delete what is older, of everybody.", min=1, show_default=False)],
+    days: Annotated[int, typer.Option(help="Delete what is older than so many days, of everybody.", min=1)],
     days_without_train: Annotated[
-        int | None, typer.Option(help="Delete what is older, of users who refused training.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="The same for users who do not allow train; at most --days. Default: --days.", min=1),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Delete messages and feedback that were kept long enough. Run it daily.
+    """Delete messages, feedback and replaced personas that were kept long enough. Run it daily.
+
+    The persona of a user of whom no message is left goes with them.
 
     Example: `rlhi retention apply --store sqlite:///rlhi.db --days 365`
     """
@@ -107,15 +116,21 @@ def forget(
     user: User,
     *,
     store: Store,
-    runs: Annotated[list[Path] | None, typer.Option(help="Folder with training runs to search. Repeatable.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with training runs to search. Repeatable. Default: runs, where there is one."),
+    ] = None,
     registry: Annotated[
-        Path | None, typer.Option(help="Adapter registry to search; the usual one without it.", show_default=False)
+        Path | None,
+        typer.Option(help="Adapter registry to search. Default: RLHI_REGISTRY, else in the user's data folder."),
     ] = None,
     journal: Annotated[
         list[Path] | None, typer.Option(help="Folder with journals, besides the store's own. Repeatable.")
     ] = None,
-    log: Annotated[list[Path] | None, typer.Option(help="Exported log to erase from. Repeatable.")] = None,
-    vault: Annotated[list[Path] | None, typer.Option(help="File of the app's vault. Repeatable.")] = None,
+    log: Annotated[list[Path] | None, typer.Option(help="Exported log to erase them from. Repeatable.")] = None,
+    vault: Annotated[
+        list[Path] | None, typer.Option(help="File of the app's vault to erase them from. Repeatable.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also a user of whom nothing is stored.")] = False,
     verbose: Verbose = False,

@@ -1,7 +1,7 @@
 """Microsoft Presidio as a finder: names, places and what else a language model of spaCy can tell.
 
 It costs tens of milliseconds a message, and it needs ``pip install 'rlhi[presidio]'`` and a spaCy model (``python -m
-spacy download en_core_web_sm``). Use it beside the base detectors, which know secrets that it does not:
+spacy download en_core_web_lg``). Use it beside the base detectors, which know secrets that it does not:
 
     RLHIMiddleware(store=..., redact=PresidioRedactor())
 """

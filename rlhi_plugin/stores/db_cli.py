@@ -10,7 +10,11 @@ from rlhi_plugin.stores.address import display_url
 from rlhi_plugin.stores.schema import STORE_SCHEMA
 from rlhi_plugin.terminal import stdout
 
-db_app = typer.Typer(help="The tables of a store.", no_args_is_help=True, rich_markup_mode="markdown")
+db_app = typer.Typer(
+    help="The tables of a store.\n\nExample: `rlhi db current --store sqlite:///rlhi.db`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 Store = Annotated[str, typer.Option(help="URL of the store, such as sqlite:///rlhi.db", show_default=False)]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens in detail.")]
@@ -32,7 +36,9 @@ def current(store: Store, verbose: Verbose = False) -> None:
 @db_app.command("upgrade")
 def upgrade(
     store: Store,
-    yes: Annotated[bool, typer.Option("--yes", help="A store on a server: there is a backup of it.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="For a store on a server: say that there is a backup of it.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Bring the tables up to date. An SQLite file is copied first, beside itself.

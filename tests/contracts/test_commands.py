@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -44,6 +46,28 @@ def test_help_holds_an_example(program: str, words: list[str]) -> None:
     shown = CliRunner().invoke(APPS[program], [*words, "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert re.search(rf"{program} {' '.join(words)}\b", shown.output), "the help shows no example of its own command"
+
+
+def _groups(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every command line, group and command, by the words that name it."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _groups(inner, f"{path} {name}")
+
+
+NODES = [node for program, app in APPS.items() for node in _groups(typer.main.get_command(app), program)]
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=path) for path, command in NODES])
+def test_every_option_says_what_it_is(command: Any) -> None:
+    assert [param.name for param in command.params if not getattr(param, "help", None)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), [pytest.param(*node, id=node[0]) for node in NODES if hasattr(node[1], "commands")]
+)
+def test_a_group_of_commands_shows_an_example_of_one(path: str, command: Any) -> None:
+    assert re.search(rf"Example: `?{path} ", f"{command.help} {command.epilog}")
 
 
 @pytest.mark.parametrize(

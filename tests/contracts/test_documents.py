@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")]
+    for path in [*ROOT.glob("*.md"), *(path for deep in range(1, 5) for path in ROOT.glob("*/" * deep + "README.md"))]
     if not {".venv", "runs", "recipes"} & set(path.relative_to(ROOT).parts)
 )
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from rlhi_plugin.errors import ConfigError
+from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import load_recipe, override_recipe, shipped_recipes
 
 
@@ -56,6 +58,20 @@ def test_an_unknown_recipe_lists_the_known_ones(tmp_path: Path):
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_recipe(str(tmp_path / "bad.toml"), environ={})
+
+
+def test_every_option_is_explained():
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    models = {"recipe": Recipe} | {
+        name: section for name, section in sections.items() if issubclass(section, BaseModel)
+    }
+    unexplained = [
+        f"{name}.{option}"
+        for name, model in models.items()
+        for option, field in model.model_fields.items()
+        if not field.description and option not in models
+    ]
+    assert unexplained == []
 
 
 def test_a_manifest_gives_its_recipe_back():

@@ -31,12 +31,13 @@ Logs = Annotated[
         " or hf://datasets/OWNER/NAME."
     ),
 ]
-RecipeName = Annotated[str, typer.Option("--recipe", help="Name of a shipped recipe, or path of a .toml file.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; default runs/<time>. An existing one continues.")
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="A recipe that `rlhi-train recipes` lists, or path of a .toml file.")
 ]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory; default runs/TIME. An existing one continues.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one option of the recipe; repeatable."),
 ]
 Registry = Annotated[
     Path | None,
@@ -71,13 +72,21 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option("--engine", help="memory; local: in shards, for logs larger than memory; ray: many machines.")
+        str,
+        typer.Option(
+            "--engine",
+            help="memory; local: in shards, for logs larger than memory; ray: in shards, on many machines.",
+        ),
     ] = "memory",
     shards: Annotated[
-        int | None, typer.Option("--shards", help="With local and ray: how many; default by size.")
+        int | None,
+        typer.Option(
+            "--shards", help="With local and ray: number of shards, 1 to 10000; default: by the size of the log."
+        ),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option("--processes", help="With local and ray: at once; default one for each core.")
+        int | None,
+        typer.Option("--processes", help="With local and ray: processes at once; default: one for each core."),
     ] = None,
 ) -> None:
     """Run every stage: from a conversation log to a registered adapter. Run it again to continue or reuse.
@@ -169,19 +178,33 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     labeller: Annotated[
         str, typer.Option("--labeller", help="With a log: fast, encoder, llm, cascade, or another package's.")
     ] = "encoder",
-    llm: Annotated[str | None, typer.Option("--llm", help="Model for llm and cascade, as LiteLLM writes it.")] = None,
-    votes: Annotated[int, typer.Option("--votes", help="How often that model is asked about each follow-up.")] = 1,
-    workers: Annotated[int, typer.Option("--workers", help="Processes of the fast tier.")] = 1,
+    llm: Annotated[
+        str | None, typer.Option("--llm", help="With a log: model of llm and cascade: openai/gpt-4o or local:FOLDER.")
+    ] = None,
+    votes: Annotated[
+        int, typer.Option("--votes", help="With a log: how often that model is asked about each follow-up.")
+    ] = 1,
+    workers: Annotated[int, typer.Option("--workers", help="With a log: processes of the fast tier.")] = 1,
     log_format: Annotated[
-        str | None, typer.Option("--format", help="Format of the log; default: told from its fields.")
+        str | None,
+        typer.Option("--format", help="With a log: its format, as in `rlhi import`; default: told by its fields."),
     ] = None,
     hindsight: Annotated[
-        bool, typer.Option("--hindsight", help="Add what neutral follow-ups inherit from a later one.")
+        bool, typer.Option("--hindsight", help="With a log: add what neutral follow-ups inherit from a later one.")
     ] = False,
     signals: Annotated[
-        Path | None, typer.Option("--signals", help="File for signals without words: thumbs, copies, regenerations.")
+        Path | None,
+        typer.Option(
+            "--signals",
+            help="With a log: file for signals without words: thumbs, copies, regenerations; default: none.",
+        ),
     ] = None,
-    refused: Annotated[Path | None, typer.Option("--refused", help="File for rows that cannot be read.")] = None,
+    refused: Annotated[
+        Path | None,
+        typer.Option(
+            "--refused", help="With a log: file for rows that cannot be read or labelled; default: a few are named."
+        ),
+    ] = None,
     overrides: Overrides = None,
     registry: Registry = None,
 ) -> None:

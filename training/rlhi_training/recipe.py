@@ -126,6 +126,7 @@ class PersonasSection(_Section):
     """How a user's history becomes a persona. The paper has an LLM summarise it."""
 
     enabled: bool = True
+    """False: nobody has a persona. Ours."""
     builder: Literal["extractive", "llm"] = "extractive"
     """``extractive`` quotes the user's own feedback (ours); ``llm`` is the paper's."""
     llm: str | None = None
@@ -138,6 +139,7 @@ class RewriteSection(_Section):
     """User-Guided Rewrites (the paper's UGR): turns whose follow-up carries feedback."""
 
     enabled: bool = True
+    """Whether there are pairs of this source."""
     llm: str | None = None
     """Model that rewrites, written as for the labeller; None: the policy itself."""
     guidance: Literal["follow_up", "none"] = "follow_up"
@@ -162,6 +164,7 @@ class RewardSection(_Section):
     """User-Based Rewards (the paper's UBR): turns without feedback."""
 
     enabled: bool = True
+    """Whether there are pairs of this source."""
     samples: int = Field(default=4, ge=2, le=64)
     """Answers sampled per request. arXiv 2506.21495 uses 8."""
     model: Literal["auto", "checked", "judge", "judge_pairs", "classifier"] = "auto"
@@ -199,6 +202,7 @@ class ContrastSection(_Section):
     """Persona contrast (ours): one request's candidates ranked under several users' personas, pairs where it turns."""
 
     enabled: bool = True
+    """Whether there are pairs of this source."""
     cross_user: bool = True
     """False: never put one user's request under another user's persona; no contrast pairs are then made."""
     rank_by: Literal["checks", "reward_model"] = "checks"
@@ -355,6 +359,7 @@ class TrainSection(_Section):
     """TRL loss types (`rlhi_training.losses` lists them). The paper: DPO (``sigmoid``); the SFT term
     is ours and keeps answers from collapsing."""
     loss_weights: tuple[float, ...] = (1.0, 0.2)
+    """One weight for each of `loss`, in its order. Ours."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Share of pairs whose sides are taken to be swapped, for the losses ``robust`` (arXiv 2403.00409 uses 0.1),
     ``exo_pair`` (arXiv 2402.00856 uses 0.001), ``aot`` and ``aot_unpaired``. TRL's default."""
@@ -363,22 +368,29 @@ class TrainSection(_Section):
     learning_rate: float = Field(default=3e-4, gt=0.0)
     """Ours, for a 135M model with LoRA; arXiv 2506.21495 uses 1e-6 on all weights of an 8B model."""
     epochs: float = Field(default=2.0, gt=0.0)
+    """Times that each pair is trained on. Ours."""
     batch_size: int = Field(default=8, ge=1)
     """Pairs per optimiser step. arXiv 2506.21495 uses 32."""
     micro_batch_size: int = Field(default=8, ge=1)
-    """Pairs per forward pass; must divide `batch_size`. Without effect where `token_budget` is set."""
+    """Pairs per forward pass; must divide `batch_size`. Without effect where `tokens_per_batch` counts. Ours."""
     tokens_per_batch: int | None = Field(default=None, ge=64)
     """Most tokens of a forward pass, which is what its memory follows: the trees of `batch_size` pairs are packed into
     as few passes as hold them, and loss and gradients stay those of the whole batch. A conversation that is larger is
     cut into runs of turns; a pair that is larger is dropped with a reason. None: `micro_batch_size` pairs a pass. Of
     method ``dpo``; the others take `micro_batch_size`. Ours."""
     warmup_steps: int = Field(default=5, ge=0)
+    """Optimiser steps over which the learning rate rises, a quarter of all steps at most; then it falls linearly to 0.
+    Ours."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """arXiv 2506.21495 clips at 0.1."""
     lora_rank: int = Field(default=16, ge=1)
+    """Rank of the two factors of a weight's change (LoRA, arXiv 2106.09685). Ours."""
     lora_alpha: int = Field(default=32, ge=1)
+    """The change is scaled by this over the rank (see `rslora`). Ours: twice the rank."""
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of a layer's inputs that the change does not see at a step. Ours."""
     target_modules: str | tuple[str, ...] = "all-linear"
+    """Layers that are adapted: ``all-linear`` (all but the output layer), or names as PEFT takes them. Ours."""
     dora: bool = False
     """Weights split into magnitude and direction (DoRA, arXiv 2402.09353): slower, sometimes better at low ranks."""
     rslora: bool = False
@@ -400,14 +412,15 @@ class TrainSection(_Section):
     share_within: Literal["batch", "pair"] = "batch"
     """Which sequences: all of a forward pass, or only the two of a pair (arXiv 2410.20305). Ours."""
     check_parity: bool = True
-    """Compare the first batch with TRL's own pass, pair by pair, and train without sharing where they differ. It costs
-    about as much as one step. Ours."""
+    """Compare eight pairs of the first reference batch and of the first training batch with TRL's own pass, and train
+    without sharing where they differ. It costs less than one step. Ours."""
     reuse_reference: bool = True
     """Keep what the base thinks of an answer in the cache folder, for later runs on the same pairs."""
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers: ``trackio``, ``tensorboard`` (files in the run's folder), ``wandb``. Need the extra
     ``track``. Ours: none."""
     seed: int = 0
+    """Of the adapter's first weights, the order of the pairs, and dropout; apart from the recipe's. Ours."""
 
     @property
     def token_budget(self) -> int | None:
@@ -419,9 +432,11 @@ class Recipe(_Section):
     """A whole run."""
 
     name: str
+    """What adapters are named after."""
     summary: str
     """One line for ``rlhi-train recipes``."""
     seed: int = 0
+    """Of what stages before training draw: samples, caps, users. `split` and `train` have their own."""
     model: ModelSection = ModelSection()
     ingest: IngestSection = IngestSection()
     screens: ScreensSection = ScreensSection()

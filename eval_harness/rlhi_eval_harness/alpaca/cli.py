@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from rlhi_eval_harness.judge_identity import JudgeIdentity
 
 alpaca_app = typer.Typer(
-    no_args_is_help=True, help="AlpacaEval 2.0: annotate outputs with a judge, compute win rates from annotations."
+    no_args_is_help=True,
+    help="AlpacaEval 2.0: annotate outputs with a judge, compute win rates from annotations.",
+    epilog="Example: rlhi-eval alpaca-eval score annotations.json --set set.jsonl",
 )
 
 EvalSet = Annotated[
@@ -37,7 +39,9 @@ JSONFile = Annotated[Path | None, typer.Option("--json", help="Write the numbers
 def score(  # noqa: PLR0917 - typer turns every parameter into an option
     annotations: Annotated[Path, typer.Argument(help="annotations.json of alpaca_eval, or a table of them (CSV).")],
     set_: EvalSet,
-    model: Annotated[str | None, typer.Option(help="Which model, where the file holds several.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which model, where the file holds several; default: the only one.")
+    ] = None,
     difficulties: Difficulties = None,
     gamed: Gamed = None,
     json_: JSONFile = None,
@@ -60,8 +64,12 @@ def annotate(  # noqa: PLR0917 - typer turns every parameter into an option
     annotator: Annotated[
         str, typer.Option(help="One of alpaca_eval's annotators, or a folder with configs.yaml and its prompt.")
     ] = "weighted_alpaca_eval_gpt4_turbo",
-    judge_model: Annotated[str | None, typer.Option(help="Another model than the annotator names.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, with /v1.")] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Judge model; default: the one that the annotator names.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint, with /v1; default: the annotator's own.")
+    ] = None,
     retry_unscored: Annotated[bool, typer.Option(help="Ask again where no verdict could be read.")] = False,
     require_pinned_judge: Pinned = False,
     difficulties: Difficulties = None,

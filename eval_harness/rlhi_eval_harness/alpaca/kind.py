@@ -36,6 +36,7 @@ class AlpacaEvalOptions(AgainstBaselineOptions):
     """AlpacaEval 2.0."""
 
     kind: Literal["alpaca_eval"] = "alpaca_eval"
+    """This kind of suite."""
     annotator: str = OFFICIAL
     """One of alpaca_eval's annotators, or the folder of another."""
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from rlhi_eval_harness.arena_hard.style import Style
 
 arena_app = typer.Typer(
-    no_args_is_help=True, help="Arena-Hard: judge answers against a baseline in both orders, score judgments."
+    no_args_is_help=True,
+    help="Arena-Hard: judge answers against a baseline in both orders, score judgments.",
+    epilog="Example: rlhi-eval arena-hard score judgments/my-model.jsonl --questions question.jsonl",
 )
 
 
@@ -33,7 +35,7 @@ class Release(StrEnum):
 
 
 Questions = Annotated[Path, typer.Option(help="question.jsonl of the benchmark.")]
-Version = Annotated[Release, typer.Option("--version", help="Whose rules.")]
+Version = Annotated[Release, typer.Option("--version", help="Release whose prompts, verdicts and intervals count.")]
 
 
 @arena_app.command(
@@ -83,10 +85,14 @@ def judge(  # noqa: PLR0917 - typer turns every parameter into an option
     judge_: Annotated[str, typer.Option("--judge", help="The judge, as LiteLLM writes it: openai/gpt-4.1-2025-04-14.")],
     out: Annotated[Path, typer.Option(help="File of judgments; a stopped run goes on there.")],
     version: Version = Release.V20,
-    category: Annotated[str | None, typer.Option(help="Only this category: each has its own baseline.")] = None,
-    api_base: Annotated[str | None, typer.Option(help="Another address than the provider's own.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="For each verdict.")] = 16_000,
+    category: Annotated[
+        str | None, typer.Option(help="Only this category: each has its own baseline. Default: all.")
+    ] = None,
+    api_base: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible address, with /v1; default: the provider's own.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Sampling temperature of the judge.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a verdict.")] = 16_000,
     require_pinned_judge: Pinned = False,
 ) -> None:
     """Judge a model's answers against the baseline's, in both orders, and score it."""

@@ -40,6 +40,7 @@ class ArenaHardOptions(AgainstBaselineOptions):
     """Arena-Hard."""
 
     kind: Literal["arena_hard"] = "arena_hard"
+    """This kind of suite."""
     version: Literal["v0.1", "v2.0"] = "v2.0"
     """Whose questions, baselines and rules."""
     prompts: str | None = None

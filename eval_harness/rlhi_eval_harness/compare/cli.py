@@ -28,15 +28,21 @@ def compare(  # noqa: PLR0917 - typer turns every parameter into an option
     ] = False,
     margin: Annotated[
         list[str] | None,
-        typer.Option(help="How much worse is no regression: 0.02 (2 points of a share), or METRIC=NUMBER. Repeat it."),
+        typer.Option(
+            help="How much worse is no regression: 0.02 (2 points of a share), or METRIC=NUMBER. Repeat it; default: 0."
+        ),
     ] = None,
     subject: Annotated[
         list[str] | None,
-        typer.Option(help="Compare only this one; NAME=NAME where the second report calls it otherwise. Repeat it."),
+        typer.Option(
+            help="Compare only this one; NAME=NAME where the second report calls it otherwise. Repeat it; default: all."
+        ),
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="Compare only this metric. Repeat it.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Compare only this metric. Repeat it; default: all but single parts.")
+    ] = None,
     by_group: Annotated[bool, typer.Option("--by-group", help="Compare each group of items as well.")] = False,
-    level: Annotated[float, typer.Option(help="Chance of any false regression, over all comparisons.")] = 0.05,
+    level: Annotated[float, typer.Option(help="Chance, 0 to 1, of any false regression, over all comparisons.")] = 0.05,
     allow: Annotated[
         list[str] | None,
         typer.Option(help="Compare although these differ: suite, models, judges, subjects, metrics, items. Repeat it."),

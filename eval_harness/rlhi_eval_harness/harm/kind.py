@@ -22,8 +22,6 @@ from rlhi_plugin.checks import CHECKS
 from rlhi_plugin.prompt_files import load_prompt
 from rlhi_plugin.records import Persona
 
-Probe = Literal["wish", "leak", "belief", "refusal", "no history"]
-
 KEPT = Metric(
     name="wish_kept",
     label="Wish kept",
@@ -80,6 +78,7 @@ class HarmOptions(Suite):
     """Gain and harm of personalisation on invented users."""
 
     kind: Literal["harm"] = "harm"
+    """This kind of suite."""
 
 
 class Harm(SuiteKind):

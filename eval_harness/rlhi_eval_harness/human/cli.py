@@ -34,7 +34,7 @@ def human(  # noqa: PLR0917 - typer turns every parameter into an option
     dimension: Annotated[
         list[str] | None, typer.Option(help="What is asked about each pair; default: all that the suite has.")
     ] = None,
-    items: Annotated[int | None, typer.Option(min=1, help="So many pairs, drawn by the seed; default: all.")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="Number of pairs, drawn by the seed; default: all.")] = None,
     overlap: Annotated[
         int | None, typer.Option(min=1, help="Raters that every pair is to have; further ones are spread. Default: 2.")
     ] = None,
@@ -42,7 +42,9 @@ def human(  # noqa: PLR0917 - typer turns every parameter into an option
         int | None,
         typer.Option(help="An attention check after so many verdicts, 2 or more; 0 is none. Default: 10."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of items, their order, and the sides. Default: 0.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of which pairs, their order, and the sides. Default: 0.")
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = DEFAULT_PORT,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")] = False,  # noqa: ARG001 - read by rlhi_plugin.terminal before typer runs
 ) -> None:

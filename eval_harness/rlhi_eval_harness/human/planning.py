@@ -22,7 +22,6 @@ from rlhi_eval_harness.suites.kind import ADAPTED, Stored, SuiteKind
 from rlhi_plugin.errors import ArtefactError, ConfigError
 
 STUDY, VERDICTS = "study.json", "verdicts.jsonl"
-DEFAULT_NAME = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 
 

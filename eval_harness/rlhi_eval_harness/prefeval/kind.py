@@ -57,6 +57,7 @@ class PrefEvalOptions(Suite):
     """PrefEval's multiple choice."""
 
     kind: Literal["prefeval"] = "prefeval"
+    """This kind of suite."""
     data: str | None = None
     """PrefEval's folder ``benchmark_dataset``."""
     distractors: str | None = None

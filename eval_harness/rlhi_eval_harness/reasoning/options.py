@@ -13,6 +13,7 @@ class ReasoningOptions(Suite):
     """A reasoning benchmark."""
 
     kind: Literal["reasoning"] = "reasoning"
+    """This kind of suite."""
     task: str
     """Task or group, as lm_eval calls it; several with commas between."""
     folder: str | None = None
@@ -48,6 +49,8 @@ class ReasoningOptions(Suite):
     notice: str | None = None
     """Something that whoever reads the report has to know."""
     subjects: tuple[str, ...] = ("base",)
+    """Who answers, unless --subject says so."""
     max_new_tokens: int = Field(default=2048, ge=1)
     """Cap on every answer; what is cut before it declares its answer is unscored."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    """Of the evaluated answers; 0 is greedy."""

@@ -42,6 +42,7 @@ class SimulatedUsersOptions(Suite):
     """A whole evaluation with simulated users."""
 
     kind: Literal["simulated_users"] = "simulated_users"
+    """This kind of suite."""
     users: int = Field(default=16, ge=2)
     """Held-out simulated users: the clusters of every interval."""
     wordings: tuple[Wording, ...] = ("seen", "new")

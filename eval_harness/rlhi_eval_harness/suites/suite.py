@@ -26,10 +26,13 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
+    """What the suite is called in the report."""
     summary: str
     """One line for ``rlhi-eval suites``."""
     kind: str = "simulated_users"
+    """Which kind of suite it is (`rlhi_eval_harness.suites.kinds`)."""
     seed: int = 0
+    """Of users, items, orders and samples, as far as the suite draws them."""
     subjects: tuple[str, ...] = ("base", "base+persona", "adapter", "adapter+persona", "adapter+shuffled-persona")
     """Who answers, unless --subject says so; see `rlhi_eval_harness.subjects`. Win rates are against the first one."""
     system_prompt: str | None = None

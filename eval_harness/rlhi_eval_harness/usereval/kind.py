@@ -64,6 +64,7 @@ class UserEvalOptions(Suite):
     """UserEval on the held-out users of a log."""
 
     kind: Literal["usereval"] = "usereval"
+    """This kind of suite."""
     folder: str | None = None
     """What ``rlhi-eval build-usereval`` wrote."""
     subjects: tuple[str, ...] = ("base", "base+persona", "adapter+persona", "adapter+shuffled-persona", "adapter")

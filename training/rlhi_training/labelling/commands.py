@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 Logs = Annotated[list[Path], typer.Argument(help="Logs that hold the texts: WildChat, Chatbot Arena, or both.")]
 Name = Annotated[str, typer.Option("--labeller", help="fast, encoder, llm, cascade, or another package's.")]
-Llm = Annotated[str | None, typer.Option("--llm", help="Model for llm and cascade, as LiteLLM writes it.")]
-Votes = Annotated[int, typer.Option("--votes", help="How often the model is asked about each follow-up.")]
+Llm = Annotated[str | None, typer.Option("--llm", help="Model of llm and cascade: openai/gpt-4o or local:FOLDER.")]
 
 
 def label_command(
@@ -113,15 +112,21 @@ def _say(counts: LabelCounts, out: Path) -> None:
 def fit_labeller(  # noqa: PLR0917 - a command's options, not a call's arguments
     logs: Logs,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the weights; default the package's own.")
+        Path | None,
+        typer.Option("--out", help="Folder for the weights; default: the package's own, which are then replaced."),
     ] = None,
     only_fast: Annotated[
         bool, typer.Option("--only-fast", help="Fit the fast tier alone: no torch, a minute.")
     ] = False,
     folds_used: Annotated[
-        int, typer.Option("--folds-used", help="Trainings spent on scores to weigh and calibrate with, 1 to 3.")
+        int,
+        typer.Option(
+            "--folds-used", help="Of three folds, how many are trained on to weigh and calibrate the tiers: 1 to 3."
+        ),
     ] = 1,
-    work: Annotated[Path | None, typer.Option("--work", help="Keep trained networks here, to go on later.")] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder that keeps trained networks, to go on later; default: none.")
+    ] = None,
     unlabelled: Unlabelled = None,
     share: Share = 0.3,
     confidence: Confidence = 0.6,
@@ -156,10 +161,16 @@ def labeller_report(  # noqa: PLR0917 - a command's options, not a call's argume
     out: Annotated[Path, typer.Option("--out", help="Folder for report.json, report.md and cascade.svg.")],
     part: Annotated[
         Literal["train", "development", "held_out"],
-        typer.Option("--part", help="What is measured on; the shipped weights have seen all but held_out."),
+        typer.Option(
+            "--part", help="Part of the label set to measure on; the shipped weights have seen all but held_out."
+        ),
     ] = "development",
     names: Annotated[
-        list[str] | None, typer.Option("--labeller", help="Repeatable, cheapest first; default fast and encoder.")
+        list[str] | None,
+        typer.Option(
+            "--labeller",
+            help="fast, encoder, llm, cascade, or another's. Repeatable, cheapest first; default: fast, encoder.",
+        ),
     ] = None,
     llm: Llm = None,
     weights: Annotated[

@@ -16,15 +16,24 @@ if TYPE_CHECKING:
 
 Unlabelled = Annotated[
     list[Path] | None,
-    typer.Option("--unlabelled", help="Log with follow-ups that nobody labelled, for self-training. Repeatable."),
+    typer.Option(
+        "--unlabelled", help="Log with follow-ups that nobody labelled, for self-training. Repeatable; default: none."
+    ),
 ]
 Share = Annotated[
-    float, typer.Option("--pseudo-share", help="Of the follow-ups that the teacher puts into a class, the surest.")
+    float,
+    typer.Option(
+        "--pseudo-share",
+        help="Share, 0 to 1, of the follow-ups that the teacher puts into a class: the surest are used.",
+    ),
 ]
 Confidence = Annotated[
-    float, typer.Option("--pseudo-confidence", help="Least probability with which the teacher labels one of them.")
+    float,
+    typer.Option("--pseudo-confidence", help="Least probability, 0 to 1, with which the teacher labels one of them."),
 ]
-Weight = Annotated[float, typer.Option("--pseudo-weight", help="What it counts beside a labelled one.")]
+Weight = Annotated[
+    float, typer.Option("--pseudo-weight", help="Weight of one of them beside a labelled one, which weighs 1.")
+]
 
 
 def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's arguments
@@ -33,7 +42,9 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
     candidates: Annotated[
         list[str] | None,
         typer.Option(
-            "--candidate", help="fast, fast-self-trained, encoder, encoder-self-trained, language-model. Repeatable."
+            "--candidate",
+            help="fast, fast-self-trained, encoder, encoder-self-trained, language-model. Repeatable; default: "
+            "fast, encoder.",
         ),
     ] = None,
     unlabelled: Unlabelled = None,
@@ -41,24 +52,29 @@ def compare_labellers(  # noqa: PLR0917 - a command's options, not a call's argu
     confidence: Confidence = 0.6,
     weight: Weight = 0.3,
     base: Annotated[
-        str, typer.Option("--base", help="Of the language-model candidate: the embedded one, a folder, a hub id.")
+        str, typer.Option("--base", help="Base of the language-model candidate: the embedded one, a folder, a hub id.")
     ] = "smollm2-135m-instruct",
-    tokens: Annotated[int, typer.Option("--tokens", help="Of a row of the language model, at most.")] = 160,
+    tokens: Annotated[int, typer.Option("--tokens", help="Most tokens of a row of the language model.")] = 160,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", help="Stop training the language model after so long, by the clock.")
+        float | None,
+        typer.Option("--minutes", help="Stop training the language model after so many minutes; default: none."),
     ] = None,
     llm: Annotated[
         str | None, typer.Option("--llm", help="Also ask this model: openai/gpt-4o, local:smollm2-135m-instruct.")
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", help="Follow-ups that it is asked about.")] = 60,
+    sample: Annotated[int, typer.Option("--sample", help="Follow-ups that the model of --llm is asked about.")] = 60,
     train_at_most: Annotated[
         int | None, typer.Option("--train-at-most", help="Labelled follow-ups to learn from; default all.")
     ] = None,
     try_at_most: Annotated[
         int | None, typer.Option("--try-at-most", help="Follow-ups of a fold to try; default all.")
     ] = None,
-    folds_used: Annotated[int, typer.Option("--folds-used", help="Of three folds, how many are held back.")] = 1,
-    work: Annotated[Path | None, typer.Option("--work", help="Keep what was found here, to go on later.")] = None,
+    folds_used: Annotated[
+        int, typer.Option("--folds-used", help="Of three folds, how many are held back in turn: 1 to 3.")
+    ] = 1,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder that keeps what was found, to go on later; default: none.")
+    ] = None,
 ) -> None:
     """Fit candidates on conversations of train and development, and try them on others of these two parts.
 

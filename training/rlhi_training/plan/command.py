@@ -11,18 +11,24 @@ from rlhi_plugin import terminal
 
 def plan(
     logs: Annotated[str, typer.Argument(help="Conversation log, as `rlhi-train run` takes it.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="A shipped recipe, or a .toml file.")] = "smoke_cpu",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A recipe that `rlhi-train recipes` lists, or path of a .toml file.")
+    ] = "smoke_cpu",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one option of the recipe; repeatable."),
     ] = None,
     *,
     price_of: Annotated[
-        list[str] | None, typer.Option("--price-of", metavar="MODEL", help="Also name the cost with this model.")
+        list[str] | None,
+        typer.Option(
+            "--price-of", metavar="MODEL", help="Also say the cost with this model, as LiteLLM writes it; repeatable."
+        ),
     ] = None,
     held_out: Annotated[
         float | None,
         typer.Option(
-            "--held-out", min=0.0, max=1.0, help="Share of users to evaluate on; default: whom the recipe holds out."
+            "--held-out", min=0.0, max=1.0, help="Share of users, 0 to 1, to evaluate on; default: that of the recipe."
         ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
