@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
+from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.turn_file import JournalledTurn
 from rlhi_plugin.records import Purpose
 from rlhi_plugin.stores import ConsentStore, ForgettingStore
@@ -27,13 +28,13 @@ class Readmission:
 
     Args:
         store: Where the turns belong.
-        put: Stores one turn.
+        appends: Puts them there.
     """
 
-    def __init__(self, store: object, put: Callable[[JournalledTurn], object]) -> None:
+    def __init__(self, store: object, appends: OwnedAppends) -> None:
         self._decisions = store if isinstance(store, ConsentStore) else None
         self._forgetting = store if isinstance(store, ForgettingStore) else None
-        self._put = put
+        self._appends = appends
         self._stones: Mapping[str, datetime] = {}
         self._read_at = -STONES_S
 
@@ -43,22 +44,47 @@ class Readmission:
         Raises:
             Exception: what the store raises, also where it cannot be asked: the turn then waits on.
         """
-        withheld = self._withheld(turn)
+        withheld = self._withheld(turn, {})
         if withheld is None:
-            self._put(turn)
+            self._appends.put(turn)
         return withheld
 
-    def _withheld(self, turn: JournalledTurn) -> Withheld | None:
+    @property
+    def together(self) -> bool:
+        """Whether the store takes several turns at once."""
+        return self._appends.together
+
+    def put_together(self, turns: Sequence[JournalledTurn]) -> list[Withheld | Exception | None]:
+        """Store several turns, where `together`; each user is asked about once.
+
+        Args:
+            turns: See `OwnedAppends.put_together`.
+
+        Returns:
+            For each None where it is stored, why that must not be, or what the store raised about it.
+
+        Raises:
+            Exception: the store cannot be asked; nothing was stored.
+        """
+        asked: dict[str, bool] = {}
+        withheld = [self._withheld(turn, asked) for turn in turns]
+        admitted = [turn for turn, reason in zip(turns, withheld, strict=True) if reason is None]
+        stored = iter(self._appends.put_together(admitted))
+        return [next(stored) if reason is None else reason for reason in withheld]
+
+    def _withheld(self, turn: JournalledTurn, asked: dict[str, bool]) -> Withheld | None:
         if turn.user_id is None:
             return None
         forgotten_at = self._tombstones().get(turn.user_id)
         if forgotten_at is not None and all(said_at is None or said_at <= forgotten_at for said_at in _times(turn)):
             return "forgotten"
-        if self._decisions is not None:
-            decision = self._decisions.consents(turn.user_id).get(Purpose.LOG)
-            if decision is not None and not decision.granted:
-                return "withdrawn"
-        return None
+        if turn.user_id not in asked:
+            asked[turn.user_id] = self._has_withdrawn(turn.user_id)
+        return "withdrawn" if asked[turn.user_id] else None
+
+    def _has_withdrawn(self, user_id: str) -> bool:
+        decision = None if self._decisions is None else self._decisions.consents(user_id).get(Purpose.LOG)
+        return decision is not None and not decision.granted
 
     def _tombstones(self) -> Mapping[str, datetime]:
         if self._forgetting is not None and time.monotonic() - self._read_at >= STONES_S:
