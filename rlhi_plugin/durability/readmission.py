@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from rlhi_plugin.durability.owned import OwnedAppends
 from rlhi_plugin.durability.turn_file import JournalledTurn
-from rlhi_plugin.records import Purpose
+from rlhi_plugin.records import ConsentDecision, Purpose
 from rlhi_plugin.stores import ConsentStore, ForgettingStore
 
 Withheld = Literal["forgotten", "withdrawn"]
@@ -33,6 +33,7 @@ class Readmission:
 
     def __init__(self, store: object, appends: OwnedAppends) -> None:
         self._decisions = store if isinstance(store, ConsentStore) else None
+        self._of_several = _consents_of(store)
         self._forgetting = store if isinstance(store, ForgettingStore) else None
         self._appends = appends
         self._stones: Mapping[str, datetime] = {}
@@ -44,7 +45,7 @@ class Readmission:
         Raises:
             Exception: what the store raises, also where it cannot be asked: the turn then waits on.
         """
-        withheld = self._withheld(turn, {})
+        withheld = self._withheld(turn, None)
         if withheld is None:
             self._appends.put(turn)
         return withheld
@@ -55,7 +56,7 @@ class Readmission:
         return self._appends.together
 
     def put_together(self, turns: Sequence[JournalledTurn]) -> list[Withheld | Exception | None]:
-        """Store several turns, where `together`; each user is asked about once.
+        """Store several turns, where `together`; their users are asked about once.
 
         Args:
             turns: See `OwnedAppends.put_together`.
@@ -66,31 +67,55 @@ class Readmission:
         Raises:
             Exception: the store cannot be asked; nothing was stored.
         """
-        asked: dict[str, bool] = {}
+        asked = self._withdrawn({turn.user_id for turn in turns if turn.user_id is not None})
         withheld = [self._withheld(turn, asked) for turn in turns]
         admitted = [turn for turn, reason in zip(turns, withheld, strict=True) if reason is None]
         stored = iter(self._appends.put_together(admitted))
         return [next(stored) if reason is None else reason for reason in withheld]
 
-    def _withheld(self, turn: JournalledTurn, asked: dict[str, bool]) -> Withheld | None:
+    def _withheld(self, turn: JournalledTurn, withdrawn: Collection[str] | None) -> Withheld | None:
+        """Why not to store it; `withdrawn` are those of several users who have, and None asks about this one."""
         if turn.user_id is None:
             return None
         forgotten_at = self._tombstones().get(turn.user_id)
         if forgotten_at is not None and all(said_at is None or said_at <= forgotten_at for said_at in _times(turn)):
             return "forgotten"
-        if turn.user_id not in asked:
-            asked[turn.user_id] = self._has_withdrawn(turn.user_id)
-        return "withdrawn" if asked[turn.user_id] else None
+        if withdrawn is None:
+            withdrawn = self._withdrawn({turn.user_id})
+        return "withdrawn" if turn.user_id in withdrawn else None
 
-    def _has_withdrawn(self, user_id: str) -> bool:
-        decision = None if self._decisions is None else self._decisions.consents(user_id).get(Purpose.LOG)
-        return decision is not None and not decision.granted
+    def _withdrawn(self, users: Collection[str]) -> set[str]:
+        """Those of the users who do not allow logs any more."""
+        if self._decisions is None or not users:
+            return set()
+        if self._of_several is not None and len(users) > 1:
+            found = self._of_several(sorted(users))
+        else:
+            found = {user: self._decisions.consents(user) for user in users}
+        return {user for user, decisions in found.items() if _refuses(decisions)}
 
     def _tombstones(self) -> Mapping[str, datetime]:
         if self._forgetting is not None and time.monotonic() - self._read_at >= STONES_S:
             self._stones = {stone.user_id: stone.forgotten_at for stone in self._forgetting.tombstones()}
             self._read_at = time.monotonic()
         return self._stones
+
+
+def _consents_of(store: object) -> Callable[[Sequence[str]], Mapping[str, Mapping[Purpose, ConsentDecision]]] | None:
+    """The method by which a store is asked about several users at once. It is not part of `ConsentStore`.
+
+    A class of somebody's own that says otherwise what a user decided is not passed by: the two come from one place.
+    """
+    for place in (store, *type(store).__mro__):
+        own = getattr(place, "__dict__", {})
+        if "consents" in own or "consents_of" in own:
+            return getattr(store, "consents_of") if "consents_of" in own and "consents" in own else None  # noqa: B009 - see above
+    return None
+
+
+def _refuses(decisions: Mapping[Purpose, ConsentDecision]) -> bool:
+    decision = decisions.get(Purpose.LOG)
+    return decision is not None and not decision.granted
 
 
 def _times(turn: JournalledTurn) -> list[datetime | None]:

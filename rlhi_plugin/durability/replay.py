@@ -169,16 +169,17 @@ class _Pass:
         turns: dict[Entry, JournalledTurn] = {}
         rest: set[Entry] = set()
         dated: dict[Key, bool] = {}
-        left_out: set[Key] = set()
+        # Of any user: the first one of a name has it.
+        left_out: set[str] = set()
         for entry in group:
-            turn = None if entry.key in left_out else self._read(entry)
-            # The time of a message counts for those without one, which must not become those of another turn.
+            turn = None if entry.key[0] in left_out else self._read(entry)
+            # The time of a message counts for those without one, which must not get that of another turn.
             if (
                 turn is None
                 or (is_dated := _is_dated(turn)) is None
                 or dated.setdefault(entry.key, is_dated) != is_dated
             ):
-                left_out.add(entry.key)
+                left_out.add(entry.key[0])
                 rest.add(entry)
             else:
                 turns[entry] = turn

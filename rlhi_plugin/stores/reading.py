@@ -8,14 +8,22 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from rlhi_plugin.errors import StoreError
-from rlhi_plugin.records import Conversation, FeedbackEvent, Message
-from rlhi_plugin.stores.schema import conversations, feedback, messages, personas
+from rlhi_plugin.records import ConsentDecision, Conversation, FeedbackEvent, Message, Purpose
+from rlhi_plugin.stores.schema import consent, conversations, feedback, messages, personas
 from rlhi_plugin.stores.sqlite_end import LAST_MESSAGE
 
 _ROWS_AT_ONCE = 1000
+_USERS_PER_STATEMENT = 500
+"""A database binds a limited number of variables to one statement."""
+# Built once, which takes as long as running it.
+_DECISIONS = (
+    select(consent.c.user_id, consent.c.purpose, consent.c.granted, consent.c.decided_at)
+    .where(consent.c.user_id.in_(bindparam("users", expanding=True)))
+    .order_by(consent.c.decided_at, consent.c.number)
+)
 
 
 def read_conversations(connection: Connection, user_id: str | None) -> Iterator[Conversation]:
@@ -38,6 +46,17 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
     with closing(connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query)) as rows:
         for row in rows:
             yield _event(row)
+
+
+def read_consents(connection: Connection, user_ids: Sequence[str]) -> dict[str, dict[Purpose, ConsentDecision]]:
+    """The decision of each user that counts for each purpose; users and purposes without one are absent."""
+    found: dict[str, dict[Purpose, ConsentDecision]] = {}
+    for start in range(0, len(user_ids), _USERS_PER_STATEMENT):
+        users = list(user_ids[start : start + _USERS_PER_STATEMENT])
+        for row in connection.execute(_DECISIONS, {"users": users}).mappings():
+            decision = ConsentDecision.model_validate(dict(row))
+            found.setdefault(decision.user_id, {})[decision.purpose] = decision
+    return found
 
 
 def read_last_message_id(engine: Engine, conversation_id: str) -> str | None:
