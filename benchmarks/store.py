@@ -73,7 +73,7 @@ class Size:
     replayed: int
 
 
-FULL = Size(turns=1_280, blocks=7, exported=200_000, replayed=50_000)
+FULL = Size(turns=1_280, blocks=7, exported=200_000, replayed=20_000)
 QUICK = Size(turns=192, blocks=2, exported=20_000, replayed=4_000)
 
 
