@@ -33,13 +33,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from turns.outage import catching_up, replays
 
 from rlhi_plugin import open_store, terminal
 from rlhi_plugin.export_job import export_store
 from rlhi_plugin.parquet_logs import write_parquet_columns
 from rlhi_plugin.records import Conversation, Message
 from rlhi_plugin.stores import SQLStore
-from turns.outage import replays
 
 TARGETS = {"export_us_per_turn": 10.0, "sqlite_over_bare_append_1": 2.0, "sqlite_over_bare_append_64": 1.0}
 """Upper bounds (ours). 10 microseconds a turn are 100,000 turns a second."""
@@ -297,7 +297,7 @@ def _lines(figures: dict[str, float]) -> Iterator[Any]:
     if rows:
         yield terminal.table("export to Parquet", ("", "value"), rows)
     if "replay_start_s" in figures:
-        yield _catching_up(figures)
+        yield catching_up(figures)
 
 
 def _writers(figures: dict[str, float]) -> Any:
@@ -310,19 +310,6 @@ def _writers(figures: dict[str, float]) -> Any:
     rows.append(("bare 4 KiB append", f"{figures['bare_append_ms']:.3f}", "", "", ""))
     columns = ("writer", *(kind.replace("_", " ") for kind in kinds))
     return terminal.table("milliseconds per turn, all writers together", columns, rows)
-
-
-def _catching_up(figures: dict[str, float]) -> Any:
-    rows = [
-        (shown, f"{figures[f'{key}_turns_per_s']:.0f}", f"{figures[f'{key}_cpu_us_per_turn']:.0f}")
-        for key, shown in (
-            ("journalled", "into a journal"),
-            ("replayed", "from there into a store, start included"),
-            ("one_by_one", "into a store, one by one"),
-        )
-    ]
-    title = f"start: {figures['replay_start_s']:.3f} s; what waits is known: {figures['replay_read_s']:.2f} s"
-    return terminal.table(title, ("", "turns per second", "microseconds of the processor"), rows)
 
 
 def main(

@@ -6,8 +6,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from rlhi_plugin import open_store
+from rlhi_plugin import open_store, terminal
 from rlhi_plugin.durability import DurableWriter, WriterOptions
 from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.turn_file import Write
@@ -42,6 +43,20 @@ def replays(turns: int, turn_of: TurnOf) -> dict[str, float]:
             _check(store, turns)
     figures["replayed_over_one_by_one"] = figures["replayed_turns_per_s"] / figures["one_by_one_turns_per_s"]
     return figures
+
+
+def catching_up(figures: dict[str, float]) -> Any:
+    """The figures of `replays`, for people."""
+    rows = [
+        (shown, f"{figures[f'{key}_turns_per_s']:.0f}", f"{figures[f'{key}_cpu_us_per_turn']:.0f}")
+        for key, shown in (
+            ("journalled", "into a journal"),
+            ("replayed", "from there into a store, start included"),
+            ("one_by_one", "into a store, one by one"),
+        )
+    ]
+    title = f"start: {figures['replay_start_s']:.3f} s; what waits is known: {figures['replay_read_s']:.2f} s"
+    return terminal.table(title, ("", "turns per second", "microseconds of the processor"), rows)
 
 
 def _write(number: int, turn_of: TurnOf) -> Write:
