@@ -1,4 +1,4 @@
-"""How fast are turns written to a store, by threads and by processes, and how fast do they leave it as Parquet?
+"""How fast are turns written to a store, how fast do they leave it as Parquet, and how fast does it catch up?
 
 A turn is a question and its answer, about 1.1 KB, written durably: SQLite with `synchronous=FULL`, PostgreSQL (where a
 server is installed) with fsync. Beside them, in the same run and on the same disk: a bare fsynced append of 4 KiB, and
@@ -6,6 +6,7 @@ LangGraph's SQLite checkpointer writing the same turn, where that is installed.
 
     python benchmarks/store.py --quick --json store.json
     python benchmarks/store.py --only exports
+    python benchmarks/store.py --only replay
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from turns.outage import catching_up, replays
 
 from rlhi_plugin import open_store, terminal
 from rlhi_plugin.export_job import export_store
@@ -53,6 +55,7 @@ class Part(StrEnum):
 
     WRITES = "writes"
     EXPORTS = "exports"
+    REPLAY = "replay"
 
 
 Write = Callable[[int, int], object]
@@ -67,9 +70,11 @@ class Size:
     """Per writer of a kind, number of threads and block."""
     blocks: int
     exported: int
+    replayed: int
 
 
-FULL, QUICK = Size(turns=1_280, blocks=7, exported=200_000), Size(turns=192, blocks=2, exported=20_000)
+FULL = Size(turns=1_280, blocks=7, exported=200_000, replayed=20_000)
+QUICK = Size(turns=192, blocks=2, exported=20_000, replayed=4_000)
 
 
 def turn(writer: int, number: int) -> list[Message]:
@@ -291,6 +296,8 @@ def _lines(figures: dict[str, float]) -> Iterator[Any]:
     rows = [(key, f"{figures[key]:.2f}") for key in figures if "export" in key]
     if rows:
         yield terminal.table("export to Parquet", ("", "value"), rows)
+    if "replay_start_s" in figures:
+        yield catching_up(figures)
 
 
 def _writers(figures: dict[str, float]) -> Any:
@@ -310,15 +317,16 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     only: Annotated[Part | None, typer.Option(help="Only this part.")] = None,
 ) -> None:
-    """Measure writes to a store and exports from it.
+    """Measure writes to a store, exports from it, and the replay of a journal into it.
 
     Example: python benchmarks/store.py --quick
     """
     size = QUICK if quick else FULL
     with ExitStack() as stack:
         postgres_url, about_postgres = _postgres(stack)
-        figures = {} if only is Part.EXPORTS else writes(size, postgres_url)
-        figures |= {} if only is Part.WRITES else exports(size, postgres_url)
+        figures = writes(size, postgres_url) if only in (None, Part.WRITES) else {}
+        figures |= exports(size, postgres_url) if only in (None, Part.EXPORTS) else {}
+        figures |= replays(size.replayed, turn) if only in (None, Part.REPLAY) else {}
     about = machine(about_postgres)
     targets = {name: bound for name, bound in TARGETS.items() if name in figures}
     met = {name: figures[name] <= bound for name, bound in targets.items()}

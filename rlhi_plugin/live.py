@@ -17,6 +17,7 @@ from rlhi_plugin.durability import (
     journal_folder,
     journal_folders,
 )
+from rlhi_plugin.durability.location import may_outlive
 from rlhi_plugin.durability.start_up import start_store
 from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.live_options import LiveOptions
@@ -83,7 +84,7 @@ class Live:
         self._redaction = None if redactor is None else MessageRedactor(redactor)
         self.recorder = Recorder(self.store, writer, redaction=self._redaction)
         decisions = self.store if isinstance(self.store, ConsentStore) else None
-        consents = None if decisions is None else TimedConsents(decisions, timeout_s=options.store_timeout_s)
+        consents = None if decisions is None else TimedConsents(decisions, **_limits(self.store, writer))
         self.consent = ConsentCache(consents, options.consent)
         self._reads: list[TimedConsents | TimedPersonas] = [] if consents is None else [consents]
         self._personas: PersonaCache | None = None
@@ -94,12 +95,12 @@ class Live:
         self._worker: PersonaWorker | None = None
         if options.persona != "off" or options.commands:
             self._persona_store = _checked_persona_store(self.store, options.persona_store)
-            self._use(self._persona_store, options)
+            self._use(self._persona_store, options, writer)
 
-    def _use(self, kept: PersonaStore, options: LiveOptions) -> None:
+    def _use(self, kept: PersonaStore, options: LiveOptions, writer: WriterOptions) -> None:
         """What is done with personas: read, built, talked about."""
         if options.persona != "off":
-            timed = TimedPersonas(kept, timeout_s=options.store_timeout_s)
+            timed = TimedPersonas(kept, **_limits(kept, writer))
             self._reads.append(timed)
             self._personas = PersonaCache(
                 timed,
@@ -292,9 +293,19 @@ def first_request(messages: Sequence[BaseMessage]) -> str | None:
     return next((message.text for message in messages if isinstance(message, HumanMessage)), None)
 
 
+class _Limits(TypedDict):
+    timeout_s: float
+    may_hang: bool
+
+
 class _Journal(TypedDict):
     journal: Path | None
     inherits: tuple[Path, ...]
+
+
+def _limits(store: object, writer: WriterOptions) -> _Limits:
+    """How long a read may take, and whether a store can be trusted to keep that."""
+    return {"timeout_s": writer.store_timeout_s, "may_hang": may_outlive(writer.journal, store)}
 
 
 def _last_request(messages: Sequence[BaseMessage]) -> int:

@@ -104,10 +104,10 @@ def replay_folder(folder: Path, store: ConversationStore, *, refused: bool = Fal
     Raises:
         OSError: a file cannot be read or written.
     """
-    journal, readmission = Journal(folder), Readmission(store, OwnedAppends(store).put)
+    journal, readmission = Journal(folder), Readmission(store, OwnedAppends(store))
     try:
         journal.take_over()
-        done = replay(journal, readmission.put)
+        done = _all_rounds(journal, readmission)
     finally:
         journal.close()
     if not refused:
@@ -118,6 +118,17 @@ def replay_folder(folder: Path, store: ConversationStore, *, refused: bool = Fal
             outcomes += _offer_again(file, readmission)
     left = sum(len(file.read_bytes().splitlines()) for file in refused_in(folder))
     return Round(done.replayed + outcomes["taken"], left, done.left, done.error, done.withheld + outcomes["withheld"])
+
+
+def _all_rounds(journal: Journal, readmission: Readmission) -> Round:
+    """Replay a long journal to its end, or to the first failure; the sum of the rounds."""
+    together = readmission.put_together if readmission.together else None
+    replayed = refused = withheld = 0
+    while True:
+        done = replay(journal, readmission.put, together, alive=bool(replayed))
+        replayed, refused, withheld = replayed + done.replayed, refused + done.refused, withheld + done.withheld
+        if not journal.unread or not (done.replayed or done.withheld or done.refused):
+            return Round(replayed, refused, done.left, done.error, withheld)
 
 
 def erase_user(folder: Path, user_id: str) -> tuple[int, list[Path]]:

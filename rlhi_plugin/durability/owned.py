@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from rlhi_plugin.durability.appends import TimedAppends
-from rlhi_plugin.durability.journal import Key
-from rlhi_plugin.durability.turn_file import JournalledTurn, Write
+from rlhi_plugin.durability.turn_file import JournalledTurn, Key, Write
 from rlhi_plugin.errors import OwnerMismatchError, StoreError
-from rlhi_plugin.records import FeedbackEvent
-from rlhi_plugin.stores import ConversationStore, FeedbackStore
+from rlhi_plugin.records import FeedbackEvent, Message
+from rlhi_plugin.stores import ConversationStore, FeedbackStore, SubmittingStore
+from rlhi_plugin.stores.protocols import Submitted
 
 _REMEMBERED = 10_000
 
@@ -23,6 +24,7 @@ class OwnedAppends:
 
     def __init__(self, store: ConversationStore) -> None:
         self._store = store
+        self._submits = store if isinstance(store, SubmittingStore) else None
         self._names: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,6 +65,37 @@ class OwnedAppends:
                 self._names.popitem(last=False)
         return True
 
+    @property
+    def together(self) -> bool:
+        """Whether the store can write several appends in one transaction."""
+        return self._submits is not None
+
+    def put_together(self, turns: Sequence[JournalledTurn]) -> list[Exception | None]:
+        """Append several turns, where `together`; as many in one transaction as the store makes of them.
+
+        The turns of a conversation are one append: all of them are stored, or none.
+
+        Args:
+            turns: Without feedback. Of the messages of one conversation all have times, or none has.
+
+        Returns:
+            For each None, or what the store raised about it, a name that is taken among that.
+        """
+        said: dict[Key, list[Message]] = {}
+        for turn in turns:
+            said.setdefault((turn.conversation_id, turn.user_id), []).extend(turn.messages)
+        submitted = {key: self._submit(key, messages) for key, messages in said.items()}
+        problems = {key: _problem_of(part) for key, part in submitted.items()}
+        return [problems[turn.conversation_id, turn.user_id] for turn in turns]
+
+    def _submit(self, key: Key, messages: Sequence[Message]) -> Submitted | Exception:
+        assert self._submits is not None  # noqa: S101 - see `together`
+        conversation_id, user_id = key
+        try:
+            return self._submits.submit(self._names.get(key, conversation_id), user_id=user_id, messages=messages)
+        except Exception as error:  # noqa: BLE001 - a store may raise anything; it is said for this part
+            return error
+
     def has_other_name(self, conversation_id: str, user_id: str | None) -> bool:
         """Whether the conversation is known to be the user's own one, since its name was taken."""
         return (conversation_id, user_id) in self._names
@@ -96,3 +129,13 @@ class OwnedAppends:
             look = getattr(self._store, "last_message_id", None)
             found = None if look is None else look(name)
         return None if found is None else str(found)
+
+
+def _problem_of(part: Submitted | Exception) -> Exception | None:
+    if isinstance(part, Exception):
+        return part
+    try:
+        part.result()
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return None

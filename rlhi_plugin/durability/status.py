@@ -19,7 +19,7 @@ class DurabilityStatus:
         dropped: Messages and feedback events that neither store nor journal took. Messages that a later turn still
             carries in its history are offered again.
         journalled: Turns that went to the journal, or were found in it, since the start.
-        waiting: Turns that are in the journal now.
+        waiting: Turns that are in the journal now. While `reading`, those that were found so far, and at least 1.
         replayed: Turns that went from the journal to the store.
         refused: Turns that the store refused for good, kept in files that end in ``.refused``.
         withheld: Turns that waited in the journal until their user was forgotten or withdrew their consent: they were
@@ -28,6 +28,8 @@ class DurabilityStatus:
         store_ok: Whether the store took what it was offered last.
         last_error: What went wrong last, or None.
         journal: Folder of the journal, or None.
+        reading: Whether files of ended processes are still being looked over, as after a long outage: until that is
+            done, every turn goes to the journal, and theirs are not counted in `journalled`.
     """
 
     mode: Durability
@@ -42,3 +44,4 @@ class DurabilityStatus:
     store_ok: bool
     last_error: str | None
     journal: str | None
+    reading: bool = False

@@ -11,7 +11,9 @@ owner of a file holds an exclusive `flock` on it, which the kernel releases when
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -28,6 +30,13 @@ from rlhi_plugin.records import FeedbackEvent, Message, Record, UserId
 PREFIX, SUFFIX, REFUSED, PROGRESS = "turns-", ".jsonl", ".refused", ".done"
 _HEAD = b'{"crc32":"%08x","turn":'
 _HEAD_LENGTH = len(_HEAD % 0)
+# A field that holds its default is not written.
+_BEGINNING = re.compile(
+    rb'\{"conversation_id":"((?:[^"\\]|\\.)+)"(?:,"user_id":"([^"\\]+)")?(?:,"(?:messages|feedback)":|\})'
+)
+
+Key = tuple[str, str | None]
+"""Conversation and user: what has to stay in order."""
 
 
 class JournalledTurn(Record):
@@ -107,12 +116,33 @@ def decode(raw: bytes, offset: int) -> Line:
     if not raw.endswith(b"\n"):
         return Line(offset, length, problem="cut short by a crash", torn=True)
     body = raw[_HEAD_LENGTH:-2]
-    if raw != b"".join((_HEAD % zlib.crc32(body), body, b"}\n")):
+    if not _fits(raw, body):
         return Line(offset, length, problem="its checksum does not fit")
     try:
         return Line(offset, length, JournalledTurn.model_validate_json(body))
     except ValueError as error:
         return Line(offset, length, problem=f"not a turn: {error}")
+
+
+def key_of(raw: bytes) -> Key | None:
+    """Whose a usable line is, in a tenth of the time of `decode`: what was said is only summed up, not read.
+
+    Returns:
+        None where that takes a closer look: the line is damaged or cut short, or was not written by `encode`.
+    """
+    body = raw[_HEAD_LENGTH:-2]
+    if not _fits(raw, body) or (found := _BEGINNING.match(body)) is None:
+        return None
+    name, user = found.groups()
+    try:
+        conversation_id = json.loads(b'"%b"' % name) if b"\\" in name else name.decode()
+    except ValueError:
+        return None
+    return conversation_id, None if user is None else user.decode("ascii", "replace")
+
+
+def _fits(raw: bytes, body: bytes) -> bool:
+    return raw.endswith(b"}\n") and raw.startswith(_HEAD % zlib.crc32(body))
 
 
 def read_lines(file: Path, offset: int = 0) -> Iterator[Line]:

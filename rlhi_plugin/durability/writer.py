@@ -23,15 +23,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from rlhi_plugin.durability.appends import TimedAppends
-from rlhi_plugin.durability.deadline import DeadlineThreads
+from rlhi_plugin.durability.background import BackgroundReplay
+from rlhi_plugin.durability.breaker import Breaker
 from rlhi_plugin.durability.journal import Journal
 from rlhi_plugin.durability.location import may_outlive
 from rlhi_plugin.durability.owned import OwnedAppends
-from rlhi_plugin.durability.readmission import Readmission, Withheld
-from rlhi_plugin.durability.replay import replay
+from rlhi_plugin.durability.readmission import Readmission
 from rlhi_plugin.durability.seldom import SeldomLog
 from rlhi_plugin.durability.status import DurabilityStatus
-from rlhi_plugin.durability.turn_file import JournalledTurn, Write
+from rlhi_plugin.durability.turn_file import Write
 from rlhi_plugin.durability.writer_options import WriterOptions
 from rlhi_plugin.errors import OwnerMismatchError
 from rlhi_plugin.records import FeedbackEvent, Message
@@ -39,15 +39,9 @@ from rlhi_plugin.stores import ConversationStore
 
 _log = logging.getLogger("rlhi.middleware")
 
-FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 30.0
-"""The pause between two replays doubles from the first to the last (ours)."""
-REPLAY_TIMEOUT_S = 60.0
-"""Seconds for one append of a replay: nobody waits for it."""
 _IDLE_S = 5.0
 _IN_PASSING_S = 0.1
 """Seconds for a read from a store that takes no turns: it may answer, and a user waits (ours)."""
-_PROBES_AT_MOST = 4
 _EXIT_S = 10.0
 
 
@@ -62,14 +56,18 @@ class DurableWriter:
     def __init__(self, store: ConversationStore, options: WriterOptions) -> None:
         self._store = store
         self._owned = OwnedAppends(store)
-        self._readmission = Readmission(store, self._owned.put)
         self._options = options
         self._seldom = SeldomLog(_log)
+        self._breaker = Breaker(self._seldom)
         self._journal = Journal(options.journal, options.inherits) if options.journal else None
-        self._dropped = self._journalled = self._replayed = self._refused = self._withheld = self._torn = 0
-        self._last_error: str | None = None
+        self._replay: BackgroundReplay | None = None
+        if self._journal is not None:
+            readmission = Readmission(store, self._owned)
+            self._replay = BackgroundReplay(self._journal, readmission, self._breaker, options.store_timeout_s)
+        self._dropped = self._journalled = self._refused = 0
         self._start()
-        self._take_over()
+        if self._replay is not None:
+            self._replay.take_over()
         _writers.add(self)
 
     def _start(self) -> None:
@@ -81,15 +79,8 @@ class DurableWriter:
         self._begins = self._appends.begins if self._options.durability == "sync" else None
         self.may_begin = self._begins is not None
         """Whether `begin` can write anything."""
-        self._probes = DeadlineThreads("rlhi-probe")
         self._queue: queue.Queue[Write] = queue.Queue(self._options.queue_size)
         self._queue_thread: threading.Thread | None = None
-        self._replay_thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._open = False
-        self._alive = False
-        self._retry_at = 0.0
-        self._retry_s = FIRST_RETRY_S
 
     def write(self, conversation_id: str, *, user_id: str | None, messages: Sequence[Message]) -> bool:
         """Take one turn.
@@ -106,7 +97,7 @@ class DurableWriter:
             Whether it is on disk. False says nothing: ask for the end, and `write`.
         """
         # Somebody else's conversation of this name is one that is there.
-        if self._begins is None or self._open or self._owned.has_other_name(conversation_id, user_id):
+        if self._begins is None or self._breaker.is_open or self._owned.has_other_name(conversation_id, user_id):
             return False
         if self._journal is not None and self._journal.holds((conversation_id, user_id)):
             return False
@@ -114,9 +105,9 @@ class DurableWriter:
             submitted = self._begins.submit_new(conversation_id, user_id=user_id, messages=messages)
             begun = submitted.result(self._options.store_timeout_s) > 0
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
-            self._failed(error)
+            self._breaker.failed(error)
             return False
-        self._succeeded()
+        self._breaker.succeeded()
         return begun
 
     def write_feedback(self, event: FeedbackEvent) -> bool:
@@ -142,7 +133,7 @@ class DurableWriter:
 
     def last_message_id(self, conversation_id: str, user_id: str | None) -> str | None:
         """What the store holds last of a conversation; None where it cannot say so in time. Never raises."""
-        if self._open:
+        if self._breaker.is_open:
             return self._last_in_passing(conversation_id, user_id)
         limit_s = self._options.store_timeout_s
         try:
@@ -150,7 +141,7 @@ class DurableWriter:
                 return self._owned.last_message_id(conversation_id, user_id, limit_s)
             return self._appends.call(lambda: self._owned.last_message_id(conversation_id, user_id), limit_s)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, the turn goes on
-            self._failed(error)
+            self._breaker.failed(error)
             return None
 
     def _last_in_passing(self, conversation_id: str, user_id: str | None) -> str | None:
@@ -163,19 +154,21 @@ class DurableWriter:
 
     def status(self) -> DurabilityStatus:
         """How it stands."""
+        journal, replay = self._journal, self._replay
         return DurabilityStatus(
             mode=self._options.durability,
             queued=self._queue.unfinished_tasks,
             dropped=self._dropped,
-            journalled=self._journalled,
-            waiting=0 if self._journal is None else len(self._journal),
-            replayed=self._replayed,
-            refused=self._refused,
-            withheld=self._withheld,
-            torn=self._torn,
-            store_ok=not self._open,
-            last_error=self._last_error,
-            journal=None if self._journal is None else str(self._journal.folder),
+            journalled=self._journalled + (replay.found if replay else 0),
+            waiting=0 if journal is None else len(journal),
+            replayed=replay.replayed if replay else 0,
+            refused=self._refused + (replay.refused if replay else 0),
+            withheld=replay.withheld if replay else 0,
+            torn=replay.torn if replay else 0,
+            store_ok=not self._breaker.is_open,
+            last_error=self._breaker.last_error,
+            journal=None if journal is None else str(journal.folder),
+            reading=journal is not None and journal.reading,
         )
 
     def flush(self, timeout_s: float | None = None) -> bool:
@@ -200,11 +193,9 @@ class DurableWriter:
             What `flush` says.
         """
         flushed = self.flush(timeout_s)
-        self._stop.set()
-        if (thread := self._replay_thread) is not None:
-            thread.join(min(timeout_s, self._options.store_timeout_s))
+        if self._replay is not None:
+            self._replay.close(min(timeout_s, self._options.store_timeout_s))
         self._appends.close()
-        self._probes.close()
         if self._journal is not None and flushed:
             self._journal.close()
         _writers.discard(self)
@@ -212,9 +203,12 @@ class DurableWriter:
 
     def after_fork(self) -> None:
         """In a child process: the parent writes what is queued, and replays its journal."""
+        self._breaker = Breaker(self._seldom, self._breaker.last_error)
         self._start()
         if self._journal is not None:
             self._journal.after_fork()
+        if self._replay is not None:
+            self._replay.start_anew(self._breaker)
 
     def _write(self, turn: Write) -> bool:
         if self._may_try(turn):
@@ -223,51 +217,31 @@ class DurableWriter:
             except OwnerMismatchError as error:
                 return self._refuse(turn, error)
             except Exception as error:  # noqa: BLE001 - a store may raise anything, and must not end the turn
-                self._failed(error)
+                self._breaker.failed(error)
             else:
-                self._succeeded()
+                self._breaker.succeeded()
                 return taken
         return self._to_journal(turn)
 
     def _may_try(self, turn: Write) -> bool:
         if self._journal is not None and self._journal.holds((turn.conversation_id, turn.user_id)):
             return False
-        if not self._open:
+        if not self._breaker.is_open:
             return True
         # Where nothing waits, no replay will find out that the store is back: one turn in a while does.
-        with self._lock:
-            if self._replay_thread is not None or time.monotonic() < self._retry_at:
-                return False
-            self._retry_at = time.monotonic() + self._retry_s
-            return True
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self._last_error = f"{type(error).__name__}: {error}"
-            if self._open:
-                self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
-            self._open = True
-            self._retry_at = time.monotonic() + self._retry_s
-        self._seldom.log(logging.ERROR, "the store does not take turns: %s", error, error=error)
-
-    def _succeeded(self) -> None:
-        self._alive = True
-        if not self._open:
-            return
-        with self._lock:
-            self._open, self._retry_s = False, FIRST_RETRY_S
-        _log.warning("the store takes turns again")
+        return not (self._replay is not None and self._replay.is_running) and self._breaker.may_try()
 
     def _to_journal(self, turn: Write) -> bool:
         if self._journal is None:
-            return self._drop(turn, RuntimeError(f"there is no journal; the store says: {self._last_error}"))
+            return self._drop(turn, RuntimeError(f"there is no journal; the store says: {self._breaker.last_error}"))
         try:
             self._journal.append(turn)
         except Exception as error:  # noqa: BLE001 - a full disk, and whatever else may happen
             return self._drop(turn, error)
         with self._lock:
             self._journalled += 1
-        self._replay_soon()
+        if self._replay is not None:
+            self._replay.soon()
         return True
 
     def _refuse(self, turn: Write, error: Exception) -> bool:
@@ -279,34 +253,16 @@ class DurableWriter:
             return self._drop(turn, problem)
         with self._lock:
             self._refused += 1
-            self._last_error = str(error)
+            self._breaker.last_error = str(error)
         self._seldom.log(logging.ERROR, "a turn was refused and set aside in %s: %s", self._journal.folder, error)
         return True
 
     def _drop(self, turn: Write, error: Exception) -> bool:
         with self._lock:
             self._dropped += turn.size
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._breaker.note(error)
         self._seldom.log(logging.ERROR, "%d message(s) or event(s) could not be stored", turn.size, error=error)
         return False
-
-    def _take_over(self) -> None:
-        if self._journal is None:
-            return
-        try:
-            found = self._journal.take_over()
-        except OSError as error:
-            self._last_error = f"the journal cannot be read: {error}"
-            _log.exception("the journal in %s cannot be read", self._journal.folder)
-            return
-        self._journalled, self._torn, self._refused = found.turns, found.torn, found.refused
-        if found.turns or found.torn or found.refused:
-            _log.warning(
-                "the journal in %s holds %d turn(s) of processes that ended, %d cut short by a crash, %d damaged",
-                self._journal.folder, found.turns, found.torn, found.refused,
-            )  # fmt: skip
-        if found.turns:
-            self._replay_soon()
 
     def _thread(self, work: object, name: str) -> threading.Thread | None:
         thread = threading.Thread(target=work, name=name, daemon=True)  # type: ignore[arg-type]
@@ -315,47 +271,6 @@ class DurableWriter:
         except RuntimeError:  # the interpreter is shutting down; the next process replays
             return None
         return thread
-
-    def _replay_soon(self) -> None:
-        with self._lock:
-            if self._replay_thread is None and not self._stop.is_set():
-                self._replay_thread = self._thread(self._replay_until_empty, "rlhi-replay")
-
-    def _replay_until_empty(self) -> None:
-        pause = FIRST_RETRY_S
-        while not self._stop.wait(pause):
-            progress = self._replay_once()
-            pause = FIRST_RETRY_S if progress else min(2 * pause, LAST_RETRY_S)
-            with self._lock:
-                if not self._journal:
-                    self._replay_thread = None
-                    return
-        with self._lock:
-            self._replay_thread = None
-
-    def _replay_once(self) -> bool:
-        if self._journal is None or self._probes.busy >= _PROBES_AT_MOST:
-            return False
-        limit = max(REPLAY_TIMEOUT_S, self._options.store_timeout_s)
-        # A store that hangs is found out at the pace of a user's turn, not of a replay's.
-        if self._open:
-            limit = self._options.store_timeout_s * 5
-
-        def put(turn: JournalledTurn) -> Withheld | None:
-            withheld = self._probes.call(lambda: self._readmission.put(turn), limit)
-            self._succeeded()
-            with self._lock:
-                self._replayed += withheld is None
-                self._withheld += withheld is not None
-            return withheld
-
-        alive, self._alive = self._alive, False
-        done = replay(self._journal, put, alive=alive)
-        with self._lock:
-            self._refused += done.refused
-            if done.error is not None:
-                self._last_error = f"{type(done.error).__name__}: {done.error}"
-        return bool(done.replayed or done.withheld)
 
     def _work_off(self) -> None:
         while True:

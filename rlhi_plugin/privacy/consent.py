@@ -26,6 +26,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.privacy.policy import ConsentPolicy, announce, default_policy
 from rlhi_plugin.records import ConsentDecision, Conversation, Purpose
 from rlhi_plugin.stores import ConsentStore, ForgettingStore
+from rlhi_plugin.stores.shortcuts import shortcut
 
 _log = logging.getLogger("rlhi.privacy")
 
@@ -199,9 +200,7 @@ class ConsentCache:
             generation = self._generation.get(user_id, 0)
         try:
             decisions = self._store.consents(user_id)
-            forgotten = isinstance(self._store, ForgettingStore) and any(
-                tombstone.user_id == user_id for tombstone in self._store.tombstones()
-            )
+            forgotten = _is_forgotten(self._store, user_id)
         except Exception:  # noqa: BLE001 - any store may raise anything, and must not end the turn
             _log.exception("the consent of %s could not be read", user_id)
             with self._lock:
@@ -217,6 +216,14 @@ class ConsentCache:
                     self._generation.pop(gone, None)
                 return fresh
         return self._remembered(user_id) or self._read(user_id)
+
+
+def _is_forgotten(store: ConsentStore, user_id: str) -> bool:
+    """Whether a user was ever forgotten; where the store can only list all who were, it is asked for that."""
+    forgotten_at = shortcut(store, "tombstones", "forgotten_at")
+    if forgotten_at is not None:
+        return forgotten_at(user_id) is not None
+    return isinstance(store, ForgettingStore) and any(stone.user_id == user_id for stone in store.tombstones())
 
 
 def _allowed(rules: Mapping[Purpose, bool]) -> frozenset[Purpose]:

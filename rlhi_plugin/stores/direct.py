@@ -44,16 +44,16 @@ class SQLiteStatement:
             column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns
         )
 
-    def first(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
-        """The first row that is selected, or None."""
-        row = driver.execute(self._sql, self._values(parameters)).fetchone()
-        return None if row is None else _converted(list(row), self._found)
+    def rows(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> list[Sequence[Any]]:
+        """All rows that are selected."""
+        found = driver.execute(self._sql, self._values(parameters)).fetchall()
+        return [_converted(list(row), self._found) for row in found]
 
     def one(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """The row that is selected, where there always is one."""
-        row = self.first(driver, parameters)
+        row = driver.execute(self._sql, self._values(parameters)).fetchone()
         assert row is not None  # noqa: S101 - the statement gives a row whatever is stored
-        return row
+        return _converted(list(row), self._found)
 
     def insert(self, driver: sqlite3.Connection, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run it; the cursor knows how many rows came into being, and the number of the last one."""

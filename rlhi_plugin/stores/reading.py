@@ -8,14 +8,22 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, select
 
 from rlhi_plugin.errors import StoreError
-from rlhi_plugin.records import Conversation, FeedbackEvent, Message
-from rlhi_plugin.stores.schema import conversations, feedback, messages, personas
-from rlhi_plugin.stores.sqlite_end import LAST_MESSAGE
+from rlhi_plugin.records import ConsentDecision, Conversation, FeedbackEvent, Message, Purpose
+from rlhi_plugin.stores.schema import consent, conversations, feedback, messages, personas
+from rlhi_plugin.stores.sqlite_reads import LAST_MESSAGE
 
 _ROWS_AT_ONCE = 1000
+_USERS_PER_STATEMENT = 500
+"""A database binds a limited number of variables to one statement."""
+# Built once, which takes as long as running it.
+_DECISIONS = (
+    select(consent.c.user_id, consent.c.purpose, consent.c.granted, consent.c.decided_at)
+    .where(consent.c.user_id.in_(bindparam("users", expanding=True)))
+    .order_by(consent.c.decided_at, consent.c.number)
+)
 
 
 def read_conversations(connection: Connection, user_id: str | None) -> Iterator[Conversation]:
@@ -40,8 +48,19 @@ def read_feedback(connection: Connection, user_id: str | None) -> Iterator[Feedb
             yield _event(row)
 
 
+def read_consents(connection: Connection, user_ids: Sequence[str]) -> dict[str, dict[Purpose, ConsentDecision]]:
+    """The decision of each user that counts for each purpose; users and purposes without one are absent."""
+    found: dict[str, dict[Purpose, ConsentDecision]] = {}
+    for start in range(0, len(user_ids), _USERS_PER_STATEMENT):
+        users = list(user_ids[start : start + _USERS_PER_STATEMENT])
+        for row in connection.execute(_DECISIONS, {"users": users}).mappings():
+            decision = ConsentDecision.model_validate(dict(row))
+            found.setdefault(decision.user_id, {})[decision.purpose] = decision
+    return found
+
+
 def read_last_message_id(engine: Engine, conversation_id: str) -> str | None:
-    """Id of the message that was added last to a conversation; None where there is none. `SQLiteEnds` is for SQLite."""
+    """Id of the message that was added last to a conversation; None where there is none. SQLite has `SQLiteReads`."""
     with engine.connect() as connection:
         found = connection.execute(LAST_MESSAGE, {"name": conversation_id}).scalar_one_or_none()
     return None if found is None else str(found)

@@ -11,47 +11,34 @@ import re
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from rlhi_plugin.errors import ConfigError, StoreError, StoreTimeoutError
+from rlhi_plugin.errors import StoreError, StoreTimeoutError
 from rlhi_plugin.records import (
     USER_ID_PATTERN,
-    ConsentDecision,
     Conversation,
-    FeedbackEvent,
     Message,
-    Persona,
-    Purpose,
-    Tombstone,
 )
-from rlhi_plugin.stores.appending import Head, Opening, Part, append_all, forgotten_users
+from rlhi_plugin.stores.appending import Head, Opening, Part, append_all
 from rlhi_plugin.stores.columnar import ConversationColumns, read_columns
 from rlhi_plugin.stores.combining import CombiningCommit
-from rlhi_plugin.stores.dialects import (
-    erase_deleted,
-    insert_if_absent,
-    lock_users,
-    may_run_again,
-    truncate_log,
-    writing,
-)
 from rlhi_plugin.stores.engine import open_engine, translated
-from rlhi_plugin.stores.forgetting import delete_older, delete_user, tombstone_list
 from rlhi_plugin.stores.group_commit import GroupCommit
-from rlhi_plugin.stores.protocols import Forgotten, Submitted
-from rlhi_plugin.stores.reading import read_conversations, read_counts, read_feedback, read_last_message_id
-from rlhi_plugin.stores.schema import consent, conversations, feedback, personas
+from rlhi_plugin.stores.protocols import Submitted
+from rlhi_plugin.stores.reading import (
+    read_conversations,
+    read_counts,
+    read_last_message_id,
+)
+from rlhi_plugin.stores.schema import conversations
+from rlhi_plugin.stores.sql_people import SQLPeople
 from rlhi_plugin.stores.sqlite_appends import SQLiteAppends
-from rlhi_plugin.stores.sqlite_end import SQLiteEnds
 
 T = TypeVar("T")
 
@@ -103,16 +90,12 @@ class StoreCounts:
     feedback: int
 
 
-class SQLStore:
+class SQLStore(SQLPeople):
     """All the protocols of `rlhi_plugin.stores.protocols`. Make one with `open_store`; usable from many threads."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._writer = writing(engine)
-        # SQLite has one writer; threads queue here fairly instead of polling the file's lock.
-        self._write_lock = threading.Lock()
+        super().__init__(engine)
         self._sqlite = SQLiteAppends(engine, lambda: self._write_lock) if engine.dialect.name == "sqlite" else None
-        self._ends = SQLiteEnds(engine) if engine.dialect.name == "sqlite" else None
         self._appends: GroupCommit[Part, int] = GroupCommit(self._append_group)
         self._combined: CombiningCommit[Part, int] = CombiningCommit(self._append_group)
         # Who writes: a thread, whose connection to a server may hang, or the callers themselves, into a file.
@@ -192,109 +175,20 @@ class SQLStore:
             StoreError: the store cannot be read, or not in time.
         """
         with translated("read a conversation's end"):
-            if self._ends is not None:
-                return self._ends.last_message_id(conversation_id, limit_s)
+            if self._reads is not None:
+                return self._reads.last_message_id(conversation_id, limit_s)
             return read_last_message_id(self._engine, conversation_id)
 
     @property
     def reads_in_time(self) -> bool:
-        """Whether `last_message_id_within` keeps to its limit by itself: a file does, a server may hang."""
-        return self._ends is not None
+        """Whether what ends in ``_within`` keeps to its limit by itself: a file does, a server may hang."""
+        return self._reads is not None
 
     def user_ids(self) -> list[str]:
         """Pseudonyms of all users with a conversation, sorted."""
         query = select(conversations.c.user_id).where(conversations.c.user_id.is_not(None)).distinct()
         with self._reading("read users") as connection:
             return sorted(str(user) for user in connection.execute(query).scalars())
-
-    def get_persona(self, user_id: str) -> Persona | None:
-        """See `PersonaStore.get_persona`."""
-        with self._reading("read a persona") as connection:
-            body = _newest_persona(connection, user_id)
-        if body is None:
-            return None
-        try:
-            return Persona.model_validate_json(body)
-        except ValidationError as error:
-            raise StoreError(
-                f"the persona of {user_id} is damaged: {error}. Build it again: rlhi persona build"
-            ) from error
-
-    def put_persona(self, persona: Persona) -> None:
-        """See `PersonaStore.put_persona`. Earlier versions are kept; putting the current one again adds none.
-
-        A persona that covers nothing after its user was forgotten is dropped: it was built before, from what is gone.
-        """
-        row = {"user_id": persona.user_id, "digest": persona.digest, "body": persona.to_json()}
-
-        def put(connection: Connection) -> None:
-            lock_users(connection, [persona.user_id], alone=True)
-            forgotten_at = forgotten_users(connection, [persona.user_id]).get(persona.user_id)
-            covered = persona.covers_until
-            if forgotten_at is not None and (covered is None or covered <= forgotten_at):
-                return
-            if _newest_persona(connection, persona.user_id) != row["body"]:
-                connection.execute(personas.insert().values(created_at=datetime.now(UTC), **row))
-
-        self._write("write a persona", put)
-
-    def record_feedback(self, event: FeedbackEvent) -> bool:
-        """See `FeedbackStore.record_feedback`."""
-        row = event.model_dump()
-
-        def record(connection: Connection) -> bool:
-            lock_users(connection, [event.user_id])
-            forgotten_at = forgotten_users(connection, [event.user_id]).get(event.user_id)
-            if forgotten_at is not None and (event.created_at is None or event.created_at <= forgotten_at):
-                return False
-            statement = insert_if_absent(connection.dialect.name, feedback, ("conversation_id", "event_id"))
-            return connection.execute(statement, row).rowcount > 0
-
-        return self._write("write feedback", record)
-
-    def feedback(self, *, user_id: str | None = None) -> Iterator[FeedbackEvent]:
-        """See `FeedbackStore.feedback`. Reads one consistent snapshot, a few rows at a time."""
-        with self._reading("read feedback") as connection:
-            yield from read_feedback(connection, user_id)
-
-    def put_consent(self, decision: ConsentDecision) -> None:
-        """See `ConsentStore.put_consent`."""
-
-        def put(connection: Connection) -> None:
-            lock_users(connection, [decision.user_id])
-            connection.execute(consent.insert().values(decision.model_dump()))
-
-        self._write("write a consent decision", put)
-
-    def consents(self, user_id: str) -> dict[Purpose, ConsentDecision]:
-        """See `ConsentStore.consents`."""
-        columns = (consent.c.user_id, consent.c.purpose, consent.c.granted, consent.c.decided_at)
-        query = select(*columns).where(consent.c.user_id == user_id).order_by(consent.c.decided_at, consent.c.number)
-        with self._reading("read consent") as connection:
-            decisions = [ConsentDecision.model_validate(dict(row)) for row in connection.execute(query).mappings()]
-        return {decision.purpose: decision for decision in decisions}
-
-    def forget(self, user_id: str) -> Forgotten:
-        """See `ForgettingStore.forget`. SQLite's file is written anew, which takes as long as copying it."""
-        if not user_id:
-            raise ConfigError("no user to forget. Give a pseudonym.")
-        found = self._write("forget a user", lambda connection: delete_user(connection, user_id))
-        with self._write_lock, translated("erase what was deleted"):
-            return replace(found, erased=erase_deleted(self._engine))
-
-    def tombstones(self) -> list[Tombstone]:
-        """See `ForgettingStore.tombstones`."""
-        with self._reading("read tombstones") as connection:
-            return tombstone_list(connection)
-
-    def purge(self, *, before: datetime, user_id: str | None = None) -> int:
-        """See `ForgettingStore.purge`."""
-        if before.tzinfo is None:
-            raise ConfigError(f"{before} has no time zone. Give an aware time, such as datetime.now(UTC).")
-        gone = self._write("delete what is old", lambda connection: delete_older(connection, before, user_id))
-        with self._write_lock, translated("erase what was deleted"):
-            truncate_log(self._engine)
-        return gone
 
     def counts(self) -> StoreCounts:
         """Count what is stored.
@@ -310,8 +204,8 @@ class SQLStore:
         with self._write_lock:
             if self._sqlite is not None:
                 self._sqlite.close()
-            if self._ends is not None:
-                self._ends.close()
+            if self._reads is not None:
+                self._reads.close()
             self._engine.dispose()
 
     def after_fork(self) -> None:
@@ -320,8 +214,8 @@ class SQLStore:
         self._engine.dispose(close=False)
         if self._sqlite is not None:
             self._sqlite.after_fork()
-        if self._ends is not None:
-            self._ends.after_fork()
+        if self._reads is not None:
+            self._reads.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -330,26 +224,6 @@ class SQLStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @contextmanager
-    def _reading(self, doing: str) -> Iterator[Connection]:
-        with translated(doing), self._engine.connect() as connection:
-            yield connection
-
-    def _write(self, doing: str, work: Callable[[Connection], T]) -> T:
-        """Run `work` in one durable transaction, again where the database asks for that."""
-        with self._write_lock, translated(doing):
-            for _ in range(_TRIES - 1):
-                try:
-                    return self._transaction(work)
-                except DBAPIError as error:
-                    if not may_run_again(error):
-                        raise
-            return self._transaction(work)
-
-    def _transaction(self, work: Callable[[Connection], T]) -> T:
-        with self._writer.begin() as connection:
-            return work(connection)
 
     def _append_group(self, parts: Sequence[Part], limit_s: float | None = None) -> Sequence[int | Exception]:
         """Write a group; where the database refuses a value in it, each part alone, so that only the bad one fails."""
@@ -390,11 +264,6 @@ def _is_about_a_value(cause: BaseException | None) -> bool:
 def _naming(parts: Sequence[Part]) -> str:
     first = f"write conversation {parts[0].head.conversation_id!r}"
     return first if len(parts) == 1 else f"{first} and {len(parts) - 1} more"
-
-
-def _newest_persona(connection: Connection, user_id: str) -> str | None:
-    query = select(personas.c.body).where(personas.c.user_id == user_id).order_by(personas.c.number.desc()).limit(1)
-    return connection.execute(query).scalar_one_or_none()
 
 
 _open: weakref.WeakSet[SQLStore] = weakref.WeakSet()

@@ -22,6 +22,7 @@ from rlhi_plugin.errors import ConfigError, StoreError
 from rlhi_plugin.identity import pseudonym
 from rlhi_plugin.persona import render_persona
 from rlhi_plugin.records import Evidence, Persona, PersonaStatement
+from rlhi_plugin.stores import open_store
 
 
 class Model(BaseChatModel):
@@ -404,17 +405,19 @@ def test_a_thread_keeps_the_persona_it_began_with(tmp_path):
     made.store.close()
 
 
-def test_the_store_is_read_once_for_many_turns(middleware):
+def test_the_store_is_read_once_for_many_turns(tmp_path):
+    store, reads = open_store(f"sqlite:///{tmp_path}/rlhi.db"), []
+    read = store.get_persona
+    store.get_persona = lambda user_id: reads.append(user_id) or read(user_id)
+    middleware = RLHIMiddleware(store=store)
     put_persona(middleware)
-    reads = []
-    read = middleware.store.get_persona
-    middleware.store.get_persona = lambda user_id: reads.append(user_id) or read(user_id)
     model = Model()
     agent = create_agent(model, middleware=[middleware])
     for thread in ("t1", "t1", "t2"):
         agent.invoke(say("hi"), config=at(thread))
     assert reads == [pseudonym("u42")]
     assert all("Shorter" in prompt[0].content for prompt in model.prompts)
+    store.close()
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
