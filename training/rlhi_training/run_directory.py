@@ -20,7 +20,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,9 +31,12 @@ from pydantic import Field, ValidationError
 
 from rlhi_plugin.errors import ArtefactError, RLHIError, UserError
 from rlhi_plugin.records import Record
+from rlhi_training.drafts import clear_drafts, open_draft, publish
 from rlhi_training.records import Dropped, Stage
 
 MANIFEST_SCHEMA_VERSION = 1
+WORKING = "shards"
+"""Folder of what a run in shards works with."""
 
 R = TypeVar("R", bound=Record)
 
@@ -139,7 +141,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for one process.
+        """Hold the directory for one process. Drafts that a killed one left are deleted.
 
         Raises:
             UserError: another process is working in it.
@@ -151,7 +153,13 @@ class RunDirectory:
                 raise UserError(
                     f"another process is working in {self.path}. Wait for it or use another --out."
                 ) from error
+            self.clear_drafts()
             yield
+
+    def clear_drafts(self) -> None:
+        """Delete the drafts that nobody writes any more."""
+        folders = [self.path, self.path / "dropped", *(self.path / WORKING).rglob("**")]
+        clear_drafts(file for folder in folders for file in folder.glob(".*"))
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None in a fresh directory.
@@ -241,18 +249,15 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Replace a file with `lines`, which bring their own line ends; on any error the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    stream, draft = open_draft(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as handle:
-            handle.writelines(lines)
-            handle.flush()
-            os.fsync(handle.fileno())
-        # mkstemp makes files that only their owner can read; a run directory is shared like any other folder.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        with stream:
+            stream.writelines(line.encode() for line in lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+            publish(stream, draft, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 

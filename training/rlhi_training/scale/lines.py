@@ -6,7 +6,6 @@ import heapq
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import itemgetter
@@ -15,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from rlhi_training.drafts import open_draft, publish
 
 Key = tuple[int, ...]
 
@@ -49,10 +50,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        self._draft = Path(name)
-        self._stream = os.fdopen(descriptor, "w+b", buffering=1 << 18)
+        self._stream, self._draft = open_draft(path)
         self.offset = 0
 
     def write(self, line: bytes) -> tuple[int, int]:
@@ -82,9 +80,7 @@ class Lines:
 
     def _finish(self) -> None:
         """Let the file appear."""
-        self._stream.flush()
-        self._draft.chmod(0o644)
-        self._draft.replace(self._path)
+        publish(self._stream, self._draft, self._path)
 
 
 _IN_MEMORY = 8 << 20
