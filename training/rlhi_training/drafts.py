@@ -10,8 +10,8 @@ import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,10 +40,41 @@ def publish(stream: BinaryIO, draft: Path, path: Path) -> None:
     Raises:
         OSError: what was written last does not fit on the disk.
     """
-    stream.flush()
+    try:
+        stream.flush()
+    except OSError as error:
+        raise about(path, error) from None
     # mkstemp makes files that only their owner can read; a run directory is shared like any other folder.
     draft.chmod(0o644)
     draft.replace(path)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears at the end, and after an error not at all; one of the disk names the file."""
+    stream, draft = open_draft(path)
+    try:
+        yield stream
+        publish(stream, draft, path)
+    except OSError as error:
+        about(path, error)
+        raise
+    finally:
+        discard(stream, draft)
+
+
+def discard(stream: BinaryIO, draft: Path) -> None:
+    """Close a draft, and delete it unless it was published. What it still holds is not wanted: it need have no room."""
+    draft.unlink(missing_ok=True)
+    with suppress(OSError):
+        stream.close()
+
+
+def about(path: Path, error: OSError) -> OSError:
+    """The error, with the name of the file that was written: a full disk does not say."""
+    if error.filename is None:
+        error.filename = str(path)
+    return error
 
 
 def clear_drafts(files: Iterable[Path]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from rlhi_training.drafts import open_draft, publish
+from rlhi_training.drafts import about, discard, open_draft, publish
 
 Key = tuple[int, ...]
 
@@ -56,13 +56,19 @@ class Lines:
     def write(self, line: bytes) -> tuple[int, int]:
         """Append a line, without its end; returns where it is: offset and length."""
         place = self.offset, len(line)
-        self._stream.write(b"%b\n" % line)
+        try:
+            self._stream.write(b"%b\n" % line)
+        except OSError as error:
+            raise about(self._path, error) from None
         self.offset += len(line) + 1
         return place
 
     def write_bytes(self, body: bytes) -> None:
         """Append bytes that are no line."""
-        self._stream.write(body)
+        try:
+            self._stream.write(body)
+        except OSError as error:
+            raise about(self._path, error) from None
         self.offset += len(body)
 
     def __enter__(self) -> Self:
@@ -75,8 +81,7 @@ class Lines:
             if kind is None:
                 self._finish()
         finally:
-            self._stream.close()
-            self._draft.unlink(missing_ok=True)
+            discard(self._stream, self._draft)
 
     def _finish(self) -> None:
         """Let the file appear."""
@@ -122,7 +127,10 @@ class OrderedLines(Lines):
             return
         self._spill()
         self._places.sort()
-        self._stream.flush()
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise about(self._path, error) from None
         with Lines(self._path) as ordered, mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as draft:
             for key, offset, length in self._places:
                 ordered.write(_spelt(key) + draft[offset : offset + length])

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_plugin import terminal
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import ArtefactError
 from rlhi_training.pipeline import Pipeline
 from rlhi_training.records import Stage
-from rlhi_training.run_directory import WORKING, Manifest, StageEntry, digest_of
+from rlhi_training.run_directory import WORKING, Manifest, StageEntry, cannot_write, digest_of
 from rlhi_training.scale.engine import Engine, LocalEngine
 from rlhi_training.scale.layout import Layout, MakeResources, Summary
 from rlhi_training.scale.ledger import MAKERS
@@ -117,10 +117,7 @@ class ShardedRun(Pipeline, ABC):
         except OSError as error:
             if error.errno is None:
                 raise
-            raise UserError(
-                f"cannot write to {self._layout.folder}: {error.strerror}. Make room or rights there, and run it again:"
-                " what is done stays."
-            ) from error
+            raise cannot_write(self._layout.folder, error) from error
         seconds = round((time.monotonic() - started) / len(together), 3)
         stages = {**self.manifest.stages}
         for name in together:
