@@ -6,7 +6,8 @@
     ├── UserError                  exit code 2: the caller can mend it; the message says how
     │   ├── ConfigError            (also a ValueError)   recipe, flag, URL or argument
     │   ├── RecordError            (also a ValueError)   one bad row, named by file and line or record
-    │   └── MissingExtraError      (also an ImportError) an optional part is not installed
+    │   ├── MissingExtraError      (also an ImportError) an optional part is not installed
+    │   └── FullDiskError          exit code 1: nobody's mistake; with room, the same command goes on
     ├── StoreError                 the conversation store cannot be read or written
     │   ├── OwnerMismatchError     the conversation belongs to another user
     │   └── StoreTimeoutError      (also a TimeoutError) it did not answer in time
@@ -68,6 +69,12 @@ class RecordError(UserError, ValueError):
         self.path = Path(path)
         self.line = line
         self.unit = unit
+
+
+class FullDiskError(UserError):
+    """There is no room, or no more of a quota; what is done is kept."""
+
+    exit_code = 1
 
 
 class MissingExtraError(UserError, ImportError):

@@ -93,6 +93,11 @@ class LiteLLMClient:
             replies += await self._call(request, request.n - len(replies))
         return check_replies(self._model, request, replies[: request.n])
 
+    async def one_call(self, request: ChatRequest) -> tuple[ChatReply, ...]:
+        """See `rlhi_plugin.calls.singles.OneCallClient`."""
+        require(self, request)
+        return check_replies(self._model, request, (await self._call(request, request.n))[: request.n])
+
     async def _call(self, request: ChatRequest, n: int) -> list[ChatReply]:
         arguments = arguments_of(request, n)
         try:

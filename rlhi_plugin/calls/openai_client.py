@@ -81,6 +81,11 @@ class OpenAIChatClient:
             replies += await self._call(request, request.n - len(replies))
         return check_replies(self._model, request, replies[: request.n])
 
+    async def one_call(self, request: ChatRequest) -> tuple[ChatReply, ...]:
+        """See `rlhi_plugin.calls.singles.OneCallClient`."""
+        require(self, request)
+        return check_replies(self._model, request, (await self._call(request, request.n))[: request.n])
+
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
         client = self._clients.pop()

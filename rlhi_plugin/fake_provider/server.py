@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +42,7 @@ class FakeProvider:
         then: What to do with requests after the last behaviour of a list.
         rate_limit: Requests above it are refused; they are in `refused`, not in `requests`.
         api_key: The only key that is let in; any, or none, unless given.
+        most_choices: Choices in an answer, whatever the ``n`` of a request; 1 is a server that passes over ``n``.
 
     Raises:
         ConfigError: `script` is a text.
@@ -53,10 +55,12 @@ class FakeProvider:
         then: Callable[[ProviderRequest], Behaviour | str] = echo,
         rate_limit: RateLimit | None = None,
         api_key: str | None = None,
+        most_choices: int | None = None,
     ) -> None:
         self._reader = ScriptReader(script, then)
         self._rate_limit = rate_limit
         self._api_key = api_key
+        self._most_choices = most_choices
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -127,6 +131,12 @@ class FakeProvider:
             )
             self._requests.append(request)
             return request
+
+    def heard(self, request: ProviderRequest) -> ProviderRequest:
+        """The request as this provider understands it."""
+        if self._most_choices is None:
+            return request
+        return replace(request, body={**request.body, "n": min(request.body.get("n") or 1, self._most_choices)})
 
     def leave(self) -> None:
         """A request has been answered."""
@@ -201,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         request = provider.arrive(path, headers, body)
         try:
-            self._behave(request, provider.decide(request))
+            self._behave(provider.heard(request), provider.decide(request))
         finally:
             provider.leave()
 

@@ -323,7 +323,8 @@ def parsed(text: bytes) -> Any:
     except ValueError:
         pass
     try:
-        value = json.loads(text.decode("utf-8"))
+        # Without its end: what is missing is missing on this line.
+        value = json.loads(text.rstrip().decode("utf-8"))
         if _HALF_CHARACTER.search(text):
             # Escapes can spell half a character, which no database and no other reader would take.
             json.dumps(value, ensure_ascii=False).encode()
@@ -332,10 +333,16 @@ def parsed(text: bytes) -> Any:
     except UnicodeEncodeError as error:
         return ValueError(f"half a character (a lone surrogate, {error.object[error.start]!a})")
     except json.JSONDecodeError as error:
-        return ValueError(f"not JSON: {error.msg} at column {error.colno}")
+        return ValueError(f"not JSON: {_said(error)}")
     except (ValueError, RecursionError) as error:
         return ValueError(str(error))
     return value
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    # Some of its messages end with that word themselves.
+    said = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    return said if error.lineno == 1 else f"{said} of its line {error.lineno}"
 
 
 _READERS: dict[str, Callable[[BinaryIO], Iterator[tuple[int, Any]]]] = {

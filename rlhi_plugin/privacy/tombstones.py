@@ -55,7 +55,7 @@ def read_tombstones(path: str | Path) -> list[Tombstone]:
     """
     log = Path(path)
     beside = log.with_name(log.name + TOMBSTONES_SUFFIX)
-    files = [log] if ".jsonl" in log.suffixes else []
+    files = [log] if ".jsonl" in log.suffixes and not log.is_dir() else []
     return [stone for file in [*files, *([beside] if beside.exists() else [])] for stone in _stones(file)]
 
 

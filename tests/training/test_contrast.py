@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
@@ -231,7 +232,9 @@ class _LikesWordsOfThePersona:
         liked = set(_WORD.findall(persona.statements[0].text.lower()))
         return [Verdict(float(len(liked & set(_WORD.findall(c.text.lower()))))) for c in candidates]
 
-    def notes(self):
+    seen = MappingProxyType({})
+
+    def notes(self, seen):
         return {"seen": "words"}
 
 

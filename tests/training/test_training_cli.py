@@ -29,6 +29,17 @@ def rlhi_train(monkeypatch, capsys):
     return run
 
 
+def test_a_run_without_a_place_says_how_to_go_on_with_it(rlhi_train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    _, out, _ = rlhi_train("run", "empty.jsonl")
+    place = out.partition("run directory: ")[2].partition(";")[0]
+    assert f"to go on with it later, add: --out {place}" in out
+    assert Path(place).is_dir()
+    _, out, _ = rlhi_train("run", "empty.jsonl", "--out", place)
+    assert "add: --out" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -12,6 +12,7 @@ from rlhi_plugin import terminal
 from rlhi_training.labelling import commands as labelling_commands
 from rlhi_training.plan.command import plan
 from rlhi_training.report_command import report
+from rlhi_training.terminating import terminating_in_order
 
 if TYPE_CHECKING:
     from rlhi_training.records import Stage
@@ -279,7 +280,8 @@ def _start(
     if place.resolve().is_relative_to(Path(logs).resolve()) and Path(logs).is_dir():
         raise UserError(f"{place} is inside the logs, which would then hold the run's files. Give another --out.")
     directory = RunDirectory(place)
-    terminal.stdout.print(f"run directory: {directory.path}", markup=False)
+    later = "" if out else f"; to go on with it later, add: --out {directory.path}"
+    terminal.stdout.print(f"run directory: {directory.path}{later}", markup=False)
     pipeline = open_pipeline(logs, loaded, directory, EngineOptions(*options), registry)
     return directory, pipeline.run(until=until)
 
@@ -295,4 +297,5 @@ def _existing(path: Path) -> RunDirectory:
 
 def main() -> None:
     """Entry point."""
-    terminal.run(app, "rlhi-train")
+    with terminating_in_order():
+        terminal.run(app, "rlhi-train")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhi_plugin.errors import MissingExtraError
+from rlhi_training.drafts import whole
 
 if TYPE_CHECKING:
     from rlhi_training.records import PreferencePair
@@ -90,18 +91,13 @@ def write_lines_parquet(path: Path, found: Iterable[bytes]) -> None:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet") from error
     schema = _schema(pa)
-    draft = path.with_name(f".{path.name}.draft")
     lines = iter(found)
-    try:
-        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-            while True:
-                some = list(islice(lines, _BATCH))
-                writer.write_table(_table(some, schema) if some else schema.empty_table())
-                if len(some) < _BATCH:
-                    break
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole(path) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        while True:
+            some = list(islice(lines, _BATCH))
+            writer.write_table(_table(some, schema) if some else schema.empty_table())
+            if len(some) < _BATCH:
+                break
 
 
 def _table(lines: Sequence[bytes], schema: Any) -> Any:

@@ -20,7 +20,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,17 +29,19 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from rlhi_plugin.errors import ArtefactError, RLHIError, UserError
+from rlhi_plugin.errors import ArtefactError, FullDiskError, RLHIError, UserError
 from rlhi_plugin.records import Record
+from rlhi_training.drafts import clear_drafts, whole
 from rlhi_training.records import Dropped, Stage
 
 MANIFEST_SCHEMA_VERSION = 1
+WORKING = "shards"
+"""Folder of what a run in shards works with."""
 
 R = TypeVar("R", bound=Record)
 
-_NO_ROOM_OR_RIGHTS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
-)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_RIGHTS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR})
 
 
 class StageEntry(Record):
@@ -139,7 +140,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for one process.
+        """Hold the directory for one process. Drafts that a killed one left are deleted.
 
         Raises:
             UserError: another process is working in it.
@@ -151,7 +152,13 @@ class RunDirectory:
                 raise UserError(
                     f"another process is working in {self.path}. Wait for it or use another --out."
                 ) from error
+            self.clear_drafts()
             yield
+
+    def clear_drafts(self) -> None:
+        """Delete the drafts that nobody writes any more."""
+        folders = [self.path, self.path / "dropped", *(self.path / WORKING).rglob("**")]
+        clear_drafts(file for folder in folders for file in folder.glob(".*"))
 
     def manifest(self) -> Manifest | None:
         """The manifest, or None in a fresh directory.
@@ -215,18 +222,25 @@ def writing_to(place: Path) -> Iterator[None]:
         place: File or folder that is written.
 
     Raises:
-        UserError: something could not be written; whatever was there before still is.
+        FullDiskError: there is no room.
+        UserError: there are no rights. Whatever was there before still is.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM_OR_RIGHTS or isinstance(error, RLHIError):
+        if isinstance(error, RLHIError) or error.errno not in _NO_ROOM | _NO_RIGHTS:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(
-            f"cannot write to {place}: {error.strerror}{where}. Make room or rights there, and run the same command"
-            " again: what is done is kept."
-        ) from error
+        raise cannot_write(place, error) from error
+
+
+def cannot_write(place: Path, error: OSError) -> UserError:
+    """What to say of an error of the disk: a `FullDiskError` where it has no room."""
+    where = f" ({error.filename})" if error.filename else ""
+    kind = FullDiskError if error.errno in _NO_ROOM else UserError
+    return kind(
+        f"cannot write to {place}: {error.strerror}{where}. Make room or rights there, and run the same command again:"
+        " what is done is kept."
+    )
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -241,19 +255,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Replace a file with `lines`, which bring their own line ends; on any error the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as handle:
-            handle.writelines(lines)
-            handle.flush()
-            os.fsync(handle.fileno())
-        # mkstemp makes files that only their owner can read; a run directory is shared like any other folder.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole(path) as stream:
+        stream.writelines(line.encode() for line in lines)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def digest_path(path: Path) -> str:

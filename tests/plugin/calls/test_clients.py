@@ -7,8 +7,11 @@ import socket
 
 import pytest
 
+from rlhi_plugin.calls.budget import Budget
+from rlhi_plugin.calls.journal import CallJournal
 from rlhi_plugin.calls.opening import open_hosted, parse_spec
 from rlhi_plugin.calls.options import CallOptions
+from rlhi_plugin.calls.stack import equip
 from rlhi_plugin.chat import ChatClient, ChatReply, ChatRequest
 from rlhi_plugin.errors import (
     ConfigError,
@@ -223,3 +226,48 @@ async def test_the_scripted_client_keeps_the_same_promises() -> None:
         await client.complete(request(json_schema=SCHEMA))
     with pytest.raises(ConfigError, match="log-probabilities"):
         await client.complete(request(logprobs=1))
+
+
+@pytest.mark.parametrize("prefix", CLIENTS)
+@pytest.mark.parametrize("most", [1, 3])
+async def test_a_server_that_passes_over_n_is_asked_for_the_rest(ask, most) -> None:
+    replies, bodies = await ask(None, request(n=4, seed=3), then=_seed, most_choices=most)
+    assert len(replies) == 4
+    assert [body.get("n", 1) for body in bodies] == ([4, 3, 2, 1] if most == 1 else [4, 1])
+    assert len({body["seed"] for body in bodies}) == len(bodies)
+
+
+def _seed(asked) -> Answer:
+    return Answer(f"seed {asked.body['seed']}", prompt_tokens=100, completion_tokens=10)
+
+
+@pytest.mark.parametrize("prefix", CLIENTS)
+async def test_what_a_server_gives_too_little_of_is_paid_for_once(prefix, tmp_path) -> None:
+    """The third call fails for good: the next start has what the others gave, and pays for that one alone."""
+    broken = [True]
+
+    def answer(asked):
+        return HTTPFault(400, "no") if broken[0] and asked.body["seed"] == 5 else _seed(asked)
+
+    options = CallOptions(prompt_usd_per_million=1.0, completion_usd_per_million=2.0, max_cost_usd=1.0)
+    with FakeProvider(answer, most_choices=1) as provider, CallJournal(tmp_path / "calls.db") as journal:
+        budget = Budget(options.max_cost_usd)
+        bare = open_hosted(f"{prefix}fake-1@{provider.base_url}", options)
+        client = equip(bare, options, journal=journal, budget=budget)
+        with pytest.raises(ModelCallError):
+            await client.complete(request(n=4, seed=3))
+        await journal.land()
+        assert len(provider.requests) == 4
+        broken[0] = False
+        replies = await client.complete(request(n=4, seed=3))
+        assert [reply.text for reply in replies] == [f"seed {seed}" for seed in (3, 4, 5, 6)]
+        assert [r.body["seed"] for r in provider.requests[4:]] == [5]
+        assert await client.complete(request(n=4, seed=3)) == replies
+        assert len(provider.requests) == 5
+        (usage,) = journal.usage()
+        assert (usage.answered, usage.prompt_tokens, usage.completion_tokens) == (4, 400, 40)
+        assert usage.cost_usd == pytest.approx(4 * 120e-6)
+        assert budget.spent_usd == pytest.approx(4 * 120e-6)
+        assert sum(reply.cost_usd for reply in replies) == pytest.approx(4 * 120e-6)
+        if hasattr(bare, "aclose"):
+            await bare.aclose()

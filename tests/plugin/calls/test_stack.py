@@ -288,10 +288,33 @@ async def test_replies_that_are_calls_of_their_own_are_paid_for_once_each(tmp_pa
     assert [asked.seed for asked in later.asked] == [9]
 
 
-async def test_several_replies_are_one_call_where_a_call_gives_them() -> None:
-    remote = Remote()
-    await equip(remote, FAST).complete(request(n=4))
-    assert [asked.n for asked in remote.asked] == [4]
+class SomeACall(Remote):
+    """A provider that gives so many replies a call, whatever is asked for; each names its seed and place."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    async def complete(self, asked: ChatRequest) -> tuple[ChatReply, ...]:
+        (reply,) = await super().complete(asked)
+        return tuple(
+            reply.model_copy(update={"text": f"reply {(asked.seed or 0) + place}"})
+            for place in range(min(self.most, asked.n))
+        )
+
+
+@pytest.mark.parametrize(
+    ("most", "calls"),
+    [(9, [(4, 7)]), (3, [(4, 7), (1, 10)]), (2, [(4, 7), (2, 9)]), (1, [(4, 7), (1, 8), (1, 9), (1, 10)])],
+)
+async def test_replies_that_are_missing_are_asked_for(journal, most, calls) -> None:
+    remote = SomeACall(most)
+    replies = await equip(remote, FAST, journal=journal).complete(request(n=4, seed=7))
+    assert [reply.text for reply in replies] == [f"reply {seed}" for seed in (7, 8, 9, 10)]
+    assert sorted((asked.n, asked.seed) for asked in remote.asked) == sorted(calls)
+    again = SomeACall(most)
+    assert await equip(again, FAST, journal=journal).complete(request(n=4, seed=7)) == replies
+    assert not again.asked
 
 
 # Limits

@@ -16,6 +16,8 @@ from rlhi_plugin.errors import ConfigError, MissingExtraError
 from rlhi_plugin.importers import files, json_values, read_log
 from rlhi_plugin.importers.json_values import UnfinishedError
 from rlhi_plugin.importers.json_values import json_values as values_of
+from rlhi_plugin.privacy.exclusions import read_exclusions
+from rlhi_plugin.privacy.tombstones import read_tombstones
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'rlhi[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -306,3 +308,18 @@ def read_by_the_standard_library(text):
 def test_a_line_means_what_the_standard_library_says(text):
     found = files.parsed(text)
     assert ("refused" if isinstance(found, ValueError) else repr(found)) == read_by_the_standard_library(text)
+
+
+def test_a_bad_value_over_several_lines_names_its_own_line(tmp_path, read_file):
+    (tmp_path / "log.json").write_text('[{"a": 1,\n "b": tru\n}]')
+    assert "record 1: not JSON: Expecting value at column 7 of its line 2" in read_file(tmp_path / "log.json").why[0]
+
+
+@pytest.mark.parametrize("name", ["log", "log.jsonl"])
+def test_a_folder_may_be_called_as_a_file_is(tmp_path, read_file, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps(own("one")) + "\n")
+    assert names(read_file(folder)) == ["one"]
+    assert read_tombstones(folder) == []
+    assert not read_exclusions(folder)

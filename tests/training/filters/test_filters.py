@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -153,7 +155,7 @@ def test_a_judge_that_contradicts_itself_drops_or_counts_as_a_tie(word_encoder):
     assert reasons([pair()], word_encoder, judges, not_worse="judge", undecided="keep") == [None]
     kept_tie = reasons([pair()], word_encoder, judges, addresses_feedback="judge", undecided="keep")
     assert kept_tie == ["feedback_not_addressed"], "a tie does no more of what was asked"
-    assert judges.report()["not_worse"]["undecided_share"] == 1.0
+    assert judges.report(judges.seen)["not_worse"]["undecided_share"] == 1.0
     mute = RewriteJudges(not_worse=Comparer(ScriptedClient(["hm"]), "judge_not_worse"))
     assert reasons([pair()], word_encoder, mute, not_worse="judge") == ["judge_failed"]
 
@@ -176,7 +178,9 @@ class _Scores:
             for c in candidates
         ]
 
-    def notes(self) -> dict[str, object]:
+    seen: Mapping[str, int] = MappingProxyType({})
+
+    def notes(self, seen) -> dict[str, object]:
         return {}
 
 
@@ -241,4 +245,4 @@ def test_the_policy_can_judge():
     recipe = override_recipe(Recipe(name="t", summary="-").model_dump(mode="json"), options)
     resources = Resources(recipe, policy=ScriptedClient(["x"], model="mine"))
     assert resources.reward_model.name.startswith("judge_pairs/mine/judge_pair-")
-    assert resources.rewrite_judges.report().keys() == {"addresses_feedback", "not_worse"}
+    assert resources.rewrite_judges.report({}).keys() == {"addresses_feedback", "not_worse"}

@@ -30,9 +30,9 @@ def test_shared_prefixes_change_no_score(family, saved_model, turn, candidates, 
     alone, plain = _scores(path, turn, candidates, persona, share_prefixes=False)
     assert shared == pytest.approx(alone, abs=1e-5)
     assert max(shared) - min(shared) > 1e-2, "a model that likes everything equally tests nothing"
-    assert model.notes()["tokens_shared"] > 0.5
-    assert model.notes()["not_shared_because"] is None
-    assert plain.notes() == {"tokens_shared": 0.0, "not_shared_because": "reward.share_prefixes is off"}
+    assert model.notes(model.seen)["tokens_shared"] > 0.5
+    assert model.notes(model.seen)["not_shared_because"] is None
+    assert plain.notes(plain.seen) == {"tokens_shared": 0.0, "not_shared_because": "reward.share_prefixes is off"}
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
@@ -78,14 +78,14 @@ def test_athene_reads_its_head_at_the_last_cls_token(saved_model, turn, candidat
         expected.append(float(states[last] @ weights["v_head.weight"][0]))
     scores, model = _scores(path, turn, [*candidates, quoting])
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert model.notes()["not_shared_because"] is None
+    assert model.notes(model.seen)["not_shared_because"] is None
 
 
 def test_what_a_tree_cannot_express_is_read_row_by_row(saved_model, turn, candidates, persona):
     scores, model = _scores(saved_model("mistral"), turn, candidates, persona)
     assert all(isinstance(score, float) for score in scores)
-    assert "window" in model.notes()["not_shared_because"]
-    assert model.notes()["tokens_shared"] == 0.0
+    assert "window" in model.notes(model.seen)["not_shared_because"]
+    assert model.notes(model.seen)["tokens_shared"] == 0.0
 
 
 def test_a_classifier_without_template_reads_a_text_pair(saved_model, turn, candidates):
@@ -103,7 +103,7 @@ def test_a_classifier_without_template_reads_a_text_pair(saved_model, turn, cand
         expected.append(good - bad)
     scores, used = _scores(path, turn, candidates)
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert "causal" in used.notes()["not_shared_because"]
+    assert "causal" in used.notes(used.seen)["not_shared_because"]
     flipped, _ = _scores(path, turn, candidates, label="LABEL_0")
     assert flipped == pytest.approx([-score for score in expected], abs=1e-5)
 

@@ -39,7 +39,7 @@ async def test_each_comparison_is_asked_in_both_orders():
     assert await judge.compare("much longer", "short", request="Why?") == Comparison("second")
     assert await judge.compare("equal", "alike", request="Why?") == Comparison("equal")
     assert [_shown(request) for request in client.requests[:2]] == [("short", "much longer"), ("much longer", "short")]
-    notes = judge.notes()
+    notes = judge.notes(judge.seen)
     assert (notes["comparisons"], notes["failed"], notes["undecided_share"]) == (3, 0, 0.0)
     assert notes["first_position_share"] == 0.5
     assert "judge_not_worse-" in notes["judge"]
@@ -48,11 +48,11 @@ async def test_each_comparison_is_asked_in_both_orders():
 async def test_a_judge_that_likes_a_position_decides_nothing_and_is_found_out():
     judge = Comparer(ScriptedClient(_always_first), "judge_not_worse")
     assert await judge.compare("a", "b", request="Why?") == Comparison(None, "judge_undecided")
-    assert judge.notes()["undecided_share"] == 1.0
-    assert judge.notes()["first_position_share"] == 1.0
+    assert judge.notes(judge.seen)["undecided_share"] == 1.0
+    assert judge.notes(judge.seen)["first_position_share"] == 1.0
     mute = Comparer(ScriptedClient(["no idea"]), "judge_not_worse")
     assert await mute.compare("a", "b", request="Why?") == Comparison(None, "judge_failed")
-    assert mute.notes() | {"judge": ""} == {
+    assert mute.notes(mute.seen) | {"judge": ""} == {
         "judge": "",
         "comparisons": 0,
         "failed": 1,
@@ -97,7 +97,7 @@ async def test_a_judge_reads_what_the_request_follows_on(kind, turn, candidates)
 async def test_contradictions_and_silence_are_unscored(turn, candidates):
     undecided = PairwiseJudgeReward(ScriptedClient(_always_first))
     assert await undecided.score(turn, candidates, None) == [Verdict(None, "judge_undecided")] * len(candidates)
-    assert undecided.notes()["position_bias"]["first_position_share"] == 1.0
+    assert undecided.notes(undecided.seen)["position_bias"]["first_position_share"] == 1.0
     silent = PairwiseJudgeReward(ScriptedClient(["?"]))
     assert await silent.score(turn, candidates, None) == [Verdict(None, "judge_failed")] * len(candidates)
     assert await silent.score(turn, candidates[:1], None) == [Verdict(None, "too_few_candidates")]

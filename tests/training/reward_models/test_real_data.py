@@ -47,7 +47,7 @@ def _both(path: Path, requests) -> None:
                 assert one.value == pytest.approx(other.value, abs=1e-4)
                 scored += 1
     assert scored >= 10
-    assert models[0].notes()["not_shared_because"] is None
+    assert models[0].notes(models[0].seen)["not_shared_because"] is None
 
 
 @pytest.mark.slow

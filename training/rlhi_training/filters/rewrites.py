@@ -6,6 +6,7 @@ judge or by a reward model, as the recipe says. Judges see the answers in both o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.checkable import check
 from rlhi_plugin.records import ChatMessage
+from rlhi_training.counts import prefixed, under
 from rlhi_training.generation import CONCURRENCY
 from rlhi_training.prompting import conversation_text, fill
 from rlhi_training.recipe import FilterSection
@@ -42,10 +44,21 @@ class RewriteJudges:
     not_worse: Comparer | None = None
     reward_model: RewardModel | None = None
 
-    def report(self) -> dict[str, Any]:
-        """Position bias of each judge."""
+    @property
+    def seen(self) -> Counter[str]:
+        """What each judge has counted so far; those of parts of a run add up."""
+        counts: Counter[str] = Counter()
+        for name, judge in self._named().items():
+            counts.update(prefixed(name, judge.seen))
+        return counts
+
+    def report(self, seen: Mapping[str, int]) -> dict[str, Any]:
+        """Position bias of each judge in what was counted."""
+        return {name: judge.notes(under(name, seen)) for name, judge in self._named().items()}
+
+    def _named(self) -> dict[str, Comparer]:
         named = {"addresses_feedback": self.addresses, "not_worse": self.not_worse}
-        return {name: judge.notes() for name, judge in named.items() if judge is not None}
+        return {name: judge for name, judge in named.items() if judge is not None}
 
 
 def is_guided(pair: ProposedPair) -> bool:

@@ -17,6 +17,7 @@ from rlhi_training.labelling.decision import Decision, Verdicts, records, verdic
 from rlhi_training.labelling.evidence import evidence
 from rlhi_training.labelling.linear import LinearModel
 from rlhi_training.labelling.weights import FOLDER
+from rlhi_training.workers import begin, holding_ctrl_c
 
 WEIGHTS = FOLDER / "fast.safetensors"
 _CHUNK = 256
@@ -52,10 +53,11 @@ class FastLabeller:
         if self._workers > 1 and len(exchanges) > _CHUNK:
             chunks = [exchanges[start : start + _CHUNK] for start in range(0, len(exchanges), _CHUNK)]
             loop = asyncio.get_running_loop()
-            asked = [
-                loop.run_in_executor(self._pool, _decide, self._path, [(one.turn, *_texts(one)) for one in chunk])
-                for chunk in chunks
-            ]
+            with holding_ctrl_c():
+                asked = [
+                    loop.run_in_executor(self._pool, _decide, self._path, [(one.turn, *_texts(one)) for one in chunk])
+                    for chunk in chunks
+                ]
             answers = await asyncio.gather(*asked)
             made = (records(chunk, *answer, self.name) for chunk, answer in zip(chunks, answers, strict=True))
             return list(chain.from_iterable(made))
@@ -84,7 +86,7 @@ class FastLabeller:
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
         # Not forked: a copy of a process that runs torch's threads may hang.
-        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
 
     @cached_property
     def _loaded(self) -> tuple[LinearModel, dict[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -261,7 +261,12 @@ class ForecastReward:
         self._scored.tokens += sum(self._counter.text(candidate.text) for candidate in candidates)
         return [Verdict(random.Random(f"{turn.key}\0{candidate.text}").random()) for candidate in candidates]
 
-    def notes(self) -> dict[str, Any]:
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - part of the protocol
         """Nothing."""
         return {}
 
@@ -275,6 +280,11 @@ class ForecastComparer(Comparer):
 
     def __init__(self, paid: Comparer) -> None:
         self._paid = paid
+
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """See `Comparer.seen`."""
+        return self._paid.seen
 
     async def compare(self, first: str, second: str, **places: str) -> Comparison:
         """See `Comparer.compare`."""

@@ -186,7 +186,7 @@ def _about_lengths(pairs: Sequence[PreferencePair]) -> Iterator[str]:
 
 
 def _about_scores(manifest: Manifest) -> Iterator[str]:
-    """What the reward thinks of length, and judges of position; runs in shards keep no such notes."""
+    """What the reward thinks of length, and judges of position."""
     notes = {name: manifest.stages[name].notes for name in ("reward", "filter") if name in manifest.stages}
     bias = notes.get("reward", {}).get("length_bias")
     if bias and bias["longer_wins"] is not None:

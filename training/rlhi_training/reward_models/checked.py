@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhi_plugin.checkable import check
@@ -45,7 +45,12 @@ class CheckedReward:
             return [Verdict(None, why_not)] * len(candidates)
         return [Verdict(checked_score(c.text, self._asked_for.of_persona(persona))) for c in candidates]
 
-    def notes(self) -> dict[str, Any]:
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - part of the protocol
         """Nothing."""
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,11 +83,16 @@ class ClassifierReward:
         async with self._lock.get():
             return await asyncio.to_thread(self._score, messages, answers)
 
-    def notes(self) -> dict[str, Any]:
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Tokens of all rows, and those that were computed."""
+        return {"tokens_in": self._tokens_in, "tokens_computed": self._tokens_computed}
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:
         """Share of tokens that sharing saved, and why nothing was shared where nothing was."""
-        if not self._tokens_in:
+        if not seen.get("tokens_in"):
             return {}
-        saved = 1.0 - self._tokens_computed / self._tokens_in
+        saved = 1.0 - seen.get("tokens_computed", 0) / seen["tokens_in"]
         return {"tokens_shared": round(saved, 4), "not_shared_because": self._unshared}
 
     def check(self) -> None:

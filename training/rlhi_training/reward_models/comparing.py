@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,15 +85,20 @@ class Comparer:
             return Comparison(None, "judge_undecided")
         return Comparison({"A": "first", "B": "second", "equal": "equal"}[one])  # type: ignore[arg-type]  # as listed
 
-    def notes(self) -> dict[str, Any]:
-        """Position bias so far.
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Counts of the comparisons so far, for `notes`; those of parts of a run add up."""
+        return Counter(self._seen)
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:
+        """Position bias of comparisons that were counted.
 
         Returns:
             ``comparisons``, ``failed``; ``undecided_share``, the share whose two orders contradict each other; and
             ``first_position_share``, how often a call that named one answer named the one shown first (0.5: no bias).
             Shares are None before there is anything to divide.
         """
-        seen = self._seen
+        seen = Counter(seen)
         named = seen["named_a"] + seen["named_b"]
         return {
             "judge": self.name,

@@ -7,7 +7,7 @@ report a code-checked measure beside them. Without a persona each is the paper's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -57,8 +57,13 @@ class LLMJudgeReward:
         """Scores in [1, 10]; a call that fails or answers otherwise is unscored, never a middle score."""
         return await each(candidates, lambda one: self._rate(turn, one, persona), at_once=CONCURRENCY)
 
-    def notes(self) -> dict[str, Any]:
+    @property
+    def seen(self) -> Mapping[str, int]:
         """Nothing: one answer at a time has no order."""
+        return {}
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - part of the protocol
+        """Nothing."""
         return {}
 
     async def _rate(self, turn: LabelledTurn, candidate: Candidate, persona: Persona | None) -> Verdict:
@@ -130,9 +135,14 @@ class PairwiseJudgeReward:
             for i in range(len(candidates))
         ]
 
-    def notes(self) -> dict[str, Any]:
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """See `Comparer.seen`."""
+        return self._comparer.seen
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:
         """Position bias, see `Comparer.notes`."""
-        return {"position_bias": self._comparer.notes()}
+        return {"position_bias": self._comparer.notes(seen)}
 
 
 def _reason(reasons: set[str]) -> str:

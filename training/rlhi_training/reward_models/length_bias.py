@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DIGITS = 4
+_UNIT = 1 << 40
+"""Parts of 1 in which products are counted: sums of whole numbers do not depend on their order."""
 
 
 def length_bias(requests: Sequence[Sequence[tuple[float, int]]]) -> dict[str, Any]:
@@ -27,25 +30,38 @@ def length_bias(requests: Sequence[Sequence[tuple[float, int]]]) -> dict[str, An
         different lengths and scores; ``longer_wins``, the share of them in which the longer answer scores higher (0.5:
         no bias). The last and the correlation are None where there is nothing to compare.
     """
+    return length_bias_of(length_counts(requests))
+
+
+def length_counts(requests: Sequence[Sequence[tuple[float, int]]]) -> Counter[str]:
+    """What `length_bias` counts, in whole numbers: those of parts add up to those of all, in any order."""
     import numpy as np
 
     groups = [np.asarray(answers, dtype=np.float64) for answers in requests if len(answers) > 1]
-    standard = [rows for group in groups if (rows := _standardised(group)) is not None]
-    pooled = np.concatenate(standard) if standard else np.empty((0, 2))
-    wins = comparisons = 0
+    counts = Counter({"requests": len(groups), "answers": sum(map(len, groups))})
     for group in groups:
+        rows = _standardised(group)
+        if rows is not None:
+            counts["scaled"] += len(rows)
+            counts["products"] += round(float((rows[:, 0] * rows[:, 1]).sum()) * _UNIT)
         first, second = np.triu_indices(len(group), k=1)
         score = np.sign(group[first, 0] - group[second, 0])
         length = np.sign(group[first, 1] - group[second, 1])
         both = (score != 0) & (length != 0)
-        comparisons += int(both.sum())
-        wins += int((score[both] == length[both]).sum())
+        counts["comparisons"] += int(both.sum())
+        counts["wins"] += int((score[both] == length[both]).sum())
+    return counts
+
+
+def length_bias_of(counts: Mapping[str, int]) -> dict[str, Any]:
+    """What counts of `length_counts` say; see `length_bias`."""
+    scaled, comparisons = counts.get("scaled", 0), counts.get("comparisons", 0)
     return {
-        "requests": len(groups),
-        "answers": sum(map(len, groups)),
-        "correlation": round(float((pooled[:, 0] * pooled[:, 1]).mean()), _DIGITS) if len(pooled) else None,
+        "requests": counts.get("requests", 0),
+        "answers": counts.get("answers", 0),
+        "correlation": round(counts["products"] / _UNIT / scaled, _DIGITS) if scaled else None,
         "comparisons": comparisons,
-        "longer_wins": round(wins / comparisons, _DIGITS) if comparisons else None,
+        "longer_wins": round(counts["wins"] / comparisons, _DIGITS) if comparisons else None,
     }
 
 

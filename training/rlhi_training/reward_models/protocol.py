@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +50,11 @@ class RewardModel(Protocol):
         """One verdict per candidate, in order; higher is better."""
         ...
 
-    def notes(self) -> dict[str, Any]:
-        """What the stage's notes should say of the scores so far: position bias, shared tokens; empty for nothing."""
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Counts of the scores so far, for `notes`; those of parts of a run add up. Empty for nothing."""
+        ...
+
+    def notes(self, seen: Mapping[str, int]) -> dict[str, Any]:
+        """What a stage's notes should say of scores that were counted: position bias, shared tokens."""
         ...

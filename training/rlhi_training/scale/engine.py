@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from rlhi_plugin.errors import ArtefactError
+from rlhi_training import workers
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -69,7 +68,8 @@ class LocalEngine:
                 if one is None:
                     break
                 try:
-                    running[self._open().submit(work, one[1])] = one
+                    with workers.holding_ctrl_c():
+                        running[self._open().submit(work, one[1])] = one
                 except BrokenProcessPool:
                     again.append(one)
                     losses += self._drop_pool()
@@ -116,17 +116,8 @@ class LocalEngine:
 
 
 def _begin() -> None:
-    """Ctrl-C is for the process that was started; it ends the others, and they end when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    workers.begin()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -74,19 +75,14 @@ class Gatherer:
             blocks: Each block's file of rows.
             dropped: File for what is dropped, in order.
         """
-        files = [Lines(self._layout.shard(shard, "index.jsonl")) for shard in range(self._layout.shards)]
-        try:
+        with ExitStack() as stack:
+            shards = range(self._layout.shards)
+            files = [stack.enter_context(Lines(self._layout.shard(shard, "index.jsonl"))) for shard in shards]
             with Lines(dropped) as out:
                 for number, path in blocks:
                     with path.open("rb") as rows:
                         for line in rows:
                             self._row(number, unpacked(line), files, out)
-        except BaseException as error:
-            for file in files:
-                file.__exit__(type(error), error, error.__traceback__)
-            raise
-        for file in files:
-            file.__exit__(None, None, None)
         return self.found
 
     def _row(self, block: int, row: list[Any], files: list[Lines], out: Lines) -> None:

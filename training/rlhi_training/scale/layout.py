@@ -15,8 +15,7 @@ from rlhi_training.records import Stage
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import digest_of, write_atomically
 
-FOLDER = "shards"
-_FORM = 4
+_FORM = 5
 """Of the working files: what was left in another one is made again."""
 MakeResources = Callable[[Recipe], Resources]
 Summary = dict[str, Any]

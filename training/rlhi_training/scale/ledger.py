@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlhi_training.counts import COUNTS
 from rlhi_training.filters.caps import Claim
 from rlhi_training.records import Dropped, LabelledTurn, Stage
 from rlhi_training.run_directory import StageResult
@@ -26,6 +27,8 @@ class Counts:
     passed: int = 0
     outputs: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
+    """What the stage's notes are made of."""
 
 
 class Ledger:
@@ -36,16 +39,15 @@ class Ledger:
 
     Attributes:
         counts: By stage.
-        extras: Draws of neutral and of irrelevant pairs.
+        extras: Of neutral and of irrelevant pairs the draw, and the words of both answers.
         proposed: Contrast pairs that are no extras.
-        drafts: How many answers contrast asked for.
         turned: How many contrast pairs another persona ranks the other way.
     """
 
     def __init__(self, drops: Mapping[Stage, OrderedLines]) -> None:
         self.counts = {stage: Counts() for stage in MAKERS}
-        self.extras: dict[str, list[int]] = {NEUTRAL: [], IRRELEVANT: []}
-        self.proposed = self.drafts = self.turned = 0
+        self.extras: dict[str, list[tuple[int, Mapping[str, int]]]] = {NEUTRAL: [], IRRELEVANT: []}
+        self.proposed = self.turned = 0
         self._drops = drops
         self._claims: list[tuple[int, int, str, bool, str | None, int]] = []
         self._seq: Mapping[str, int] = {}
@@ -60,6 +62,8 @@ class Ledger:
         counts.inputs += result.inputs + len(over)
         counts.passed += result.passed
         counts.outputs += outputs
+        notes = result.notes or {}
+        counts.noted.update({"drafts": notes.get("drafts", 0), **notes.get(COUNTS, {})})
         for drop in result.dropped:
             self.drop(stage, drop)
         for turn in over:
@@ -109,12 +113,12 @@ class Ledger:
                     "passed": counts.passed,
                     "outputs": counts.outputs,
                     "reasons": dict(counts.reasons),
+                    "noted": dict(counts.noted),
                 }
                 for stage, counts in self.counts.items()
             },
             "extras": self.extras,
             "proposed": self.proposed,
-            "drafts": self.drafts,
             "turned": self.turned,
         }
 

@@ -6,7 +6,6 @@ import heapq
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from operator import itemgetter
@@ -15,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from rlhi_training.drafts import about, discard, open_draft, publish
 
 Key = tuple[int, ...]
 
@@ -49,22 +50,25 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        self._draft = Path(name)
-        self._stream = os.fdopen(descriptor, "w+b", buffering=1 << 18)
+        self._stream, self._draft = open_draft(path)
         self.offset = 0
 
     def write(self, line: bytes) -> tuple[int, int]:
         """Append a line, without its end; returns where it is: offset and length."""
         place = self.offset, len(line)
-        self._stream.write(b"%b\n" % line)
+        try:
+            self._stream.write(b"%b\n" % line)
+        except OSError as error:
+            raise about(self._path, error) from None
         self.offset += len(line) + 1
         return place
 
     def write_bytes(self, body: bytes) -> None:
         """Append bytes that are no line."""
-        self._stream.write(body)
+        try:
+            self._stream.write(body)
+        except OSError as error:
+            raise about(self._path, error) from None
         self.offset += len(body)
 
     def __enter__(self) -> Self:
@@ -77,14 +81,11 @@ class Lines:
             if kind is None:
                 self._finish()
         finally:
-            self._stream.close()
-            self._draft.unlink(missing_ok=True)
+            discard(self._stream, self._draft)
 
     def _finish(self) -> None:
         """Let the file appear."""
-        self._stream.flush()
-        self._draft.chmod(0o644)
-        self._draft.replace(self._path)
+        publish(self._stream, self._draft, self._path)
 
 
 _IN_MEMORY = 8 << 20
@@ -126,7 +127,10 @@ class OrderedLines(Lines):
             return
         self._spill()
         self._places.sort()
-        self._stream.flush()
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise about(self._path, error) from None
         with Lines(self._path) as ordered, mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ) as draft:
             for key, offset, length in self._places:
                 ordered.write(_spelt(key) + draft[offset : offset + length])

@@ -49,7 +49,9 @@ def draw_extras(summaries: Sequence[Summary], recipe: Recipe) -> Drawn:
     shares = {NEUTRAL: recipe.contrast.neutral_share, IRRELEVANT: recipe.contrast.irrelevant_share}
     last = {}
     for kind, share in shares.items():
-        ranks = sorted(rank for summary in summaries for rank in summary["extras"][kind])[: share_of(share, proposed)]
+        ranks = sorted(rank for summary in summaries for rank, _ in summary["extras"][kind])[
+            : share_of(share, proposed)
+        ]
         last[kind] = ranks[-1] if ranks else -1
     return Drawn(last[NEUTRAL], last[IRRELEVANT])
 

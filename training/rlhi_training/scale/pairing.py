@@ -34,8 +34,10 @@ from rlhi_training.stages.contrast import (
     contrast_slots,
     eligible,
     extra_rank,
+    pool_counts,
     request_rank,
     seats,
+    word_counts,
 )
 from rlhi_training.stages.filter import judge_pairs
 from rlhi_training.stages.reward import REWARDS, SCORED, reward
@@ -246,22 +248,22 @@ class _Pairing:
         slots, unused = seats(asked, material, frozenset(wishes), open_ended, sampling.seed)
         found = await contrast_slots(slots, material, self._resources.client(), (section, sampling), wishes)
         self._ledger.proposed += len(found.proposed)
-        self._ledger.drafts += found.drafts
         self._ledger.turned += found.turned
         counts = self._ledger.counts["contrast"]
+        counts.noted.update(pool_counts(found, found.proposed))
         counts.inputs += len(turns)
         counts.outputs += len(found.proposed)
         counts.passed += len({f"{p.conversation_id}#{p.turn}" for p in found.proposed})
         for drop in (*dropped, *unused):
             self._ledger.drop("contrast", drop)
         extras = {
-            kind: {f"{pair.conversation_id}#{pair.turn}": extra_rank(pair, sampling.seed) for pair in pairs}
+            kind: {f"{pair.conversation_id}#{pair.turn}": (extra_rank(pair, sampling.seed), pair) for pair in pairs}
             for kind, pairs in ((NEUTRAL, found.neutral), (IRRELEVANT, found.irrelevant))
         }
-        for kind, ranks in extras.items():
-            self._ledger.extras[kind] += ranks.values()
+        for kind, ranked in extras.items():
+            self._ledger.extras[kind] += [(rank, word_counts(pair)) for rank, pair in ranked.values()]
         for key, drop in found.empty_handed.items():
-            waiting = [[kind, ranks[key]] for kind, ranks in extras.items() if key in ranks]
+            waiting = [[kind, ranked[key][0]] for kind, ranked in extras.items() if key in ranked]
             self._ledger.drop("contrast", drop, unless=waiting)
         return found
 
@@ -291,7 +293,9 @@ class _Pairing:
         proposed = in_order((rewritten, rewarded), contrasted, self._of)
         by_key = {turn.key: turn for turn in turns}
         tools = (self._resources.encoder, self._resources.rewrite_judges, self._resources.evaluation_prompts)
+        before = self._resources.rewrite_judges.seen
         verdicts = await judge_pairs([pair for _, pair, _, _ in proposed], by_key, tools, self._recipe.filter)
+        self._ledger.counts["filter"].noted.update(self._resources.rewrite_judges.seen - before)
         for (key, pair, kind, rank), drop in zip(proposed, verdicts, strict=True):
             if kind is None:
                 self._ledger.counts["filter"].inputs += 1

@@ -30,6 +30,7 @@ from rlhi_training.scale.learn import Learn
 from rlhi_training.scale.learnt import Learnt
 from rlhi_training.scale.ledger import MAKERS
 from rlhi_training.scale.lines import Lines, merged
+from rlhi_training.scale.maker_notes import maker_notes
 from rlhi_training.scale.merge import (
     Drawn,
     PairFiles,
@@ -206,27 +207,26 @@ class ShardedPipeline(ShardedRun):
         )
         found = late.pop("passed", 0)
         reasons += late
-        notes: dict[str, Any] = {"enabled": True}
         if stage == "filter":
             counts = _sum(one["counts"] for one in rendered)
             reasons += _sum(one["reasons"] for one in rendered)
             inputs += counts["extras_passed"] + late.total()
             passed = outputs = counts["kept"]
-            notes = {"by_source": {name[5:]: n for name, n in sorted(counts.items()) if name.startswith("from:")}}
-            notes |= self.resources.rewrite_judges.report()
+            notes: dict[str, Any] = {
+                "by_source": {name[5:]: n for name, n in sorted(counts.items()) if name.startswith("from:")}
+            }
+            notes |= maker_notes(stage, self.recipe, self.resources, parts)
             return self._entry(stage, (inputs, passed, outputs), reasons, [KEPT], notes)
-        if not getattr(self.recipe, stage).enabled:
-            notes = {"enabled": False}
+        drawn: dict[str, list[Mapping[str, int]]] = {}
         if stage == "contrast":
-            drawn = [
-                rank
-                for part in parts
+            drawn = {
+                kind: [words for part in parts for rank, words in part["extras"][kind] if extras.holds(kind, rank)]
                 for kind in (NEUTRAL, IRRELEVANT)
-                for rank in part["extras"][kind]
-                if extras.holds(kind, rank)
-            ]
-            passed, outputs = passed + found, outputs + len(drawn)
-            notes |= {name: sum(part[name] for part in parts) for name in ("drafts", "turned")}
+            }
+            passed, outputs = passed + found, outputs + sum(map(len, drawn.values()))
+        notes = maker_notes(stage, self.recipe, self.resources, parts, drawn)
+        if stage == "contrast" and self.recipe.contrast.enabled:
+            notes["wishes"] = json.loads((self._layout.folder / "learned.json").read_text("utf-8"))["wishes"]
         return self._entry(stage, (inputs, passed, outputs), reasons, [], notes)
 
     def _last_request(self, rows: Any, wishes: tuple[str, ...], room: Path) -> int | None:

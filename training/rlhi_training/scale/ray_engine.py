@@ -10,7 +10,10 @@ import json
 import logging
 import os
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from rlhi_plugin.errors import MissingExtraError, RLHIError
@@ -82,7 +85,8 @@ class RayEngine:
                 here = {}
             else:
                 self._started = True
-            ray.init(log_to_driver=False, configure_logging=False, **here)
+            with _own_sigterm():
+                ray.init(log_to_driver=False, configure_logging=False, **here)
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -95,3 +99,14 @@ class RayEngine:
         if self._started:
             ray.shutdown()
             self._started = False
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What SIGTERM does stays as it was: Ray's own end would leave calls to models on their way."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhi_plugin import terminal
-from rlhi_plugin.errors import ArtefactError, UserError
+from rlhi_plugin.errors import ArtefactError
 from rlhi_training.pipeline import Pipeline
 from rlhi_training.records import Stage
-from rlhi_training.run_directory import Manifest, StageEntry, digest_of
+from rlhi_training.run_directory import WORKING, Manifest, StageEntry, cannot_write, digest_of
 from rlhi_training.scale.engine import Engine, LocalEngine
-from rlhi_training.scale.layout import FOLDER, Layout, MakeResources, Summary
+from rlhi_training.scale.layout import Layout, MakeResources, Summary
 from rlhi_training.scale.ledger import MAKERS
 
 PASSES: tuple[tuple[Stage, ...], ...] = (("ingest", "label", "personas"), MAKERS, ("pairs",), ("train",))
@@ -65,7 +65,7 @@ class ShardedRun(Pipeline, ABC):
         super().__init__(*args, **kwargs)
         made: dict[str, MakeResources] = {"make": sharding.make} if sharding.make else {}
         self._layout = Layout(
-            folder=self.run_dir.path.resolve() / FOLDER,
+            folder=self.run_dir.path.resolve() / WORKING,
             recipe=self.recipe,
             shards=sharding.shards or self._shards_by_size(),
             **made,
@@ -84,6 +84,8 @@ class ShardedRun(Pipeline, ABC):
             return super().run(until)
         finally:
             self._engine.close()
+            # Those of workers that were ended, or killed.
+            self.run_dir.clear_drafts()
 
     # Reuse.
 
@@ -115,10 +117,7 @@ class ShardedRun(Pipeline, ABC):
         except OSError as error:
             if error.errno is None:
                 raise
-            raise UserError(
-                f"cannot write to {self._layout.folder}: {error.strerror}. Make room or rights there, and run it again:"
-                " what is done stays."
-            ) from error
+            raise cannot_write(self._layout.folder, error) from error
         seconds = round((time.monotonic() - started) / len(together), 3)
         stages = {**self.manifest.stages}
         for name in together:

@@ -17,7 +17,7 @@ holds them too. ``cross_user = false`` makes no contrast pairs at all.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from rlhi_plugin.records import FollowUpLabel
 from rlhi_training.asked_for import AskedFor
 from rlhi_training.contrasting.choosing import choose, irrelevant, neutral, share_of
 from rlhi_training.contrasting.pools import Gathered, Pool, Slot, gather, rank
+from rlhi_training.counts import MODEL, prefixed, under
 from rlhi_training.demonstrations import guided_messages
 from rlhi_training.draws import drawn
 from rlhi_training.generation import Draft, Drafted, Sampling, generate
@@ -39,6 +40,7 @@ from rlhi_training.stages.audience import Audience, wanted_by_many
 
 CONTRASTS = "contrasts.jsonl"
 _PLAIN = "plain"
+_ORIGINS, _LEFT_OUT = "origin", "left_out"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ async def contrast(
     every = [*found.proposed, *extras]
     passed = {f"{p.conversation_id}#{p.turn}" for p in every}
     dropped += [*again, *unused, *(drop for key, drop in found.empty_handed.items() if key not in passed)]
-    notes = {"client": client.model, "drafts": found.drafts, "wishes": wishes, "turned": found.turned}
     neutral_pairs = sum(pair.persona is None for pair in extras)
+    notes = {"client": client.model, "wishes": wishes, "turned": found.turned}
     notes |= {"pairs": len(found.proposed), "neutral": neutral_pairs, "irrelevant": len(extras) - neutral_pairs}
-    notes |= _pool_notes(found, material, every)
+    notes |= pool_notes(pool_counts(found, every), material.reward_model)
     return StageResult(len(turns), len(passed), dropped, {CONTRASTS: every}, notes)
 
 
@@ -102,6 +104,7 @@ class Contrasted:
         pools: Requests with their candidates.
         gathered: What was written, and left out.
         seed: Draws.
+        seen: What the reward model counted meanwhile.
     """
 
     proposed: list[ProposedPair]
@@ -113,6 +116,7 @@ class Contrasted:
     pools: list[Pool]
     gathered: Gathered
     seed: int
+    seen: Counter[str]
 
     def drawn(self, section: ContrastSection) -> list[ProposedPair]:
         """The share of the neutral and of the irrelevant ones, counted on all proposed."""
@@ -147,12 +151,18 @@ async def contrast_slots(
     drafts.sort(key=lambda draft: (draft.spec, draft.turn.key))
     drafted = await generate(drafts, client, sampling, description="write contrast candidates")
     gathered = gather(slots, _written(drafted), material.more)
+    before = _seen(material)
     pools = await rank(slots, gathered, wishes, material.reward_model)
     proposed, turned = choose(pools, section, sampling.seed)
     passed = {f"{p.conversation_id}#{p.turn}" for p in proposed}
     empty = {drop.key: drop for drop in _empty_handed(slots, passed, drafted, gathered)}
     plain, apart = neutral(pools, wishes), irrelevant(pools, wishes)
-    return Contrasted(proposed, plain, apart, empty, len(drafts), turned, pools, gathered, sampling.seed)
+    seen = _seen(material) - before
+    return Contrasted(proposed, plain, apart, empty, len(drafts), turned, pools, gathered, sampling.seed, seen)
+
+
+def _seen(material: Material) -> Counter[str]:
+    return Counter(material.reward_model.seen if material.reward_model else {})
 
 
 def eligible(turns: Sequence[LabelledTurn], section: ContrastSection) -> tuple[list[LabelledTurn], list[Dropped]]:
@@ -285,18 +295,33 @@ def _empty_handed(slots: Sequence[Slot], passed: set[str], drafted: Drafted, gat
     return dropped
 
 
-def _pool_notes(found: Contrasted, material: Material, pairs: Sequence[ProposedPair]) -> dict[str, Any]:
-    """Where the candidates came from, which were left out, and how long chosen and rejected are."""
-    import numpy as np
+def pool_counts(found: Contrasted, pairs: Iterable[ProposedPair]) -> Counter[str]:
+    """For `pool_notes`; counts of parts add up."""
+    origins = Counter(str(candidate.origin) for pool in found.pools for candidate in pool.candidates)
+    counts = Counter({"drafts": found.drafts})
+    for prefix, some in ((_ORIGINS, origins), (_LEFT_OUT, found.gathered.left_out), (MODEL, found.seen)):
+        counts.update(prefixed(prefix, some))
+    for pair in pairs:
+        counts.update(word_counts(pair))
+    return counts
 
-    origins = Counter(candidate.origin for pool in found.pools for candidate in pool.candidates)
-    words = [(word_count(pair.chosen.text), word_count(pair.rejected.text)) for pair in pairs]
-    mean = np.mean(words, axis=0).round(1).tolist() if words else [None, None]
+
+def word_counts(pair: ProposedPair) -> dict[str, int]:
+    """What a pair adds to `pool_counts`."""
+    chosen, rejected = word_count(pair.chosen.text), word_count(pair.rejected.text)
+    return {"measured": 1, "words:chosen": chosen, "words:rejected": rejected}
+
+
+def pool_notes(counts: Mapping[str, int], reward_model: RewardModel | None) -> dict[str, Any]:
+    """Where the candidates came from, which were left out, and how long chosen and rejected are."""
+    measured = counts.get("measured", 0)
+    sides = ("chosen", "rejected")
     notes: dict[str, Any] = {
-        "candidates": dict(sorted(origins.items())),
-        "left_out": dict(sorted(found.gathered.left_out.items())),
-        "mean_words": {"chosen": mean[0], "rejected": mean[1]},
+        "drafts": counts.get("drafts", 0),
+        "candidates": dict(sorted(under(_ORIGINS, counts).items())),
+        "left_out": dict(sorted(under(_LEFT_OUT, counts).items())),
+        "mean_words": {side: round(counts[f"words:{side}"] / measured, 1) if measured else None for side in sides},
     }
-    if material.reward_model is not None:
-        notes |= {"reward_model": material.reward_model.name, **material.reward_model.notes()}
+    if reward_model is not None:
+        notes |= {"reward_model": reward_model.name, **reward_model.notes(under(MODEL, counts))}
     return notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rlhi_training.filters.caps import Claim, claim, evenly, owner, within_cap
 from rlhi_training.filters.contamination import EvaluationPrompts
@@ -52,15 +53,23 @@ async def filter_pairs(
     ``nothing_to_mend``, ``worse_in_general``, ``judge_undecided``, ``judge_failed``, a reward model's own reasons,
     ``user_cap``, ``over_limit``.
     """
+    _, judges, evaluation = tools
+    before = judges.seen
     verdicts = await judge_pairs(proposed, turns, tools, section)
     kept = [pair for pair, drop in zip(proposed, verdicts, strict=True) if drop is None]
     dropped = [drop for drop in verdicts if drop is not None]
     drawn, over = _limit(kept, turns, section, seed)
-    _, judges, evaluation = tools
-    notes = {"by_source": dict(sorted(Counter(p.source for p in drawn).items())), **judges.report()}
-    if evaluation is not None:
-        notes["evaluation_prompts"] = len(evaluation)
+    notes = {"by_source": dict(sorted(Counter(p.source for p in drawn).items()))}
+    notes |= filter_notes(judges, evaluation, judges.seen - before)
     return StageResult(len(proposed), len(drawn), dropped + over, {KEPT: drawn}, notes)
+
+
+def filter_notes(
+    judges: RewriteJudges, evaluation: EvaluationPrompts | None, seen: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the judges counted, and how many evaluation prompts were kept out."""
+    prompts = {} if evaluation is None else {"evaluation_prompts": len(evaluation)}
+    return {**judges.report(seen), **prompts}
 
 
 async def judge_pairs(

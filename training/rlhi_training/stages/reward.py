@@ -7,6 +7,7 @@ a score that does not know the user.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,16 +16,18 @@ from rlhi_plugin.chat import ChatClient
 from rlhi_plugin.checks import word_count
 from rlhi_plugin.records import FollowUpLabel, Persona, Record
 from rlhi_training.asked_for import AskedFor
+from rlhi_training.counts import COUNTS, MODEL, prefixed, under
 from rlhi_training.generation import CONCURRENCY, Draft, Sampling, generate
 from rlhi_training.prompting import with_persona_message
 from rlhi_training.recipe import RewardSection
 from rlhi_training.records import Candidate, Dropped, LabelledTurn, ProposedPair, ScoredCandidate
-from rlhi_training.reward_models import RewardModel
-from rlhi_training.reward_models.length_bias import length_bias
+from rlhi_training.reward_models import RewardModel, Verdict
+from rlhi_training.reward_models.length_bias import length_bias_of, length_counts
 from rlhi_training.run_directory import StageResult
 
 REWARDS = "rewards.jsonl"
 SCORED = "scored_candidates.jsonl"
+_LENGTHS, _UNSCORED = "lengths", "unscored"
 
 
 async def reward(
@@ -42,6 +45,7 @@ async def reward(
     """
     section, sampling = recipe
     model, asked_for = judge
+    before = Counter(model.seen)
     eligible = [turn for turn in turns if turn.label is not FollowUpLabel.WITH_FEEDBACK]
     used, people, dropped = _usable(eligible, personas, model, section)
     shown = [personas.get(turn.conversation_id) if section.persona_in_prompt else None for turn in used]
@@ -75,10 +79,10 @@ async def reward(
                 asked = asked_for.of_persona(persona)
                 proposed.append(_pair(turn, seen, best, worst, asked))
     files: dict[str, Sequence[Record]] = {REWARDS: proposed, SCORED: [row for rows in scored for row in rows]}
+    counts = _score_counts(scored, proposed, tables)
+    counts.update(prefixed(MODEL, Counter(model.seen) - before))
     notes = {"client": client.model, "drafts": len(drafts)}
-    if not sampling.part:
-        # Of a part of a run nobody reads them.
-        notes |= _score_notes(model, scored, proposed, tables)
+    notes |= {COUNTS: counts} if sampling.part else score_notes(model, counts)
     return StageResult(len(eligible), len(proposed), dropped, files, notes)
 
 
@@ -113,28 +117,30 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list({candidate.text: candidate for candidate in candidates}.values())
 
 
-def _score_notes(
-    model: RewardModel,
-    scored: Sequence[Sequence[ScoredCandidate]],
-    proposed: Sequence[ProposedPair],
-    tables: Sequence[Sequence[Any]],
-) -> dict[str, Any]:
-    """What scored, what it left unscored, and what it thinks of length."""
-    unscored = [verdict.unscored for verdicts in tables for verdict in verdicts if verdict.unscored]
+def _score_counts(
+    scored: Sequence[Sequence[ScoredCandidate]], proposed: Sequence[ProposedPair], tables: Sequence[Sequence[Verdict]]
+) -> Counter[str]:
+    """For `score_notes`; counts of parts add up."""
+    unscored = Counter(verdict.unscored for verdicts in tables for verdict in verdicts if verdict.unscored)
     lengths = [[(s.score, word_count(s.candidate.text)) for s in rows] for rows in scored]
-    longer = [
-        (word_count(pair.chosen.text), word_count(pair.rejected.text))
-        for pair in proposed
-        if word_count(pair.chosen.text) != word_count(pair.rejected.text)
-    ]
+    words = [(word_count(pair.chosen.text), word_count(pair.rejected.text)) for pair in proposed]
+    counts = prefixed(_LENGTHS, length_counts(lengths))
+    counts.update(prefixed(_UNSCORED, unscored))
+    counts.update({"lengths_differ": sum(a != b for a, b in words), "chosen_is_longer": sum(a > b for a, b in words)})
+    return counts
+
+
+def score_notes(model: RewardModel, counts: Mapping[str, int]) -> dict[str, Any]:
+    """What scored, what it left unscored, and what it thinks of length."""
+    differ = counts.get("lengths_differ", 0)
     return {
         "reward_model": model.name,
-        "unscored": {reason: unscored.count(reason) for reason in sorted(set(unscored))},
+        "unscored": dict(sorted(under(_UNSCORED, counts).items())),
         "length_bias": {
-            **length_bias(lengths),
-            "chosen_is_longer": round(sum(a > b for a, b in longer) / len(longer), 4) if longer else None,
+            **length_bias_of(under(_LENGTHS, counts)),
+            "chosen_is_longer": round(counts["chosen_is_longer"] / differ, 4) if differ else None,
         },
-        **model.notes(),
+        **model.notes(under(MODEL, counts)),
     }
 
 

@@ -98,10 +98,15 @@ async def rewrite(
             continue
         reason = "model_call_failed" if turn.key in failures else "no_candidate"
         dropped.append(Dropped(stage="rewrite", key=turn.key, reason=reason, detail=failures.get(turn.key, "")))
-    notes = {"client": writers.rewriter.model, "drafts": len(drafts), "guidance": section.guidance}
-    notes |= {"originals": writers.policy.model if section.original == "policy" else "logged"}
+    notes = {"drafts": len(drafts), **writer_notes(writers, section)}
     every = [candidate for turn in used for candidate in candidates[turn.key]]
     return StageResult(len(with_feedback), len(proposed), dropped, {REWRITES: proposed, REWRITTEN: every}, notes)
+
+
+def writer_notes(writers: Writers, section: RewriteSection) -> dict[str, str]:
+    """Who wrote, by what, and over which answers."""
+    originals = writers.policy.model if section.original == "policy" else "logged"
+    return {"client": writers.rewriter.model, "guidance": section.guidance, "originals": originals}
 
 
 def _usable(
