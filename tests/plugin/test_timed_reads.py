@@ -29,7 +29,7 @@ def _decide(store, *, granted=False, user=USER, purpose=Purpose.LOG, minute=0):
 
 def _persona(text, user=USER):
     statement = PersonaStatement(text=text, evidence=(Evidence(conversation_id="t", message_id="m", quote="shorter"),))
-    return Persona(user_id=user, statements=(statement,))
+    return Persona(user_id=user, statements=(statement,), builder="test")
 
 
 def test_the_short_way_reads_what_the_protocol_reads(url):
