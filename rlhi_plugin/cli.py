@@ -251,8 +251,10 @@ def doctor(verbose: Verbose = False) -> None:
     del verbose  # read by rlhi_plugin.terminal.run
     from rlhi_plugin.doctor import findings
 
-    for what, found in findings():
-        stdout.print(f"{what:<14}{found}", markup=False, highlight=False)
+    found = dict(findings())
+    width = max(map(len, found)) + 2
+    for what, is_there in found.items():
+        stdout.print(f"{what:<{width}}{is_there}", markup=False, highlight=False)
 
 
 def _known_user(known: list[str], user: str) -> str:

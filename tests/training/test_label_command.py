@@ -266,3 +266,33 @@ def test_what_a_model_has_labelled_is_not_asked_again_and_what_it_refuses_is_nam
     # Only what was refused, and not paid for, is asked again.
     assert sorted(script.answered.values()) == [1, 1, 1, 1, 1, 2]
     assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--out", "x.jsonl"],
+        ["--labeller", "fast"],
+        ["--llm", "openai/gpt-4o"],
+        ["--votes", "3"],
+        ["--workers", "2"],
+        ["--format", "wildchat"],
+        ["--hindsight"],
+        ["--signals", "s.jsonl"],
+        ["--refused", "r.jsonl"],
+    ],
+    ids=lambda given: given[0],
+)
+def test_an_option_for_logs_is_refused_for_a_run(tmp_path, given):
+    (tmp_path / "manifest.json").write_text("{}")
+    said = str(run(tmp_path, *given).exception)
+    assert given[0] in said
+    assert "--set label.labeller=fast" in said
+
+
+@pytest.mark.parametrize("given", [["--set", "label.labeller=fast"], ["--registry", "adapters"]], ids=lambda g: g[0])
+def test_an_option_for_runs_is_refused_for_a_log(wildchat_log, tmp_path, given):
+    said = str(run(wildchat_log, "--out", tmp_path / "out.jsonl", *given).exception)
+    assert given[0] in said
+    assert "Give --labeller" in said
+    assert not (tmp_path / "out.jsonl").exists()

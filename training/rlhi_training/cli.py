@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -177,8 +178,11 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     ],
     out: Annotated[Path | None, typer.Option("--out", help="With a log: file for one JSON line per follow-up.")] = None,
     labeller: Annotated[
-        str, typer.Option("--labeller", help="With a log: fast, encoder, llm, cascade, or another package's.")
-    ] = "encoder",
+        str | None,
+        typer.Option(
+            "--labeller", help="With a log: fast, encoder, llm, cascade, or another package's; default: encoder."
+        ),
+    ] = None,
     llm: Annotated[
         str | None, typer.Option("--llm", help="With a log: model of llm and cascade: openai/gpt-4o or local:FOLDER.")
     ] = None,
@@ -217,7 +221,15 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
     from rlhi_training.labelling.commands import label_command as label_a_log
     from rlhi_training.labelling.label_log import LabelOptions
 
-    if (Path(source) / "manifest.json").is_file():
+    is_run = (Path(source) / "manifest.json").is_file()
+    for_a_log = {
+        "--out": out is not None, "--labeller": labeller is not None, "--llm": llm is not None, "--votes": votes != 1,
+        "--workers": workers != 1, "--format": log_format is not None, "--hindsight": hindsight,
+        "--signals": signals is not None, "--refused": refused is not None,
+    }  # fmt: skip
+    for_a_run = {"--set": overrides is not None, "--registry": registry is not None}
+    _refuse_unused(source, for_a_log if is_run else for_a_run, is_run=is_run)
+    if is_run:
         _run_stage("label", Path(source), overrides, registry)
         return
     if out is None:
@@ -226,7 +238,24 @@ def label_command(  # noqa: PLR0917 - a command's options, not a call's argument
             " Or label a log into a file: add --out labels.jsonl"
         )
     options = LabelOptions(log_format, hindsight=hindsight, signals=signals, refused=refused)
-    label_a_log(source, out, labeller, options, llm=llm, votes=votes, workers=workers)
+    label_a_log(source, out, labeller or "encoder", options, llm=llm, votes=votes, workers=workers)
+
+
+def _refuse_unused(source: str, given: Mapping[str, bool], *, is_run: bool) -> None:
+    """Refuse options of `label` that would change nothing."""
+    from rlhi_plugin.errors import UserError
+
+    unused = ", ".join(name for name, is_given in given.items() if is_given)
+    if unused and is_run:
+        raise UserError(
+            f"{source} is a run, whose recipe says how it is labelled: {unused} would change nothing. "
+            "Give --set label.labeller=fast and so on."
+        )
+    if unused:
+        raise UserError(
+            f"{source} is a log, which has no recipe: {unused} would change nothing. "
+            "Give --labeller and the options beside it, or a run directory."
+        )
 
 
 for _stage, _summary in (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from rlhi_plugin import terminal
 from rlhi_plugin.calls.concurrently import each
 from rlhi_plugin.errors import InvalidReplyError
 from rlhi_plugin.labelling import Exchange, Labeller
@@ -104,7 +105,14 @@ async def ask_each(labeller: Labeller, exchanges: Sequence[Exchange]) -> Asked:
             return None
 
     started = time.monotonic()
-    found = await each(exchanges, ask, at_once=_AT_ONCE)
+    with terminal.progress(f"ask {labeller.name} (follow-ups)", len(exchanges)) as advance:
+
+        async def count(exchange: Exchange) -> FollowUp | None:
+            said = await ask(exchange)
+            advance(1)
+            return said
+
+        found = await each(exchanges, count, at_once=_AT_ONCE)
     return Asked(found, time.monotonic() - started)
 
 
