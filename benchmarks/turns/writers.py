@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from rlhi_plugin import open_store
 from rlhi_plugin.durability import WriterOptions
 from rlhi_plugin.privacy.messages import MessageRedactor, open_redactor
-from rlhi_plugin.recorder import Recorder
+from rlhi_plugin.recorder import Recorder, Turn
 from rlhi_plugin.stores import SQLStore
 from turns import ANSWER, REQUEST, Size, append_page, spread, timed, turn_of
 from turns.peers import peers
@@ -85,14 +86,19 @@ def write_times(size: Size) -> dict[str, float]:
     return figures
 
 
+def _same(turn: Turn) -> Turn:
+    return turn
+
+
 def _crowd(recorder: Recorder, block: int, turns: int) -> float:
-    """Seconds per turn while 64 threads write at the same time."""
+    """Seconds per turn while 64 threads write at the same time; turns are made before, as a bare append's page is."""
     start = threading.Barrier(65)
 
     def user(number: int) -> None:
+        made = [turn_of(turn, f"{block}-{number}") for turn in range(turns // 64)]
         start.wait()
-        for turn in range(turns // 64):
-            recorder.record(lambda turn=turn: turn_of(turn, f"{block}-{number}"))
+        for turn in made:
+            recorder.record(partial(_same, turn))
 
     with ThreadPoolExecutor(64) as pool:
         done = [pool.submit(user, number) for number in range(64)]

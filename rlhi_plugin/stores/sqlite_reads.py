@@ -1,8 +1,9 @@
 """What is read of SQLite while a user waits, past SQLAlchemy on one connection that is kept.
 
 A conversation that is new to a process, and a user of whom nothing was read for a while, cost such reads. A connection
-out of the pool and back, and a thread that keeps a time limit, take several times as long as SQLite does, and where
-many users come together they wait for each other: so the limit is SQLite's own.
+out of the pool and back, and a thread that keeps a time limit, take several times as long as SQLite does: so the limit
+is SQLite's own. Where many users come together, one thread reads for all (`rlhi_plugin.stores.combining`): in a queue
+for the connection each would wait until the one before had done other things and let go of the interpreter.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, PoolProxiedConnection, bindparam, select
 
 from rlhi_plugin.errors import StoreTimeoutError
 from rlhi_plugin.records import ConsentDecision, Purpose
+from rlhi_plugin.stores.combining import CombiningCommit
 from rlhi_plugin.stores.dialects import BUSY_TIMEOUT_MS
 from rlhi_plugin.stores.direct import SQLiteStatement, driver_of
 from rlhi_plugin.stores.schema import consent, conversations, messages, personas, tombstones
@@ -42,14 +44,20 @@ _DECISIONS = SQLiteStatement(
 )
 
 
+class _Question(NamedTuple):
+    statement: SQLiteStatement
+    parameters: Mapping[str, Any]
+
+
 class SQLiteReads:
-    """Small reads, one thread at a time. What they raise is the driver's, or StoreTimeoutError.
+    """Small reads. What they raise is the driver's, or StoreTimeoutError.
 
     Every limit is in seconds, for the database and for other threads each; None is the store's default.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._combined: CombiningCommit[_Question, list[Sequence[Any]]] = CombiningCommit(self._read_all)
         self.after_fork()
 
     def last_message_id(self, conversation_id: str, limit_s: float | None = None) -> str | None:
@@ -94,17 +102,31 @@ class SQLiteReads:
     def _rows(
         self, statement: SQLiteStatement, parameters: Mapping[str, Any], limit_s: float | None
     ) -> list[Sequence[Any]]:
+        limit_s = BUSY_TIMEOUT_MS / 1000 if limit_s is None else limit_s
+        return self._combined.submit(_Question(statement, parameters)).result(limit_s)
+
+    def _read_all(
+        self, questions: Sequence[_Question], limit_s: float | None
+    ) -> Sequence[list[Sequence[Any]] | Exception]:
+        """Rows for each question, or what the driver raised about it."""
         busy_ms = BUSY_TIMEOUT_MS if limit_s is None else math.ceil(1000 * limit_s)
         if not self._lock.acquire(timeout=busy_ms / 1000):
             raise StoreTimeoutError(f"the store was not read within {limit_s} s. See whether it is overloaded.")
         try:
-            return statement.rows(driver_of(self._connection(busy_ms)), parameters)
+            return [self._answer(question, busy_ms) for question in questions]
         except BaseException:
             # Whatever state the connection is in: the next one is fresh.
             self._drop()
             raise
         finally:
             self._lock.release()
+
+    def _answer(self, question: _Question, busy_ms: int) -> list[Sequence[Any]] | Exception:
+        try:
+            return question.statement.rows(driver_of(self._connection(busy_ms)), question.parameters)
+        except Exception as error:  # noqa: BLE001 - it is raised where the question came from
+            self._drop()
+            return error
 
     def _connection(self, busy_ms: int) -> PoolProxiedConnection:
         if self._kept is None:

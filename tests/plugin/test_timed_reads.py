@@ -161,3 +161,37 @@ def test_a_store_that_is_not_open_yet_is_opened_in_a_thread(tmp_path):
     assert store.reads_in_time
     assert consents.consents(USER) == {}
     store.close()
+
+
+def test_users_who_come_together_each_get_their_own(tmp_path):
+    users = [f"u_{number}" for number in range(32)]
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        for number, user in enumerate(users):
+            _decide(store, user=user, granted=number % 2 == 0)
+            store.put_persona(_persona(f"Likes {number}.", user))
+        together, wrong = threading.Barrier(len(users)), []
+
+        def ask(number, user):
+            together.wait()
+            for _ in range(20):
+                granted = store.consents_within(user, 10.0)[Purpose.LOG].granted
+                said = store.get_persona_within(user, 10.0).statements[0].text
+                if (granted, said) != (number % 2 == 0, f"Likes {number}."):
+                    wrong.append((user, granted, said))
+
+        threads = [threading.Thread(target=ask, args=one) for one in enumerate(users)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+def test_one_read_that_fails_is_nobody_elses(tmp_path):
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        store.put_persona(_persona("Likes it short."))
+        with store._writer.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE rlhi_consent RENAME TO gone")
+        with pytest.raises(StoreError, match="consent"):
+            store.consents_within(USER, 1.0)
+        assert store.get_persona_within(USER, 1.0).statements[0].text == "Likes it short."
