@@ -98,11 +98,14 @@ def make_agents(pause_s: float, folder: Path, stack: ExitStack) -> dict[str, Any
     return agents
 
 
-def _block(agent: Any, name: str, threads: int, turns: int) -> list[float]:
+def _block(agent: Any, name: str, threads: int, turns: int, pause_s: float) -> list[float]:
     """Seconds of each turn, without the model's pause."""
 
     def user(number: int) -> list[float]:
         seconds = []
+        # Nor do people all begin at once. Without this, an agent that reads anything before it asks the model would
+        # meet all others there, and one that does not would be through before the next thread has started.
+        time.sleep(_pauses.uniform(0, pause_s))
         for turn in range(turns // threads):
             # A conversation of its own for each turn: checkpointers then do not pay for a growing thread.
             config = {"configurable": {"thread_id": f"{name}-{number}-{turn}", "user_id": f"user-{number}"}}
@@ -178,14 +181,15 @@ def _row(values: list[list[float]], size: Size) -> list[float]:
 
 def _measured(threads: int, size: Size) -> Measured:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        agents = make_agents(threads / size.rate, Path(folder), stack)
+        pause_s = threads / size.rate
+        agents = make_agents(pause_s, Path(folder), stack)
         measured: Measured = {label: {name: [] for name in agents} for label in MEASURED}
         for block in range(size.blocks + 1):
             for name, agent in agents.items():
                 used = time.process_time()
                 # The first block warms up caches and connections, for which a part will do.
                 turns = size.turns if block else max(threads, size.turns // 4)
-                seconds = sorted(_block(agent, f"{block}", threads, turns))
+                seconds = sorted(_block(agent, f"{block}", threads, turns, pause_s))
                 used = time.process_time() - used
                 values = (statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))], used / len(seconds))
                 for label, value in zip(MEASURED, values, strict=True) if block else ():
