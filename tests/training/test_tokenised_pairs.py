@@ -12,9 +12,9 @@ from test_trainer import PERSONA, make_pair, some_pairs, tiny_recipe
 from rlhi_adapters.loading import load_tokenizer
 from rlhi_plugin.errors import ArtefactError, ConfigError
 from rlhi_training.preflight import check_base
-from rlhi_training.recipe import TrainSection
 from rlhi_training.tokenised_pairs import tokenise_pairs
 from rlhi_training.train_limits import window_of, within_limits
+from rlhi_training.train_options import TrainSection
 from rlhi_training.trainer import train_adapter
 
 REQUEST = ("user", "How do I keep basil alive?")

@@ -11,9 +11,10 @@ import torch
 from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import ChatMessage
-from rlhi_training.recipe import ModelSection, Recipe, TrainSection
+from rlhi_training.recipe import ModelSection, Recipe
 from rlhi_training.records import PreferencePair, Provenance
 from rlhi_training.tokenised_pairs import tokenise_pairs
+from rlhi_training.train_options import TrainSection
 from rlhi_training.trainer import train_adapter
 
 PERSONA = 'What this user asked for in earlier conversations, in their own words:\n1. "shorter please"'

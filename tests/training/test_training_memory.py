@@ -19,7 +19,7 @@ from rlhi_plugin.errors import ConfigError
 from rlhi_training.plan.hardware import GIB, shape_of
 from rlhi_training.plan.machine import memory_gib, require_memory
 from rlhi_training.plan.training_memory import Load, slowdown, training_memory, would_fit
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 LLAMA = shape_of("Llama-3.1-8B")
 assert LLAMA is not None

@@ -11,7 +11,7 @@ from dpo_on_ids import train, trainer
 from rlhi_adapters.loading import quiet
 from rlhi_plugin.errors import ConfigError
 from rlhi_training.losses import LOSSES, check_losses, compares
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 # TRL 1.16 reads names that transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")

@@ -12,7 +12,7 @@ from rlhi_adapters.digests import ADAPTER_CONFIG, adapter_digests, weights_diges
 from rlhi_adapters.loading import quiet
 from rlhi_adapters.registry import AdapterRegistry
 from rlhi_plugin.errors import ArtefactError, ConfigError, MissingExtraError
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 
 @dataclass(frozen=True, slots=True)

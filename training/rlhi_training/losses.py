@@ -6,7 +6,7 @@ All of them are functions of per-token log-probabilities, which trees give exact
 from __future__ import annotations
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 LOSSES = {
     "sigmoid": "DPO (arXiv 2305.18290)",

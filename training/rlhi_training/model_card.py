@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from rlhi_training.methods.hindsight import PROMPT
-from rlhi_training.recipe import Recipe, TrainSection
+from rlhi_training.recipe import Recipe
+from rlhi_training.train_options import TrainSection
 
 _SHOWN = (
     "train_loss",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlhi_plugin.errors import ConfigError
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 INSEPARABLE = ("aot", "aot_unpaired")
 """TRL's losses that sort the pairs of a batch: they are no sum over its parts."""

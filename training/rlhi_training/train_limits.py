@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rlhi_training.methods.choice import TokenisedItem
 from rlhi_training.plan.training_memory import Load
-from rlhi_training.recipe import TrainSection
 from rlhi_training.records import Dropped
 from rlhi_training.tokenised_pairs import TokenisedPair
+from rlhi_training.train_options import TrainSection
 from rlhi_training.tree.packing import pair_tokens
 from rlhi_training.tree.prefix_tree import Layout, tree_tokens
 

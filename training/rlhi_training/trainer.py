@@ -33,11 +33,12 @@ from rlhi_training.methods import choice
 from rlhi_training.methods.segment import Segment
 from rlhi_training.plan.machine import require_memory
 from rlhi_training.processes import is_main, main_first
-from rlhi_training.recipe import Recipe, TrainSection
+from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped
 from rlhi_training.reference_vault import ReferenceVault
 from rlhi_training.train_checks import check_train
 from rlhi_training.train_limits import largest_pass, window_of, within_limits
+from rlhi_training.train_options import TrainSection
 
 _log = logging.getLogger("rlhi.training")
 

@@ -10,8 +10,9 @@ import pytest
 from tiny_reader import save_reader
 
 from rlhi_plugin.records import ChatMessage
-from rlhi_training.recipe import FilterSection, ModelSection, Recipe, TrainSection
+from rlhi_training.recipe import FilterSection, ModelSection, Recipe
 from rlhi_training.records import LabelledTurn
+from rlhi_training.train_options import TrainSection
 
 
 @pytest.fixture(scope="session")

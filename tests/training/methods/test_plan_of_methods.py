@@ -23,10 +23,11 @@ from rlhi_training.plan.rendering import render
 from rlhi_training.plan.report import make_plan
 from rlhi_training.plan.tokens import TokenCounter
 from rlhi_training.plan.training_work import Sizes, of_logged, of_pairs
-from rlhi_training.recipe import Recipe, TrainSection
+from rlhi_training.recipe import Recipe
 from rlhi_training.recipe_files import override_recipe
 from rlhi_training.resources import Resources
 from rlhi_training.run_directory import Manifest, RunDirectory
+from rlhi_training.train_options import TrainSection
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),

@@ -16,7 +16,7 @@ from rlhi_adapters.loading import load_causal_lm, load_tokenizer, quiet
 from rlhi_plugin.errors import ConfigError
 from rlhi_plugin.records import ChatMessage
 from rlhi_training.methods.hindsight import PROMPT, hindsight
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 from rlhi_training.trainer import train_adapter
 
 # transformers reads names that it has itself deprecated.

@@ -186,7 +186,7 @@ ROWS = st.lists(st.fixed_dictionaries({"prompt_ids": TOKENS, "answer_ids": TOKEN
 
 @pytest.fixture(scope="module")
 def both(tiny_model_dir, tmp_path_factory):
-    from rlhi_training.recipe import TrainSection
+    from rlhi_training.train_options import TrainSection
 
     out = tmp_path_factory.mktemp("both")
     some = [pair([("user", "Tell me about tea")], "Tea is a drink.", "No.")]

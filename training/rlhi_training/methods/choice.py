@@ -12,10 +12,11 @@ from rlhi_training.losses import compares
 from rlhi_training.methods.hindsight import PROMPT, HindsightTurn
 from rlhi_training.methods.segment import Segment
 from rlhi_training.methods.tokenised import TokenisedHindsight, tokenise_hindsight
-from rlhi_training.recipe import Recipe, TrainSection
+from rlhi_training.recipe import Recipe
 from rlhi_training.records import Dropped, PreferencePair
 from rlhi_training.reread_history import rendered_otherwise
 from rlhi_training.tokenised_pairs import TokenisedPair, tokenise_pairs
+from rlhi_training.train_options import TrainSection
 
 if TYPE_CHECKING:
     from rlhi_training.watch import Watch

@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 from rlhi_training.tree.forward import Scope, SharedForward, install
 from rlhi_training.tree.trl_trainer import COMPLETE, Group, GroupedOrder
 
@@ -35,7 +35,7 @@ class TreeSFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL publishes no type
         on_reference: Called with the number of rows that need no pass of a reference any more.
         vault: For `TreeDPOTrainer`'s signature; there is no reference to keep.
         scope: Of the prefixes; rows are no pairs, so it is always the batch.
-        tokens_per_batch: Of DPO's; None here (`rlhi_training.recipe.TrainSection.token_budget`).
+        tokens_per_batch: Of DPO's; None here (`rlhi_training.train_options.TrainSection.token_budget`).
         reference: Of DPO's.
         check_parity: Whether the first batch is compared with TRL's own pass; see `SharedForward`.
         args: TRL's settings for DPO, of which everything that a `TrainingArguments` has is taken.

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlhi_training.plan.hardware import GIB, Shape
-from rlhi_training.recipe import TrainSection
 from rlhi_training.train_checks import divisible
+from rlhi_training.train_options import TrainSection
 
 DType = Literal["float32", "bfloat16"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rlhi_training.plan.other_methods import Logged
 from rlhi_training.plan.training_memory import Load
-from rlhi_training.recipe import TrainSection
+from rlhi_training.train_options import TrainSection
 
 
 @dataclass(frozen=True, slots=True)
